@@ -1,0 +1,46 @@
+# `make` alone prints the targets.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: help setup train table test test-slow lint format lock clean
+
+help: ## print the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY) ## make the virtual environment and install the pinned dependencies (once)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0])'
+	@echo "Setting up $(VENV) (once; PyTorch is large)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+train: $(READY) ## set up, then train the tiny STAT on the built-in motion videos (more: ARGS='t_o=5 seed=1')
+	$(PY) src/train.py $(ARGS)
+
+test: $(READY) ## set up, then run the tests
+	$(PY) -m pytest
+
+test-slow: $(READY) ## the tests that take minutes
+	$(PY) -m pytest -m slow
+
+lint: $(READY) ## format check, lint, types
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+format: $(READY) ## format and mend what can be mended
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+lock: $(READY) ## write what is installed into constraints.txt
+	$(PY) -m pip freeze --exclude-editable > constraints.txt.new
+	mv constraints.txt.new constraints.txt
+
+clean: ## remove the virtual environment (data and logs stay)
+	rm -rf $(VENV)

@@ -1,0 +1,133 @@
+"""What an entry script is told: the keys, their types, and from them the objects of the library.
+
+A field here, or in the dataclass of the part it belongs to (STATConfig, DataConfig, Recipe), is a key on the command
+line; there is no second list of keys.
+"""
+
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from typing import Any
+
+from .data.modules import DataConfig
+from .data.sampling import Views
+from .errors import InputError
+from .model import STATConfig
+from .training.optim import Recipe
+
+# Keys of STATConfig that stand at the top level, where other parts read them too or a sweep wants one word.
+TOP_LEVEL = ("T", "crop", "t_o", "l_ta", "num_classes")
+SCALES = ("tiny", "paper")
+
+
+def _default(f: Any) -> Any:
+    """The default of a field in the form that OmegaConf takes."""
+    if f.default is MISSING:
+        return field(default_factory=f.default_factory)
+    return field(default_factory=lambda: list(f.default)) if isinstance(f.default, tuple) else f.default
+
+
+_YAML_TYPES = {tuple[int, ...]: list[int], tuple[str, ...]: list[str], str | tuple: Any}
+ModelKeys: Any = make_dataclass(
+    "ModelKeys",
+    [
+        (f.name, Any if f.name == "stem" else _YAML_TYPES.get(f.type, f.type), _default(f))  # type: ignore[call-overload]
+        for f in fields(STATConfig)
+        if f.name not in TOP_LEVEL
+    ],
+)
+
+
+@dataclass
+class Folders:
+    """Where things are; the part of a config that is a matter of the machine. Set once in conf/local.yaml."""
+
+    logs: str = "logs"
+    motion: str = "data"  # the built-in videos are generated below it
+    kinetics400: str | None = None
+    ssv2: str | None = None
+
+
+@dataclass
+class Trainer:
+    """Hardware and how it is used: Lightning's Trainer arguments, and what follows from them."""
+
+    accelerator: str = "auto"
+    devices: Any = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "auto"  # bf16-mixed on CUDA, 32-true elsewhere; or any of Lightning's
+    batch_per_device: int = 16  # clips of one pass; passes are accumulated up to recipe.batch_size
+    workers: int = 8  # data loading processes of a device
+    compile: bool = False
+    deterministic: bool = False
+
+
+@dataclass
+class Logger:
+    """W&B: offline, online (falls back to offline where there is no account or network) or off."""
+
+    mode: str = "offline"
+    project: str = "stat-video"
+    entity: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("offline", "online", "off"):
+            raise InputError(f"logger.mode={self.mode}: allowed are offline, online, off")
+
+
+@dataclass
+class Config:
+    """Everything that `src/train.py` is told."""
+
+    name: str = "default"  # of the experiment; the folder below logs/
+    scale: str = "tiny"
+    T: int = 16
+    crop: int = 224
+    t_o: int = 3
+    l_ta: int = 1
+    seed: int = 0
+    views: str = "1x1"
+    init: str | None = None  # checkpoint whose weights a new run starts from
+    new_classifier: bool = False  # with init: for another class list
+    fresh: bool = False  # set a run of the same definition aside and start over
+    model: ModelKeys = field(default_factory=ModelKeys)
+    data: DataConfig = field(default_factory=DataConfig)
+    recipe: Recipe = field(default_factory=Recipe)
+    trainer: Trainer = field(default_factory=Trainer)
+    logger: Logger = field(default_factory=Logger)
+    folders: Folders = field(default_factory=Folders)
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise InputError(f"scale={self.scale}: allowed are {', '.join(SCALES)}")
+        if self.seed < 0:
+            raise InputError(f"seed={self.seed}: allowed is 0 or more")
+        Views.parse(self.views)
+        self.stat_config(num_classes=1)
+
+    def stat_config(self, num_classes: int) -> STATConfig:
+        """The model; raises InputError where its choices don't fit together."""
+        try:
+            return STATConfig(
+                T=self.T, crop=self.crop, t_o=self.t_o, l_ta=self.l_ta, num_classes=num_classes, **vars(self.model)
+            )
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
+
+@dataclass
+class EvaluateConfig:
+    """Everything that `src/evaluate.py` is told; the rest it reads from the checkpoint."""
+
+    ckpt: str | None = None
+    views: str | None = None  # default: those that the run was tested with
+    trainer: Trainer = field(default_factory=Trainer)
+    folders: Folders = field(default_factory=Folders)
+
+
+@dataclass
+class PredictConfig:
+    """Everything that `src/predict.py` is told."""
+
+    ckpt: str | None = None
+    video: str | None = None
+    picture: str | None = None  # default: beside the checkpoint, named after the video

@@ -1,0 +1,117 @@
+"""A map-style set of labelled videos with a true length, and the samplers that say which clip of which video is next.
+
+Everything random about a clip is seeded by (seed, epoch, video, repeat), so neither the number of workers nor the
+order in which they work changes a clip.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+import torch
+from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from .reader import PathHandler
+from .sampling import Views, segment_frames, view_frames
+from .transforms import TrainTransform, ViewTransform
+
+
+class Clip(TypedDict):
+    """An item; in a batch each value gets a leading B."""
+
+    video: Tensor  # uint8 (T, 3, crop, crop)
+    label: int
+    index: int  # of the video in its list
+    view: int  # of the protocol; 0 in training
+
+
+class TrainRequest(NamedTuple):
+    """A random clip of a video."""
+
+    index: int
+    epoch: int
+    repeat: int  # of the repeated augmentation
+
+
+class ViewRequest(NamedTuple):
+    """A fixed view of a video."""
+
+    index: int
+    view: int
+
+
+class ClipDataset(Dataset[Clip]):
+    """Clips of labelled videos, asked for by TrainRequest or ViewRequest; its length is the number of videos."""
+
+    def __init__(
+        self,
+        videos: LabeledVideoPaths,
+        T: int,
+        *,
+        train: TrainTransform | None = None,
+        view: ViewTransform | None = None,
+        views: Views = Views(1, 1),
+        seed: int = 0,
+    ) -> None:
+        self.videos, self.T, self.views, self.seed = videos, T, views, seed
+        self.train_transform, self.view_transform = train, view
+        self.handler = PathHandler()
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, request: TrainRequest | ViewRequest) -> Clip:
+        path, info = self.videos[request.index]
+        video = self.handler.video_from_path(path)
+        if isinstance(request, ViewRequest):
+            assert self.view_transform is not None
+            clip, crop = self.views.clip_crop(request.view)
+            frames = video.frames(view_frames(self.T, clip, self.views.clips))
+            pixels = self.view_transform(frames, crop, self.views.crops)
+            return Clip(video=pixels, label=info["label"], index=request.index, view=request.view)
+        assert self.train_transform is not None
+        rng = np.random.default_rng([self.seed, request.epoch, request.index, request.repeat])
+        frames = video.frames(segment_frames(rng.random(self.T).tolist()))
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
+            torch.manual_seed(int(rng.integers(2**63)))
+            pixels = self.train_transform(frames)
+        return Clip(video=pixels, label=info["label"], index=request.index, view=0)
+
+
+class TrainSampler(Sampler[TrainRequest]):
+    """Every video once an epoch over all ranks, `repeats` clips of it side by side; the same length on each rank."""
+
+    def __init__(self, videos: int, *, seed: int, repeats: int = 1, rank: int = 0, world_size: int = 1) -> None:
+        self.videos, self.seed, self.repeats = videos, seed, repeats
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.videos // self.world_size * self.repeats
+
+    def __iter__(self) -> Iterator[TrainRequest]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.videos)
+        mine: Sequence[int] = order[self.rank :: self.world_size][: self.videos // self.world_size].tolist()
+        for index in mine:
+            for repeat in range(self.repeats):
+                yield TrainRequest(index, self.epoch, repeat)
+
+
+class ViewSampler(Sampler[ViewRequest]):
+    """Every view of every video once over all ranks: nothing padded, nothing twice."""
+
+    def __init__(self, videos: int, views: Views, *, rank: int = 0, world_size: int = 1) -> None:
+        requests = [ViewRequest(index, view) for index in range(videos) for view in range(len(views))]
+        self.requests = requests[rank::world_size]
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __iter__(self) -> Iterator[ViewRequest]:
+        return iter(self.requests)

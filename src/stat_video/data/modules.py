@@ -1,0 +1,188 @@
+"""LightningDataModules: Kinetics, Something-Something v2 and the built-in motion videos, all read in the same way.
+
+A data set is a folder with a class list (one name a line) and `path label` lists in the form of Kinetics' CSVs.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningDataModule
+from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
+from torch.utils.data import DataLoader
+
+from ..errors import InputError
+from .motion import MotionConfig, ensure
+from .dataset import Clip, ClipDataset, TrainSampler, ViewSampler
+from .sampling import Views
+from .transforms import Augment, TrainTransform, ViewTransform
+
+
+@dataclass
+class DataConfig:
+    """A data set and how its frames become clips."""
+
+    name: str = "motion"
+    root: str | None = None  # folder of the videos and lists
+    setting: str = "folders.motion"  # the key that a user sets to name that folder; for messages
+    classes: str = "classes.txt"  # these three relative to root
+    train: str = "train.csv"
+    val: str = "val.csv"
+    short_side: int = 256  # of the frame that views are cropped from, pixels
+    hflip: bool = True  # off where labels name directions
+    views: str = "5x1"  # the protocol that the paper tests it with
+    motion: MotionConfig | None = None  # only data=motion: generated when it is not there
+
+
+@dataclass
+class Lists:
+    """What `check` found: the class names, and the videos of each split."""
+
+    classes: list[str]
+    videos: dict[str, LabeledVideoPaths]
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class VideoDataModule(LightningDataModule):
+    """Train, validation (1x1) and test (`views`) loaders over one data set.
+
+    Batches are `Clip`s with uint8 video (B, T, 3, crop, crop); the StatModule normalises on its device.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        *,
+        T: int,
+        crop: int,
+        views: Views,
+        augment: Augment,
+        seed: int,
+        repeats: int = 1,
+        val_videos: int | None = None,
+        batch_size: int = 16,
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.config, self.T, self.views, self.seed, self.repeats = config, T, views, seed, repeats
+        self.val_videos, self.batch_size, self.workers = val_videos, batch_size, workers
+        self.train_transform = TrainTransform(crop, augment, config.hflip)
+        self.view_transform = ViewTransform(config.short_side, crop)
+        self.lists: Lists | None = None
+
+    def prepare_data(self) -> None:
+        """Generate the built-in videos where they are missing."""
+        self.check()
+
+    def check(self) -> Lists:
+        """Read class list and lists; raise InputError for what can be known to be wrong before any work."""
+        if self.lists is None:
+            self.lists = read_lists(find_root(self.config), self.config, self.val_videos)
+        return self.lists
+
+    def train_dataloader(self) -> DataLoader[Clip]:
+        """Random clips; the last incomplete batch is left out, as all recipes here do."""
+        videos = self.check().videos["train"]
+        data = ClipDataset(videos, self.T, train=self.train_transform, seed=self.seed)
+        sampler = TrainSampler(len(data), seed=self.seed, repeats=self.repeats, **self._ranks())
+        return self._loader(data, sampler, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Clip]:
+        """One centre view of each validation video."""
+        return self._view_loader(Views(1, 1))
+
+    def test_dataloader(self) -> DataLoader[Clip]:
+        """All views of each validation video."""
+        return self._view_loader(self.views)
+
+    def _view_loader(self, views: Views) -> DataLoader[Clip]:
+        data = ClipDataset(self.check().videos["val"], self.T, view=self.view_transform, views=views)
+        return self._loader(data, ViewSampler(len(data), views, **self._ranks()), drop_last=False)
+
+    def _loader(self, data: ClipDataset, sampler: Any, drop_last: bool) -> DataLoader[Clip]:
+        return DataLoader(
+            data,
+            self.batch_size,
+            sampler=sampler,
+            num_workers=self.workers,
+            drop_last=drop_last,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            persistent_workers=self.workers > 0,
+        )
+
+    def _ranks(self) -> dict[str, int]:
+        if self.trainer is None:
+            return {"rank": 0, "world_size": 1}
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+
+
+def find_root(config: DataConfig) -> Path:
+    """Folder of the data set; the built-in one is generated. InputError names the setting where it is missing."""
+    if config.root is None:
+        raise InputError(
+            f"data={config.name}: its folder is not set; name the folder that holds {config.classes}, {config.train} and "
+            f"{config.val} with {config.setting}=FOLDER, or once for all in conf/local.yaml"
+        )
+    root = Path(config.root).expanduser()
+    if config.motion is not None:
+        try:
+            return ensure(root, config.motion)
+        except OSError as error:  # a full or read-only disk, or a folder with files missing
+            raise InputError(f"{config.setting}={config.root}: {error}") from None
+    if not root.is_dir():
+        raise InputError(f"{config.setting}={config.root}: there is no such folder")
+    return root
+
+
+def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) -> Lists:
+    """Class names and labelled paths of both splits, checked: labels known, no class empty, each file there.
+
+    ``val_videos`` keeps so many validation videos, evenly spread over the list.
+    """
+    classes = _lines(root / config.classes, config.setting)
+    lists = Lists(classes, {})
+    for split, name in (("train", config.train), ("val", config.val)):
+        file = root / name
+        entries = [_entry(file, i, line, len(classes)) for i, line in enumerate(_lines(file, config.setting), 1)]
+        labels = Counter(label for _, label in entries)
+        # A validation list may leave a class out; training on a class without a single video is a mistake.
+        empty = [classes[i] for i in range(len(classes)) if not labels[i]]
+        if empty and split == "train":
+            raise InputError(f"{file}: no video of class {', '.join(map(repr, empty[:3]))} ({len(empty)} empty classes)")
+        missing = [path for path, _ in entries if not _has_bytes(root / path)]
+        if missing:
+            raise InputError(
+                f"{file}: {len(missing)} of {len(entries)} videos are missing or empty, the first is {root / missing[0]}"
+            )
+        if split == "val" and val_videos is not None:
+            keep = min(val_videos, len(entries))
+            entries = [entries[i * len(entries) // keep] for i in range(keep)]
+        lists.videos[split] = LabeledVideoPaths([(str(root / path), label) for path, label in entries])
+        lists.counts[split] = len(entries)
+    return lists
+
+
+def _lines(file: Path, setting: str) -> list[str]:
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; {setting} names the folder that should hold it")
+    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise InputError(f"{file}: the file is empty")
+    return lines
+
+
+def _entry(file: Path, number: int, line: str, classes: int) -> tuple[str, int]:
+    path, _, label = line.rpartition(" ")
+    if not path or not label.lstrip("-").isdigit():
+        raise InputError(f"{file}, line {number}: '{line}' is not 'path label'")
+    if not 0 <= int(label) < classes:
+        raise InputError(f"{file}, line {number}: label {label} is outside the class list (0 to {classes - 1})")
+    return path, int(label)
+
+
+def _has_bytes(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False

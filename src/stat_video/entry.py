@@ -1,0 +1,134 @@
+"""What the entry scripts share: composed configs with checked keys, sweeps, and errors of one line."""
+
+import difflib
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from .config import Config, EvaluateConfig, PredictConfig
+from .errors import InputError
+from .runs.run import PROJECT
+
+CONF = PROJECT / "conf"
+SCHEMAS: dict[str, Any] = {"train": Config, "cost": Config, "evaluate": EvaluateConfig, "predict": PredictConfig}
+
+
+def at_T(T: int, values: Any) -> Any:
+    """`${at_T:${T},{16:3,32:5,64:7}}`: the value of the longest listed clip that T reaches, else the shortest's."""
+    table = {int(k): v for k, v in dict(values).items()}
+    reached = [length for length in table if length <= T]
+    return table[max(reached) if reached else min(table)]
+
+
+def register() -> None:
+    """Make schemas and resolvers known to Hydra. conf/local.yaml may be missing: then it is empty."""
+    OmegaConf.register_new_resolver("at_T", at_T, replace=True)
+    OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
+    store = ConfigStore.instance()
+    for name, schema in SCHEMAS.items():
+        store.store(name=f"{name}_schema", node=schema)
+    if not (CONF / "local.yaml").exists():
+        store.store(name="local", node={}, package="_global_")
+
+
+def checked(config: DictConfig, schema: Any) -> Any:
+    """The composed config as an object of its schema; InputError names a key or value that does not belong there."""
+    try:
+        plain = OmegaConf.to_container(config, resolve=True)
+        # Merged anew, since `+key=value` goes past the schema that the composition was held against.
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
+    except (OmegaConfBaseException, ValueError) as error:  # ValueError: a part of the config refuses its values
+        raise InputError(one_line(error)) from None
+
+
+def entry(name: str) -> Callable[[Callable[[Any], Any]], Callable[[], None]]:
+    """Turn `task(config)` into a script that reads conf/<name>.yaml and the command line.
+
+    Bad input ends in one line on stderr and exit code 2; an error of ours shows its trace.
+    """
+
+    def decorate(task: Callable[[Any], Any]) -> Callable[[], None]:
+        register()
+
+        started = False
+
+        def job(config: DictConfig) -> Any:
+            nonlocal started
+            started = True
+            return task(checked(config, SCHEMAS[name]))
+
+        job.__module__ = "__main__"
+        run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
+
+        def script() -> None:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach us instead of being printed
+            quiet()
+            try:
+                run()
+            except Exception as error:
+                known = isinstance(error, InputError | HydraException | OmegaConfBaseException)
+                if started and not known:
+                    raise  # a mistake of ours: with its trace
+                print(f"error: {one_line(error)}", file=sys.stderr)
+                sys.exit(2)
+
+        return script
+
+    return decorate
+
+
+def quiet() -> None:
+    """Leave out what libraries say of themselves; what they warn of in earnest is an error or in our own lines."""
+    logging.getLogger("hydra").setLevel(logging.CRITICAL)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="(hydra|lightning)")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+
+
+def one_line(error: BaseException) -> str:
+    """What is wrong and what is allowed, in one line."""
+    cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
+        return _unknown_key(cause)
+    text = str(error)
+    if isinstance(error, MissingConfigException):
+        options = re.search(r"Available options in '(.+?)':\n((?:\t.*\n?)+)", text)
+        if options:
+            names = ", ".join(line.strip() for line in options[2].splitlines())
+            return f"{text.splitlines()[0].rstrip('.')}; allowed in '{options[1]}': {names}"
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        return f"{cause.full_key}: {str(cause).splitlines()[0]}"
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _unknown_key(error: OmegaConfBaseException) -> str:
+    """Name the key, its nearest neighbour and what is allowed where it stood."""
+    full_key = str(error.full_key)
+    parent, _, key = full_key.rpartition(".")
+    keys = sorted(getattr(error.object_type, "__dataclass_fields__", {}))
+    groups = [] if parent else sorted(p.name for p in CONF.iterdir() if p.is_dir())
+    near = difflib.get_close_matches(key, [*keys, *groups], n=1)
+    guess = f" (did you mean {near[0]}?)" if near else ""
+    allowed = f"; allowed {f'in {parent}' if parent else 'keys'}: {', '.join(keys)}" if keys else ""
+    return f"unknown key '{full_key}'{guess}{allowed}" + (f"; groups: {', '.join(groups)}" if groups else "")
+
+
+def path_of(key: str, value: str | None) -> Path:
+    """The path that a key names; InputError where it is not given or not there."""
+    if value is None:
+        raise InputError(f"{key} is not given: {key}=PATH")
+    path = Path(value).expanduser()
+    if not path.exists():
+        raise InputError(f"{key}={value}: there is no such file")
+    return path

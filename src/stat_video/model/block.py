@@ -1,0 +1,68 @@
+"""One transformer block (Eqs. 9 and 10) around STA, and the parts it shares with the aggregation."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import STA
+
+
+class MLP(nn.Module):
+    """Two linear layers with GELU between: (..., dim) -> (..., dim_out)."""
+
+    def __init__(self, dim: int, hidden: int, dim_out: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class StochasticDepth(nn.Module):
+    """Drops a residual branch for whole clips with probability `rate`, in training only."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        keep = torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device) >= self.rate
+        return x * keep.to(x.dtype) / (1 - self.rate)
+
+
+class STABlock(nn.Module):
+    """X_a = STA(LN(X)) + X; X_out = MLP(LN(X_a)) + X_a.
+
+    At a stage change the skip of the attention is max-pooled with Q (`sta.out_grid`), and the skip of an MLP that
+    widens takes a linear layer on the normalised tokens, both as in MViT.
+    """
+
+    def __init__(self, sta: STA, dim: int, dim_out: int, mlp_ratio: float, stochastic_depth: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.sta = sta
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = MLP(dim, int(mlp_ratio * dim), dim_out)
+        self.widen = nn.Linear(dim, dim_out) if dim_out != dim else None
+        self.stochastic_depth = StochasticDepth(stochastic_depth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n_t, S + n_h n_w, dim) -> (B, n_t, S + n_h' n_w', dim_out)."""
+        x = self._pooled_skip(x) + self.stochastic_depth(self.sta(self.norm1(x)))
+        normed = self.norm2(x)
+        skip = x if self.widen is None else self.widen(normed)
+        return skip + self.stochastic_depth(self.mlp(normed))
+
+    def _pooled_skip(self, x: Tensor) -> Tensor:
+        sta = self.sta
+        if sta.pool_q is None:
+            return x
+        class_token, patches = x.split([sta.first_patch, x.shape[2] - sta.first_patch], dim=2)
+        B, n_t, _, C = patches.shape
+        patches = patches.flatten(0, 1).transpose(1, 2).unflatten(2, sta.grid)  # (B n_t, C, n_h, n_w)
+        patches = F.max_pool2d(patches, 3, stride=sta.pool_q.conv.stride[1:], padding=1)
+        patches = patches.flatten(2).transpose(1, 2).unflatten(0, (B, n_t))
+        return torch.cat([class_token, patches], dim=2)

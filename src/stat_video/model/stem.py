@@ -1,0 +1,34 @@
+"""Token Embedding Block: plain 3-D convolutions that cut the clip into n_t n_h n_w overlapping tokens (Table 5)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+Triple = tuple[int, int, int]
+
+
+class Conv(NamedTuple):
+    """One convolution of the stem: kernel and stride as (time, height, width), output channels."""
+
+    kernel: Triple
+    stride: Triple
+    channels: int
+
+
+class Stem(nn.Module):
+    """Convolutions with 'same' padding, GELU between them and none after the last."""
+
+    def __init__(self, convs: Sequence[Conv]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for conv in convs:
+            t, h, w = conv.kernel
+            layers += [nn.Conv3d(channels, conv.channels, conv.kernel, conv.stride, (t // 2, h // 2, w // 2)), nn.GELU()]
+            channels = conv.channels
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, n_t, n_h n_w, C)."""
+        return self.layers(clip).flatten(3).permute(0, 2, 3, 1)

@@ -1,0 +1,69 @@
+"""Testing a checkpoint: model, data and protocol are rebuilt from what it carries."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from ..config import Config, EvaluateConfig
+from ..data.sampling import Views
+from ..errors import InputError
+from ..model import STAT
+from ..runs.files import replacing, write_json
+from ..runs.run import provenance
+from .checkpoint import read_checkpoint
+from .fit import lightning_arguments, load_into, make_data, progress, save_logits
+from .module import StatModule
+
+
+def rebuild(path: Path) -> tuple[STAT, Config, list[str]]:
+    """Model with its weights, the config of its run, and its class names; InputError where they don't fit together."""
+    content = read_checkpoint(path)
+    try:
+        config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content["config"]))  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise InputError(f"{path}: its config is of another version: {str(error).splitlines()[0]}") from None
+    model = STAT(config.stat_config(len(content["classes"])))
+    load_into(model, content["weights"], str(path), new_classifier=False)
+    return model.eval(), config, content["classes"]
+
+
+def evaluate(path: Path, asked: EvaluateConfig, console: Console) -> dict[str, Any]:
+    """Multi-view test of the validation videos; writes evaluation_<views>.json and the logits beside the checkpoint."""
+    model, config, classes = rebuild(path)
+    views = Views.parse(asked.views or config.views)
+    config.trainer, config.folders = asked.trainer, asked.folders
+    config.data.root = getattr(asked.folders, config.data.setting.removeprefix("folders."))
+    data = make_data(config, views)
+    found = data.check()
+    if found.classes != classes:
+        raise InputError(
+            f"{path}: it knows {len(classes)} classes ({', '.join(classes[:2])}, ...), but the list of data={config.data.name} has "
+            f"{len(found.classes)} ({', '.join(found.classes[:2])}, ...); they have to be the same"
+        )
+    module = StatModule(model, config.recipe, classes, views)
+    callbacks, bar = progress()
+    trainer = L.Trainer(**lightning_arguments(config.trainer), callbacks=callbacks, enable_progress_bar=bar)
+    console.print(f"Testing {path} on {found.counts['val']} videos, {views} views", soft_wrap=True, highlight=False)
+    metrics = {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
+    result = {
+        "name": config.name,
+        "scale": config.scale,
+        "checkpoint": path.name,
+        "views": str(views),
+        "metrics": metrics,
+        "videos": found.counts["val"],
+        "seed": config.seed,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **provenance(),
+        "config": asdict(config),
+    }
+    if trainer.is_global_zero:
+        save_logits(module, path.parent / f"logits_{views}.pt")
+        write_json(path.parent / f"evaluation_{views}.json", result)
+    return result

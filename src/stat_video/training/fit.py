@@ -1,0 +1,208 @@
+"""One run from its config to its result: trained, tested, written down; resumed where it was killed."""
+
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from rich.console import Console
+
+from ..config import Config
+from ..config import Trainer as TrainerConfig
+from ..data.modules import VideoDataModule
+from ..data.sampling import Views
+from ..errors import InputError
+from ..model import STAT
+from ..model.weights import load_weights
+from ..runs.files import replacing, write_json
+from ..runs.run import Run, provenance
+from .callbacks import AtomicCheckpointIO, EpochLog
+from .checkpoint import read_checkpoint
+from .module import StatModule
+from .optim import accumulation
+from .wandb_logger import make_logger
+
+
+def fit(config: Config, console: Console) -> dict[str, Any]:
+    """Train, test and write result.json; a finished run is not run again, a begun one goes on. Returns the result."""
+    views = Views.parse(config.views)
+    plain = asdict(config)
+    run = Run.of(plain, Path(config.folders.logs))
+    if config.fresh:
+        run.set_aside()
+    elif (result := run.result()) is not None:
+        console.print(f"Finished before ({result['finished']}): {run.folder}; fresh=true runs it again", soft_wrap=True)
+        return result
+
+    data = make_data(config, views)
+    lists = data.check()
+    trainer = make_trainer(config, run, console)
+    data.batch_size, trainer.accumulate_grad_batches = accumulation(
+        config.recipe, trainer.world_size, config.trainer.batch_per_device
+    )
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    model = STAT(config.stat_config(len(lists.classes)))
+    if config.init is not None:
+        state = read_checkpoint(Path(config.init))["weights"]
+        for change in load_into(model, state, config.init, config.new_classifier):
+            console.print(f"init: {change}", soft_wrap=True)
+    if config.trainer.compile:
+        model.compile()
+    module = StatModule(model, config.recipe, lists.classes, views, plain)
+
+    began = run.checkpoint.exists()
+    console.print(
+        f"{'Resuming' if began else 'Training'} {run.folder.name}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M "
+        f"parameters, {lists.counts['train']} training and {lists.counts['val']} validation videos, {len(lists.classes)} "
+        f"classes; {data.batch_size} clips x {trainer.accumulate_grad_batches} passes x {trainer.world_size} devices a step,"
+        f" lr {config.recipe.scaled_lr:.2e}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    write_json(run.folder / "config.json", plain)
+    started = time.monotonic()
+    logger = make_logger(
+        config.logger.mode,
+        project=config.logger.project,
+        entity=config.logger.entity,
+        folder=run.folder,
+        id=run.id,
+        group=config.name,
+        tags=[config.scale],
+        config=plain,
+    ) if trainer.is_global_zero else None  # fmt: skip
+    trainer.loggers = [logger] if logger else []
+    try:
+        if began:
+            read_checkpoint(run.checkpoint)  # one line where it is damaged, before anything is loaded
+        trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint if began else None, weights_only=True)
+        if trainer.interrupted:
+            raise InputError(f"interrupted; the same command goes on from {run.checkpoint}")
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        metrics |= {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
+        result = {
+            "name": config.name,
+            "scale": config.scale,
+            "id": run.id,
+            "metrics": metrics,
+            "videos": lists.counts,
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "train_seconds": round(epoch_log(trainer).seconds_at_end, 1),
+            "wall_seconds": round(time.monotonic() - started, 1),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seed": config.seed,
+            "checkpoint": run.checkpoint.name,
+            **provenance(),
+            "hardware": {"device": str(trainer.strategy.root_device), "devices": trainer.world_size,
+                         "threads": torch.get_num_threads(), "precision": str(trainer.precision)},  # fmt: skip
+            "config": plain,
+        }
+        if trainer.is_global_zero:
+            save_logits(module, run.folder / f"logits_{views}.pt")
+            if logger:
+                logger.experiment.summary.update(metrics)
+            write_json(run.folder / "result.json", result)
+    finally:
+        if logger:
+            logger.experiment.finish()
+    return result
+
+
+def make_data(config: Config, views: Views) -> VideoDataModule:
+    """The data module of a config."""
+    return VideoDataModule(
+        config.data,
+        T=config.T,
+        crop=config.crop,
+        views=views,
+        augment=config.recipe.augment,
+        seed=config.seed,
+        repeats=config.recipe.repeats,
+        val_videos=config.recipe.val_videos,
+        batch_size=config.trainer.batch_per_device,
+        workers=config.trainer.workers,
+    )
+
+
+def lightning_arguments(config: TrainerConfig) -> dict[str, Any]:
+    """Arguments of Lightning's Trainer that say which hardware; InputError where it is not there."""
+    cuda = torch.cuda.is_available() and config.accelerator in ("auto", "cuda", "gpu")
+    if config.accelerator in ("cuda", "gpu") and not cuda:
+        raise InputError(f"trainer.accelerator={config.accelerator}: no CUDA device here; trainer=cpu or trainer=auto is allowed")
+    return {
+        "accelerator": config.accelerator,
+        # Lightning's 'auto' is one process on the CPU and every device on CUDA.
+        "devices": config.devices,
+        "num_nodes": config.num_nodes,
+        "strategy": config.strategy,
+        "precision": ("bf16-mixed" if cuda else "32-true") if config.precision == "auto" else config.precision,
+        "deterministic": config.deterministic,
+        "use_distributed_sampler": False,  # ours neither pads nor repeats
+        "logger": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+
+
+def progress() -> tuple[list[Callback], bool]:
+    """A progress bar where somebody watches, and whether there is one."""
+    watched = sys.stdout.isatty()
+    return ([RichProgressBar(leave=False)] if watched else []), watched
+
+
+def make_trainer(config: Config, run: Run, console: Console) -> L.Trainer:
+    """Lightning's Trainer with the callbacks of a run."""
+    recipe = config.recipe
+    callbacks, bar = progress()
+    callbacks += [
+        EpochLog(run.epochs_file, None if bar else lambda line: console.print(line, soft_wrap=True, highlight=False)),
+        ModelCheckpoint(
+            dirpath=run.folder,
+            filename=run.checkpoint.stem,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        ),
+    ]
+    if recipe.ema:
+        callbacks.append(EMAWeightAveraging(decay=recipe.ema))
+    try:
+        return L.Trainer(
+            **lightning_arguments(config.trainer),
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            enable_progress_bar=bar,
+            default_root_dir=run.folder,
+            max_epochs=recipe.epochs,
+            max_steps=-1 if recipe.max_steps is None else recipe.max_steps,
+            check_val_every_n_epoch=recipe.val_every,
+            gradient_clip_val=recipe.clip_grad_norm or None,
+            log_every_n_steps=10,
+        )
+    except (ValueError, L.fabric.utilities.exceptions.MisconfigurationException) as error:
+        raise InputError(f"trainer: {error}") from None
+
+
+def epoch_log(trainer: L.Trainer) -> EpochLog:
+    """The EpochLog among a trainer's callbacks."""
+    return next(c for c in trainer.callbacks if isinstance(c, EpochLog))  # type: ignore[attr-defined]
+
+
+def load_into(model: STAT, state: dict[str, torch.Tensor], source: str, new_classifier: bool) -> list[str]:
+    """`load_weights`, its refusal named after the checkpoint."""
+    try:
+        return load_weights(model, state, new_classifier=new_classifier)
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def save_logits(module: StatModule, path: Path) -> None:
+    """Per-view logits (videos, views, num_classes) and labels (videos,) of the test, in the order of the list."""
+    logits, labels = module.test_accuracy.gathered()
+    with replacing(path) as file:
+        torch.save({"logits": logits, "labels": labels, "views": str(module.views)}, file)

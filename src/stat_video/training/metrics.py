@@ -1,0 +1,54 @@
+"""Multi-view accuracy: softmax scores averaged over the views of a video, each video counted once."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from ..data.sampling import Views
+
+
+class MultiViewAccuracy(Metric):
+    """Top-1 and top-5 in percent over whole videos.
+
+    Keeps the logits of each (video, view), gathers them across ranks, and refuses to compute unless all views of
+    each video are there exactly once.
+    """
+
+    full_state_update = False
+
+    def __init__(self, views: Views) -> None:
+        super().__init__(compute_on_cpu=True)
+        self.views = views
+        for name in ("logits", "labels", "index", "view"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, logits: Tensor, labels: Tensor, index: Tensor, view: Tensor) -> None:
+        """logits (B, num_classes); labels, index (of the video) and view (B,)."""
+        self.logits.append(logits.detach().float())
+        self.labels.append(labels)
+        self.index.append(index)
+        self.view.append(view)
+
+    def gathered(self) -> tuple[Tensor, Tensor]:
+        """Logits (videos, views, num_classes) and labels (videos,) in the order of the list."""
+        logits, labels, index, view = (
+            torch.cat(s) if isinstance(s, list) else s for s in (self.logits, self.labels, self.index, self.view)
+        )
+        order = torch.argsort(index * len(self.views) + view)
+        logits, labels, index, view = logits[order], labels[order], index[order], view[order]
+        videos = len(index) // len(self.views)
+        expected = torch.arange(len(self.views)).repeat(videos).to(view)
+        whole = len(index) == videos * len(self.views) and index.unique().numel() == videos
+        if not whole or not torch.equal(view, expected):
+            raise RuntimeError(f"{len(index)} views of {index.unique().numel()} videos are not {self.views} of each")
+        return logits.unflatten(0, (videos, len(self.views))), labels[:: len(self.views)]
+
+    def compute(self) -> dict[str, Tensor]:
+        """{'top1', 'top5'} in percent."""
+        logits, labels = self.gathered()
+        scores = logits.softmax(-1).mean(1)
+        n = scores.shape[-1]
+        return {
+            f"top{k}": 100 * multiclass_accuracy(scores, labels, n, average="micro", top_k=min(k, n)) for k in (1, 5)
+        }

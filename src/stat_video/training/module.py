@@ -1,0 +1,90 @@
+"""StatModule: STAT in Lightning."""
+
+import math
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from ..data.dataset import Clip
+from ..data.sampling import Views
+from ..data.transforms import Erase, Normalize
+from ..model import STAT
+from .metrics import MultiViewAccuracy
+from .mixing import Mix
+from .optim import Recipe, lr_factor, make_optimizer
+
+
+class StatModule(LightningModule):
+    """Trains a STAT on batches of `Clip`s.
+
+    Logs train/loss, val/loss_1x1, val/top1_1x1, val/top5_1x1 and, in a test, test/top1_<views> and test/top5_<views>;
+    accuracies in percent. Checkpoints carry ``config`` and ``classes`` as plain containers, from which everything is
+    rebuilt.
+    """
+
+    def __init__(
+        self, model: STAT, recipe: Recipe, classes: list[str], views: Views, config: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.model, self.recipe, self.classes, self.views, self.config = model, recipe, classes, views, config
+        self.normalize = Normalize()
+        self.erase = Erase(recipe.augment.erasing)
+        self.mix = Mix(recipe, len(classes))
+        self.val_accuracy = MultiViewAccuracy(Views(1, 1))
+        self.test_accuracy = MultiViewAccuracy(views)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """uint8 (B, T, 3, crop, crop) -> logits (B, num_classes)."""
+        return self.model(self.normalize(video))
+
+    def training_step(self, batch: Clip, batch_index: int) -> Tensor:
+        """Loss of a batch, mixed and erased."""
+        video, labels = self.mix(self.erase(self.normalize(batch["video"])), torch.as_tensor(batch["label"]))
+        loss = F.cross_entropy(self.model(video), labels, label_smoothing=self.recipe.label_smoothing)
+        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(video), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Clip, batch_index: int) -> None:
+        """One centre view of each video."""
+        logits = self(batch["video"])
+        labels = torch.as_tensor(batch["label"])
+        self.val_accuracy.update(logits, labels, batch["index"], batch["view"])
+        loss = F.cross_entropy(logits, labels)
+        self.log("val/loss_1x1", loss, on_epoch=True, batch_size=len(logits), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log and reset the 1x1 accuracy."""
+        if not self.trainer.sanity_checking:
+            self.log_dict({f"val/{k}_1x1": v for k, v in self.val_accuracy.compute().items()}, prog_bar=True)
+        self.val_accuracy.reset()
+
+    def test_step(self, batch: Clip, batch_index: int) -> None:
+        """One view of the protocol."""
+        logits = self(batch["video"])
+        self.test_accuracy.update(logits, torch.as_tensor(batch["label"]), batch["index"], batch["view"])
+
+    def on_test_epoch_end(self) -> None:
+        """Log the multi-view accuracy; `test_accuracy` keeps the logits for who wants to save them."""
+        self.log_dict({f"test/{k}_{self.views}": v for k, v in self.test_accuracy.compute().items()})
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, with the learning rate set before each optimizer step."""
+        optimizer = make_optimizer(self.model, self.recipe)
+        self.trainer.fit_loop.setup_data()  # so that the number of batches is known
+        epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        factor = partial(
+            lr_factor,
+            steps=epoch * self.recipe.epochs,  # of the whole recipe, also where max_steps stops it early
+            warmup_steps=round(epoch * self.recipe.warmup_epochs),
+            recipe=self.recipe,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Plain containers only, so that the file opens with weights_only=True."""
+        checkpoint["stat_video"] = {"config": self.config, "classes": list(self.classes), "format": 1}

@@ -1,0 +1,25 @@
+"""Train a STAT, or with -m sweep over several: `python src/train.py experiment=ablation_window t_o=5`."""
+
+from rich.console import Console
+
+from stat_video.config import Config
+from stat_video.entry import entry
+from stat_video.report.table import results_table
+from stat_video.training.fit import fit
+
+console = Console()
+results = []
+
+
+@entry("train")
+def train(config: Config) -> None:
+    """One run; in a sweep Hydra calls it once a row."""
+    results.append(fit(config, console))
+
+
+if __name__ == "__main__":
+    try:
+        train()
+    finally:
+        if results:
+            console.print(results_table(results))

@@ -1,0 +1,308 @@
+"""`explain` against hand-set weights and a slow walk through the blocks; `draw` against what the picture has to say."""
+
+import errno
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from stat_video.explain import Explanation, _figure, _overlay, draw, explain
+from stat_video.model import STA, STAT, STATConfig
+
+MODULES = [("CA",), ("CA", "SA"), ("CA", "LA"), ("CA", "SA", "LA")]
+
+
+def make_model(seed=0, **kwargs):
+    torch.manual_seed(seed)
+    sizes = {"T": 8, "crop": 48, "widths": (24, 48, 96, 192), "depths": (1, 1, 2, 1), "heads": (1, 1, 2, 4)}
+    return STAT(STATConfig(**{**sizes, "num_classes": 12, **kwargs})).eval()
+
+
+def make_clip(model, seed=0):
+    c = model.config
+    return torch.randn(1, 3, c.T, c.crop, c.crop, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("modules", MODULES, ids="+".join)
+@pytest.mark.parametrize("spatial_token", ["class_token", "avg_pool"])
+@pytest.mark.parametrize("l_ta", [0, 1, 2])
+def test_shapes_and_sums(modules, spatial_token, l_ta):
+    model = make_model(modules=modules, spatial_token=spatial_token, l_ta=l_ta)
+    clip = make_clip(model)
+    e = explain(model, clip)
+    assert e.current.shape == (4, 6, 6)
+    torch.testing.assert_close(e.current.sum((1, 2)), torch.ones(4))
+    assert (e.long_term is None) == ("LA" not in modules)
+    assert (e.aggregation is None) == (l_ta == 0)
+    for shares in (e.long_term, e.aggregation):
+        if shares is not None:
+            assert shares.shape == (4,)
+            assert shares.min() > 0
+            torch.testing.assert_close(shares.sum(), torch.tensor(1.0))
+    assert e.query == ("class token" if spatial_token == "class_token" else "mean patch")
+    with torch.no_grad():
+        torch.testing.assert_close(e.logits, model(clip)[0])
+
+
+@pytest.mark.parametrize(("stem", "crop"), [("conv1", 48), ("conv3", 40), ("conv5", 48)])
+def test_other_stems_and_odd_grids(stem, crop):
+    model = make_model(stem=stem, crop=crop)
+    e = explain(model, make_clip(model))
+    assert e.current.shape == (4, *model.config.grid)
+    torch.testing.assert_close(e.current.sum((1, 2)), torch.ones(4))
+
+
+@pytest.mark.parametrize("spatial_token", ["class_token", "avg_pool"])
+@torch.no_grad()
+def test_no_preference_gives_even_maps(spatial_token):
+    """Zero queries: every key that exists weighs the same, also at the clip's edges where SA has fewer."""
+    model = make_model(spatial_token=spatial_token, l_ta=2, t_o=3)
+    for module in model.modules():
+        if hasattr(module, "qkv"):
+            module.qkv.weight[: module.qkv.in_features] = 0
+        if isinstance(module, STA) and module.pool_q is not None:
+            module.pool_q.norm.weight.zero_()
+    e = explain(model, make_clip(model))
+    torch.testing.assert_close(e.current, torch.full((4, 6, 6), 1 / 36))
+    torch.testing.assert_close(e.long_term, torch.full((4,), 1 / 4))
+    torch.testing.assert_close(e.aggregation, torch.full((4,), 1 / 4))
+
+
+@torch.no_grad()
+def ask_for_channel(qkv, channel):
+    """Queries are one constant; keys are the value of `channel`: a token that has it gets all the attention."""
+    C = qkv.in_features
+    for p in qkv.parameters():
+        p.zero_()
+    qkv.bias[:C] = 30.0
+    qkv.weight[C : 2 * C, channel] = 1.0
+
+
+@torch.no_grad()
+def one_block_model(modules):
+    """The first block of a tiny STAT alone (keys are patches 0 and 4 of each side of 6), asking for channel 3."""
+    model = make_model(modules=modules)
+    del model.blocks[1:]
+    sta = model.blocks[0].sta
+    ask_for_channel(sta.qkv, 3)
+    sta.pool_k.conv.weight.zero_()
+    sta.pool_k.conv.weight[:, 0, 1, 1, 1] = 1.0
+    sta.pool_k.norm = torch.nn.Identity()
+    model.norm = torch.nn.Linear(96, 192)
+    return model
+
+
+@pytest.mark.parametrize("row", [0, 4])
+@pytest.mark.parametrize("column", [0, 4])
+def test_current_shows_the_patch_that_is_asked_for(row, column):
+    model = one_block_model(("CA", "LA"))
+    tokens = torch.zeros(1, 4, 37, 48)
+    tokens[0, 2, 1 + 6 * row + column, 3] = 1.0  # in frame 2 alone
+    model.tokens = lambda clip: tokens
+    current = explain(model, make_clip(model)).current
+    near = {0: torch.tensor([1, 0.75, 0.5, 0.25, 0, 0]), 4: torch.tensor([0, 0.25, 0.5, 0.75, 1, 1])}  # linear
+    expected = near[row][:, None] * near[column]
+    torch.testing.assert_close(current[2], expected / expected.sum())
+    torch.testing.assert_close(current[[0, 1, 3]], torch.full((3, 6, 6), 1 / 36))
+
+
+@pytest.mark.parametrize("modules", [("CA", "LA"), ("CA", "SA", "LA")], ids="+".join)
+def test_long_term_shows_the_class_token_that_is_asked_for(modules):
+    model = one_block_model(modules)
+    tokens = torch.zeros(1, 4, 37, 48)
+    tokens[0, 1, 0, 3] = 1.0
+    model.tokens = lambda clip: tokens
+    e = explain(model, make_clip(model))
+    torch.testing.assert_close(e.long_term, torch.tensor([0.0, 1.0, 0.0, 0.0]))
+    torch.testing.assert_close(e.current, torch.full((4, 6, 6), 1 / 36))  # nothing left for CA: even, not NaN
+
+
+def test_aggregation_shows_the_frame_that_is_asked_for():
+    model = make_model(l_ta=2)
+    tokens = torch.zeros(1, 4, 10, 192)
+    tokens[0, 3, 0, 5] = 1.0
+    model.norm.forward = lambda x: tokens
+    first, last = model.aggregation.layers
+    ask_for_channel(last.qkv, 5)
+    for part in (first.proj, first.mlp.fc2):  # leaves the tokens as they are
+        torch.nn.init.zeros_(part.weight)
+    e = explain(model, make_clip(model))
+    torch.testing.assert_close(e.aggregation, torch.tensor([0.0, 0.0, 0.0, 1.0]))
+
+
+@pytest.mark.parametrize("spatial_token", ["class_token", "avg_pool"])
+@torch.no_grad()
+def test_equals_a_slow_walk_through_the_blocks(spatial_token):
+    model = make_model(spatial_token=spatial_token, t_o=5)
+    for module in model.modules():
+        if hasattr(module, "qkv"):
+            module.qkv.weight.mul_(30)  # far from even
+    clip = make_clip(model)
+    e = explain(model, clip)
+
+    # Where the keys of each block sit on the 6 x 6 stem grid: its K/V stride, doubled after Q was pooled.
+    keys_at = [[0, 4], [0, 2, 4], [0, 4], [0, 2, 4]]
+    current, long_term, x = np.zeros((4, 6, 6)), np.zeros(4), model.tokens(clip)
+    for block, at in zip(model.blocks, keys_at, strict=True):
+        q, k, _, exists = block.sta.queries_keys_values(block.norm1(x))  # (4, H, N_q, D), (4, H, L, D)
+        n_ca, la = len(at) ** 2, np.zeros(4)
+        for i in range(4):
+            weights = np.zeros(k.shape[2])
+            queries = range(q.shape[2]) if spatial_token == "avg_pool" else [0]
+            for h, j in product(range(q.shape[1]), queries):
+                scores = (q[i, h, j] * k[i, h]).sum(1) / q.shape[-1] ** 0.5
+                weights += scores.where(exists[i, 0, 0], -torch.inf).softmax(0).numpy()
+            rows = [np.interp(range(6), at, row) for row in weights[:n_ca].reshape(len(at), -1)]
+            block_map = np.stack([np.interp(range(6), at, column) for column in np.stack(rows).T]).T
+            current[i] += block_map / block_map.sum() / 4
+            la += weights[-4:]
+        long_term += la / la.sum() / 4
+        x = block(x)
+    np.testing.assert_allclose(e.current, current, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(e.long_term, long_term, rtol=1e-4)
+    assert np.ptp(current) > 0.3 / 36  # the walk had something to find
+    assert np.ptp(long_term) > 0.3 / 4
+
+
+def hooks(model):
+    return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules())
+
+
+def test_leaves_the_model_as_it_was():
+    model = make_model(stochastic_depth=0.5, head_dropout=0.5)
+    clip = make_clip(model)
+    expected = explain(model, clip)
+    model.train()
+    model.blocks[1].eval()
+    modes = [m.training for m in model.modules()]
+    model.head.register_forward_hook(lambda *_: None)  # someone else's
+    e = explain(model, clip)
+    assert [m.training for m in model.modules()] == modes
+    assert hooks(model) == 1
+    assert not e.logits.requires_grad
+    assert torch.equal(e.logits, expected.logits)
+    assert torch.equal(e.current, expected.current)
+
+
+def test_leaves_the_model_as_it_was_after_an_error():
+    model = make_model().train()
+
+    def fail(x):
+        raise RuntimeError("head")
+
+    model.head.forward = fail
+    with pytest.raises(RuntimeError, match="head"):
+        explain(model, make_clip(model))
+    assert all(m.training for m in model.modules())
+    assert hooks(model) == 0
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 48, 48), (2, 3, 8, 48, 48), (1, 3, 8, 32, 32)])
+def test_refuses_other_clips(shape):
+    with pytest.raises(ValueError, match="clip"):
+        explain(make_model(), torch.zeros(shape))
+
+
+# The picture
+
+TOP = [("moving left", 0.6), ("a class name that never ends " * 5, 0.3), ("$5 vs $6_%", 0.1)]
+
+
+def make_explanation(n_t, on=True):
+    generator = torch.Generator().manual_seed(0)
+    current = torch.rand(n_t, 6, 6, generator=generator) ** 4
+    shares = torch.rand(n_t, generator=generator)
+    shares = shares / shares.sum() if on else None
+    return Explanation(current / current.sum((1, 2), keepdim=True), shares, shares, torch.zeros(12))
+
+
+def make_frames(T, size=48):
+    return torch.randint(0, 256, (T, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("n_t", "T", "size"), [(1, 2, 48), (8, 16, 224), (11, 11, 48), (16, 32, 48), (32, 64, 48)])
+@pytest.mark.parametrize("on", [True, False])
+def test_draws_a_png(tmp_path, n_t, T, size, on):
+    path = tmp_path / "picture.png"
+    path.write_text("an older one")
+    draw(make_frames(T, size), make_explanation(n_t, on), TOP, path, title="a video.mp4 for $2 or $3")
+    with Image.open(path) as image:
+        image.load()
+        assert image.format == "PNG"
+        assert image.width == 1560
+        assert 350 < image.height < 1600
+        assert len(image.convert("RGB").getcolors(1 << 24)) > 1000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def texts(figure):
+    return {text.get_text() for text in figure.findobj(Text)}
+
+
+def test_says_what_is_shown_and_what_is_off():
+    shown = texts(_figure(make_frames(16), make_explanation(8), TOP, "some.mp4"))
+    assert {"some.mp4", "Top 3", "60.0%", "moving left", "$5 vs $6_%", "Frames", "1–2", "15–16"} <= shown
+    assert {"CA", "LA", "Aggregation", "1/$n_t$"} <= shown
+    assert not any(text.startswith("off") for text in shown)
+    off = texts(_figure(make_frames(8), make_explanation(8, on=False), [], ""))
+    assert {"off: modules without LA", "off: l_ta = 0, the mean", "8"} <= off
+    assert "1/$n_t$" not in off
+
+
+@pytest.mark.parametrize("n_t", [8, 16, 32])
+def test_bars_are_the_shares(n_t):
+    e = make_explanation(n_t)
+    figure = _figure(make_frames(n_t), e, [], "")
+    bars = [bar.get_height() for ax in figure.axes for c in ax.containers for bar in c]
+    # (strips, LA and aggregation, columns)
+    strips = torch.tensor(bars, dtype=torch.float32).view(1 if n_t == 8 else 2, 2, -1)
+    for module, shares in enumerate((e.long_term, e.aggregation)):
+        torch.testing.assert_close(strips[:, module].flatten(), shares)
+
+
+def test_heat_colours_what_gets_more_than_even_attention():
+    frame = make_frames(1)[0]
+    heat = torch.full((48, 48), 0.5)
+    heat[:12, 36:] = 3.0
+    image = _overlay(frame, heat, Normalize(1, 3, clip=True))
+    spread = image.amax(2) - image.amin(2)
+    assert image.min() >= 0
+    assert image.max() <= 1
+    assert spread[:12, 36:].min() > 0.2
+    assert spread[12:].max() < 1e-6
+    assert spread[:, :36].max() < 1e-6
+
+
+@pytest.mark.parametrize("frames", [make_frames(12), make_frames(16).float(), make_frames(16)[..., 0]])
+def test_refuses_other_frames(tmp_path, frames):
+    with pytest.raises(ValueError, match=r"allowed is uint8 \(T, H, W, 3\), T a multiple of 8"):
+        draw(frames, make_explanation(8), TOP, tmp_path / "picture.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_leaves_nothing_behind_and_the_old_picture_alone(tmp_path, monkeypatch):
+    path = tmp_path / "picture.png"
+    path.write_text("an older one")
+
+    def full_disk(self, file, **_):
+        Path(file).write_bytes(b"half a pic")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        draw(make_frames(8), make_explanation(8), TOP, path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "an older one"
+
+
+def test_a_path_that_is_a_folder_is_an_error_and_leaves_nothing_behind(tmp_path):
+    with pytest.raises(OSError):
+        draw(make_frames(8), make_explanation(8), TOP, tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}*"))
