@@ -1,5 +1,7 @@
 """Train a STAT, or with -m sweep over several: `python src/train.py experiment=ablation_window t_o=5`."""
 
+from typing import Any
+
 from rich.console import Console
 
 from stat_video.config import Config
@@ -8,18 +10,13 @@ from stat_video.report.table import results_table
 from stat_video.training.fit import fit
 
 console = Console()
-results = []
 
 
-@entry("train")
-def train(config: Config) -> None:
-    """One run; in a sweep Hydra calls it once a row."""
-    results.append(fit(config, console))
+@entry("train", after=lambda results: console.print(results_table(results)))
+def train(config: Config) -> dict[str, Any]:
+    """One run; in a sweep Hydra calls it once a row. The last thing printed is a row for each."""
+    return fit(config, console)
 
 
 if __name__ == "__main__":
-    try:
-        train()
-    finally:
-        if results:
-            console.print(results_table(results))
+    train()

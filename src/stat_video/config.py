@@ -4,7 +4,8 @@ A field here, or in the dataclass of the part it belongs to (STATConfig, DataCon
 line; there is no second list of keys.
 """
 
-from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
+from functools import partial
 from typing import Any
 
 from .data.modules import DataConfig
@@ -18,22 +19,21 @@ TOP_LEVEL = ("T", "crop", "t_o", "l_ta", "num_classes")
 SCALES = ("tiny", "paper")
 
 
-def _default(f: Any) -> Any:
-    """The default of a field in the form that OmegaConf takes."""
-    if f.default is MISSING:
-        return field(default_factory=f.default_factory)
-    return field(default_factory=lambda: list(f.default)) if isinstance(f.default, tuple) else f.default
+def _model_keys() -> Any:
+    """A dataclass of STATConfig's other fields in the types of YAML: lists for tuples, anything for the stem."""
+    keys: list[tuple[str, Any, Any]] = []
+    for f in fields(STATConfig):
+        if f.name in TOP_LEVEL:
+            continue
+        default: Any = f.default
+        if isinstance(default, tuple):
+            keys.append((f.name, list[type(default[0])], field(default_factory=partial(list, default))))  # type: ignore[misc]
+        else:
+            keys.append((f.name, Any if f.name == "stem" else type(default), default))
+    return make_dataclass("ModelKeys", keys)
 
 
-_YAML_TYPES = {tuple[int, ...]: list[int], tuple[str, ...]: list[str], str | tuple: Any}
-ModelKeys: Any = make_dataclass(
-    "ModelKeys",
-    [
-        (f.name, Any if f.name == "stem" else _YAML_TYPES.get(f.type, f.type), _default(f))  # type: ignore[call-overload]
-        for f in fields(STATConfig)
-        if f.name not in TOP_LEVEL
-    ],
-)
+ModelKeys: Any = _model_keys()
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Trainer:
     strategy: str = "auto"
     precision: str = "auto"  # bf16-mixed on CUDA, 32-true elsewhere; or any of Lightning's
     batch_per_device: int = 16  # clips of one pass; passes are accumulated up to recipe.batch_size
-    workers: int = 8  # data loading processes of a device
+    workers: int | None = None  # data loading processes of a device; default: the cores shared out, 8 at most
     compile: bool = False
     deterministic: bool = False
 

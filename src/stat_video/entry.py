@@ -12,7 +12,9 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -52,23 +54,31 @@ def checked(config: DictConfig, schema: Any) -> Any:
         raise InputError(one_line(error)) from None
 
 
-def entry(name: str) -> Callable[[Callable[[Any], Any]], Callable[[], None]]:
+def entry(name: str, after: Callable[[list[Any]], None] | None = None) -> Callable[[Callable[[Any], Any]], Any]:
     """Turn `task(config)` into a script that reads conf/<name>.yaml and the command line.
 
-    Bad input ends in one line on stderr and exit code 2; an error of ours shows its trace.
+    Bad input ends in one line on stderr and exit code 2; an error of ours shows its trace. In a sweep a row that fails
+    is named at the end and does not stop the others. ``after`` gets what the tasks returned, row by row.
     """
 
     def decorate(task: Callable[[Any], Any]) -> Callable[[], None]:
         register()
+        results: list[Any] = []
+        failures: list[str] = []
+        began = False
 
-        started = False
+        def job(config: DictConfig) -> None:
+            nonlocal began
+            began = True
+            hydra_config = HydraConfig.get()
+            row = " ".join(hydra_config.overrides.task) if hydra_config.mode == RunMode.MULTIRUN else ""
+            if row:
+                print(f"\nrow {hydra_config.job.num + 1}: {row}", flush=True)
+            try:
+                results.append(task(checked(config, SCHEMAS[name])))
+            except InputError as error:
+                failures.append(f"{row}: {one_line(error)}" if row else one_line(error))
 
-        def job(config: DictConfig) -> Any:
-            nonlocal started
-            started = True
-            return task(checked(config, SCHEMAS[name]))
-
-        job.__module__ = "__main__"
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
 
         def script() -> None:
@@ -77,10 +87,15 @@ def entry(name: str) -> Callable[[Callable[[Any], Any]], Callable[[], None]]:
             try:
                 run()
             except Exception as error:
-                known = isinstance(error, InputError | HydraException | OmegaConfBaseException)
-                if started and not known:
+                if began and not isinstance(error, HydraException | OmegaConfBaseException):
                     raise  # a mistake of ours: with its trace
-                print(f"error: {one_line(error)}", file=sys.stderr)
+                failures.append(one_line(error))
+            finally:
+                if results and after:
+                    after(results)
+            for failure in failures:
+                print(f"error: {failure}", file=sys.stderr)
+            if failures:
                 sys.exit(2)
 
         return script

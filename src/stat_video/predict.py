@@ -14,7 +14,7 @@ def predict(ckpt: Path, video: Path, picture: str | None = None) -> tuple[list[t
     model, config, classes = rebuild(ckpt)
     frames = PathHandler().video_from_path(str(video)).frames(view_frames(config.T, 0, 1))  # (T, H, W, 3)
     clip = ViewTransform(config.data.short_side, config.crop)(frames)  # (T, 3, crop, crop)
-    explanation = explain(model, Normalize()(clip[None]))
+    explanation = explain(model, Normalize(config.data.mean, config.data.std)(clip[None]))
     probabilities, indices = explanation.logits.softmax(-1).topk(min(5, len(classes)))
     top = [(classes[i], p) for i, p in zip(indices.tolist(), probabilities.tolist(), strict=True)]
     path = Path(picture) if picture else ckpt.parent / f"predict_{video.stem}.png"

@@ -30,7 +30,9 @@ def pool_ca(pool, frames, grid):
             total = torch.zeros(frames[0].shape[-1], dtype=frames[0].dtype)
             for dt, dy, dx in product((-1, 0, 1), repeat=3):
                 if 0 <= t + dt < n_t and 0 <= y + dy < n_h and 0 <= x + dx < n_w:
-                    total = total + pool.conv.weight[:, 0, dt + 1, dy + 1, dx + 1] * frames[t + dt][(y + dy) * n_w + x + dx]
+                    total = (
+                        total + pool.conv.weight[:, 0, dt + 1, dy + 1, dx + 1] * frames[t + dt][(y + dy) * n_w + x + dx]
+                    )
             rows.append(F.layer_norm(total, total.shape, pool.norm.weight, pool.norm.bias))
         out.append(torch.stack(rows))
     return out
@@ -58,7 +60,7 @@ def reference(sta, x):
     for clip in x:
         n_t = len(clip)
         q, k, v = (clip @ w.T + b for w, b in zip(sta.qkv.weight.chunk(3), sta.qkv.bias.chunk(3), strict=True))
-        q = [frame for frame in q]
+        q = list(q)
         if sta.pool_q is not None:
             pooled = pool_ca(sta.pool_q, [frame[S:] for frame in q], sta.grid)
             q = [torch.cat([frame[:S], patches]) for frame, patches in zip(q, pooled, strict=True)]

@@ -5,7 +5,7 @@ order in which they work changes a clip.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -22,15 +22,15 @@ class Clip(TypedDict):
     """An item; in a batch each value gets a leading B."""
 
     video: Tensor  # uint8 (T, 3, crop, crop)
-    label: int
-    index: int  # of the video in its list
-    view: int  # of the protocol; 0 in training
+    label: Any  # int; in a batch long (B,), like the two below
+    index: Any  # of the video in its list
+    view: Any  # of the protocol; 0 in training
 
 
 class TrainRequest(NamedTuple):
     """A random clip of a video."""
 
-    index: int
+    video: int  # its index in the list
     epoch: int
     repeat: int  # of the repeated augmentation
 
@@ -38,7 +38,7 @@ class TrainRequest(NamedTuple):
 class ViewRequest(NamedTuple):
     """A fixed view of a video."""
 
-    index: int
+    video: int
     view: int
 
 
@@ -63,21 +63,21 @@ class ClipDataset(Dataset[Clip]):
         return len(self.videos)
 
     def __getitem__(self, request: TrainRequest | ViewRequest) -> Clip:
-        path, info = self.videos[request.index]
+        path, info = self.videos[request.video]
         video = self.handler.video_from_path(path)
         if isinstance(request, ViewRequest):
             assert self.view_transform is not None
             clip, crop = self.views.clip_crop(request.view)
             frames = video.frames(view_frames(self.T, clip, self.views.clips))
             pixels = self.view_transform(frames, crop, self.views.crops)
-            return Clip(video=pixels, label=info["label"], index=request.index, view=request.view)
+            return Clip(video=pixels, label=info["label"], index=request.video, view=request.view)
         assert self.train_transform is not None
-        rng = np.random.default_rng([self.seed, request.epoch, request.index, request.repeat])
+        rng = np.random.default_rng([self.seed, request.epoch, request.video, request.repeat])
         frames = video.frames(segment_frames(rng.random(self.T).tolist()))
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
             torch.manual_seed(int(rng.integers(2**63)))
             pixels = self.train_transform(frames)
-        return Clip(video=pixels, label=info["label"], index=request.index, view=0)
+        return Clip(video=pixels, label=info["label"], index=request.video, view=0)
 
 
 class TrainSampler(Sampler[TrainRequest]):

@@ -13,10 +13,10 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch.utils.data import DataLoader
 
 from ..errors import InputError
-from .motion import MotionConfig, ensure
 from .dataset import Clip, ClipDataset, TrainSampler, ViewSampler
+from .motion import MotionConfig, ensure
 from .sampling import Views
-from .transforms import Augment, TrainTransform, ViewTransform
+from .transforms import Augment, Normalize, TrainTransform, ViewTransform
 
 
 @dataclass
@@ -30,9 +30,17 @@ class DataConfig:
     train: str = "train.csv"
     val: str = "val.csv"
     short_side: int = 256  # of the frame that views are cropped from, pixels
+    mean: float = 0.45  # of the pixels, 0 to 1; SlowFast's and MViT's for Kinetics and SSv2
+    std: float = 0.225
     hflip: bool = True  # off where labels name directions
     views: str = "5x1"  # the protocol that the paper tests it with
     motion: MotionConfig | None = None  # only data=motion: generated when it is not there
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mean <= 1 or self.std <= 0:
+            raise InputError(
+                f"data.mean={self.mean}, data.std={self.std}: a mean from 0 to 1 and a std above 0 are allowed"
+            )
 
 
 @dataclass
@@ -69,6 +77,7 @@ class VideoDataModule(LightningDataModule):
         self.val_videos, self.batch_size, self.workers = val_videos, batch_size, workers
         self.train_transform = TrainTransform(crop, augment, config.hflip)
         self.view_transform = ViewTransform(config.short_side, crop)
+        self.normalize = Normalize(config.mean, config.std)
         self.lists: Lists | None = None
 
     def prepare_data(self) -> None:
@@ -121,8 +130,8 @@ def find_root(config: DataConfig) -> Path:
     """Folder of the data set; the built-in one is generated. InputError names the setting where it is missing."""
     if config.root is None:
         raise InputError(
-            f"data={config.name}: its folder is not set; name the folder that holds {config.classes}, {config.train} and "
-            f"{config.val} with {config.setting}=FOLDER, or once for all in conf/local.yaml"
+            f"data={config.name}: its folder is not set; name the folder that holds {config.classes}, {config.train} "
+            f"and {config.val} with {config.setting}=FOLDER, or once for all in conf/local.yaml"
         )
     root = Path(config.root).expanduser()
     if config.motion is not None:
@@ -149,11 +158,13 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
         # A validation list may leave a class out; training on a class without a single video is a mistake.
         empty = [classes[i] for i in range(len(classes)) if not labels[i]]
         if empty and split == "train":
-            raise InputError(f"{file}: no video of class {', '.join(map(repr, empty[:3]))} ({len(empty)} empty classes)")
+            raise InputError(
+                f"{file}: no video of class {', '.join(map(repr, empty[:3]))} ({len(empty)} empty classes)"
+            )
         missing = [path for path, _ in entries if not _has_bytes(root / path)]
         if missing:
             raise InputError(
-                f"{file}: {len(missing)} of {len(entries)} videos are missing or empty, the first is {root / missing[0]}"
+                f"{file}: {len(missing)} of {len(entries)} videos are missing or empty, first {root / missing[0]}"
             )
         if split == "val" and val_videos is not None:
             keep = min(val_videos, len(entries))

@@ -83,12 +83,13 @@ class PyAVVideo(Video):
 
     def _open(self) -> "av.container.InputContainer":
         try:
-            container = av.open(BytesIO(self._bytes), metadata_errors="replace")
+            container = av.open(BytesIO(self._bytes), mode="r", metadata_errors="replace")
         except av.FFmpegError as error:
             raise InputError(f"{self.name}: not a readable video ({error.strerror})") from error
         if not container.streams.video:
             container.close()
             raise InputError(f"{self.name}: no video stream in the file")
+        container.streams.video[0].codec_context.thread_count = 1  # the data workers are the threads
         return container
 
 

@@ -83,20 +83,19 @@ class ViewTransform(nn.Module):
 
     def forward(self, frames: Tensor, crop: int = 0, crops: int = 1) -> Tensor:
         clip = self.resize(tv_tensors.Video(frames.permute(0, 3, 1, 2)))
-        top, left = crop_corner(*clip.shape[-2:], self.size, crop, crops)
+        top, left = crop_corner(clip.shape[-2], clip.shape[-1], self.size, crop, crops)
         return clip[..., top : top + self.size, left : left + self.size].contiguous()
 
 
 class Normalize(nn.Module):
-    """uint8 (B, T, 3, H, W) -> float (B, 3, T, H, W), on the model's device; SlowFast's and MViT's mean and std."""
+    """uint8 (B, T, 3, H, W) -> float (B, 3, T, H, W) of about mean 0 and std 1, on the model's device."""
 
-    def __init__(self, mean: tuple[float, ...] = (0.45,) * 3, std: tuple[float, ...] = (0.225,) * 3) -> None:
+    def __init__(self, mean: float, std: float) -> None:
         super().__init__()
-        self.register_buffer("scale", 1 / (255 * torch.tensor(std).view(3, 1, 1, 1)), persistent=False)
-        self.register_buffer("shift", -(torch.tensor(mean) / torch.tensor(std)).view(3, 1, 1, 1), persistent=False)
+        self.scale, self.shift = 1 / (255 * std), mean / std
 
     def forward(self, video: Tensor) -> Tensor:
-        return video.transpose(1, 2) * self.scale + self.shift
+        return video.transpose(1, 2) * self.scale - self.shift
 
 
 class Erase(nn.Module):

@@ -61,8 +61,8 @@ class STABlock(nn.Module):
         if sta.pool_q is None:
             return x
         class_token, patches = x.split([sta.first_patch, x.shape[2] - sta.first_patch], dim=2)
-        B, n_t, _, C = patches.shape
+        clips = patches.shape[:2]
         patches = patches.flatten(0, 1).transpose(1, 2).unflatten(2, sta.grid)  # (B n_t, C, n_h, n_w)
         patches = F.max_pool2d(patches, 3, stride=sta.pool_q.conv.stride[1:], padding=1)
-        patches = patches.flatten(2).transpose(1, 2).unflatten(0, (B, n_t))
+        patches = patches.flatten(2).transpose(1, 2).unflatten(0, clips)
         return torch.cat([class_token, patches], dim=2)

@@ -25,7 +25,10 @@ class Stem(nn.Module):
         channels = 3
         for conv in convs:
             t, h, w = conv.kernel
-            layers += [nn.Conv3d(channels, conv.channels, conv.kernel, conv.stride, (t // 2, h // 2, w // 2)), nn.GELU()]
+            layers += [
+                nn.Conv3d(channels, conv.channels, conv.kernel, conv.stride, (t // 2, h // 2, w // 2)),
+                nn.GELU(),
+            ]
             channels = conv.channels
         self.layers = nn.Sequential(*layers[:-1])
 

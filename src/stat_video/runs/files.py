@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a killed run, sees the old whole file or the new whole file and nothing between."""
+"""Writing files so that a reader, or a killed run, sees the old whole file or the new one and nothing between."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        beside.replace(path)
     except OSError as error:
         raise InputError(f"{path}: could not be written ({error.strerror}); what was there before is kept") from error
     finally:

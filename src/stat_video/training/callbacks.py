@@ -87,4 +87,3 @@ class EpochLog(Callback):
                 f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: train/loss "
                 f"{values.get('train/loss_epoch', float('nan')):.3f}, {figures}, {self.seconds:.0f} s"
             )
-

@@ -14,7 +14,7 @@ from ..config import Config, EvaluateConfig
 from ..data.sampling import Views
 from ..errors import InputError
 from ..model import STAT
-from ..runs.files import replacing, write_json
+from ..runs.files import write_json
 from ..runs.run import provenance
 from .checkpoint import read_checkpoint
 from .fit import lightning_arguments, load_into, make_data, progress, save_logits
@@ -43,10 +43,10 @@ def evaluate(path: Path, asked: EvaluateConfig, console: Console) -> dict[str, A
     found = data.check()
     if found.classes != classes:
         raise InputError(
-            f"{path}: it knows {len(classes)} classes ({', '.join(classes[:2])}, ...), but the list of data={config.data.name} has "
-            f"{len(found.classes)} ({', '.join(found.classes[:2])}, ...); they have to be the same"
+            f"{path}: it knows {len(classes)} classes ({', '.join(classes[:2])}, ...), but data={config.data.name} "
+            f"lists {len(found.classes)} ({', '.join(found.classes[:2])}, ...); they have to be the same"
         )
-    module = StatModule(model, config.recipe, classes, views)
+    module = StatModule(model, config.recipe, data.normalize, classes, views)
     callbacks, bar = progress()
     trainer = L.Trainer(**lightning_arguments(config.trainer), callbacks=callbacks, enable_progress_bar=bar)
     console.print(f"Testing {path} on {found.counts['val']} videos, {views} views", soft_wrap=True, highlight=False)

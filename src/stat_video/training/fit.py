@@ -1,5 +1,6 @@
 """One run from its config to its result: trained, tested, written down; resumed where it was killed."""
 
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -53,29 +54,34 @@ def fit(config: Config, console: Console) -> dict[str, Any]:
             console.print(f"init: {change}", soft_wrap=True)
     if config.trainer.compile:
         model.compile()
-    module = StatModule(model, config.recipe, lists.classes, views, plain)
+    module = StatModule(model, config.recipe, data.normalize, lists.classes, views, plain)
 
     began = run.checkpoint.exists()
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
     console.print(
-        f"{'Resuming' if began else 'Training'} {run.folder.name}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M "
-        f"parameters, {lists.counts['train']} training and {lists.counts['val']} validation videos, {len(lists.classes)} "
-        f"classes; {data.batch_size} clips x {trainer.accumulate_grad_batches} passes x {trainer.world_size} devices a step,"
-        f" lr {config.recipe.scaled_lr:.2e}",
+        f"{'Resuming' if began else 'Training'} {run.folder.name}: {millions:.2f} M parameters, "
+        f"{lists.counts['train']} training and {lists.counts['val']} validation videos, {len(lists.classes)} classes; "
+        f"{data.batch_size} clips x {trainer.accumulate_grad_batches} passes x {trainer.world_size} devices a step, "
+        f"lr {config.recipe.scaled_lr:.2e}",
         soft_wrap=True,
         highlight=False,
     )
     write_json(run.folder / "config.json", plain)
     started = time.monotonic()
-    logger = make_logger(
-        config.logger.mode,
-        project=config.logger.project,
-        entity=config.logger.entity,
-        folder=run.folder,
-        id=run.id,
-        group=config.name,
-        tags=[config.scale],
-        config=plain,
-    ) if trainer.is_global_zero else None  # fmt: skip
+    logger = (
+        make_logger(
+            config.logger.mode,
+            project=config.logger.project,
+            entity=config.logger.entity,
+            folder=run.folder,
+            id=run.id,
+            group=config.name,
+            tags=[config.scale],
+            config=plain,
+        )
+        if trainer.is_global_zero
+        else None
+    )
     trainer.loggers = [logger] if logger else []
     try:
         if began:
@@ -99,8 +105,12 @@ def fit(config: Config, console: Console) -> dict[str, Any]:
             "seed": config.seed,
             "checkpoint": run.checkpoint.name,
             **provenance(),
-            "hardware": {"device": str(trainer.strategy.root_device), "devices": trainer.world_size,
-                         "threads": torch.get_num_threads(), "precision": str(trainer.precision)},  # fmt: skip
+            "hardware": {
+                "device": str(trainer.strategy.root_device),
+                "devices": trainer.world_size,
+                "threads": torch.get_num_threads(),
+                "precision": str(trainer.precision),
+            },
             "config": plain,
         }
         if trainer.is_global_zero:
@@ -126,18 +136,27 @@ def make_data(config: Config, views: Views) -> VideoDataModule:
         repeats=config.recipe.repeats,
         val_videos=config.recipe.val_videos,
         batch_size=config.trainer.batch_per_device,
-        workers=config.trainer.workers,
+        workers=data_workers(config.trainer),
     )
+
+
+def data_workers(config: TrainerConfig) -> int:
+    """Data loading processes of a device: as told, else this node's cores shared among its devices, 8 at most."""
+    if config.workers is not None:
+        return config.workers
+    devices = torch.cuda.device_count() if config.accelerator != "cpu" else 1
+    return min(8, max(1, (os.cpu_count() or 1) // max(devices, 1)))
 
 
 def lightning_arguments(config: TrainerConfig) -> dict[str, Any]:
     """Arguments of Lightning's Trainer that say which hardware; InputError where it is not there."""
     cuda = torch.cuda.is_available() and config.accelerator in ("auto", "cuda", "gpu")
     if config.accelerator in ("cuda", "gpu") and not cuda:
-        raise InputError(f"trainer.accelerator={config.accelerator}: no CUDA device here; trainer=cpu or trainer=auto is allowed")
+        raise InputError(
+            f"trainer.accelerator={config.accelerator}: no CUDA device here; trainer=cpu or trainer=auto is allowed"
+        )
     return {
         "accelerator": config.accelerator,
-        # Lightning's 'auto' is one process on the CPU and every device on CUDA.
         "devices": config.devices,
         "num_nodes": config.num_nodes,
         "strategy": config.strategy,

@@ -16,10 +16,14 @@ class MultiViewAccuracy(Metric):
     """
 
     full_state_update = False
+    logits: list[Tensor]
+    labels: list[Tensor]
+    index: list[Tensor]
+    view: list[Tensor]
 
-    def __init__(self, views: Views) -> None:
+    def __init__(self, protocol: Views) -> None:
         super().__init__(compute_on_cpu=True)
-        self.views = views
+        self.protocol = protocol
         for name in ("logits", "labels", "index", "view"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
@@ -35,14 +39,14 @@ class MultiViewAccuracy(Metric):
         logits, labels, index, view = (
             torch.cat(s) if isinstance(s, list) else s for s in (self.logits, self.labels, self.index, self.view)
         )
-        order = torch.argsort(index * len(self.views) + view)
+        order = torch.argsort(index * len(self.protocol) + view)
         logits, labels, index, view = logits[order], labels[order], index[order], view[order]
-        videos = len(index) // len(self.views)
-        expected = torch.arange(len(self.views)).repeat(videos).to(view)
-        whole = len(index) == videos * len(self.views) and index.unique().numel() == videos
+        videos = len(index) // len(self.protocol)
+        expected = torch.arange(len(self.protocol)).repeat(videos).to(view)
+        whole = len(index) == videos * len(self.protocol) and index.unique().numel() == videos
         if not whole or not torch.equal(view, expected):
-            raise RuntimeError(f"{len(index)} views of {index.unique().numel()} videos are not {self.views} of each")
-        return logits.unflatten(0, (videos, len(self.views))), labels[:: len(self.views)]
+            raise RuntimeError(f"{len(index)} views of {index.unique().numel()} videos are not {self.protocol} of each")
+        return logits.unflatten(0, (videos, len(self.protocol))), labels[:: len(self.protocol)]
 
     def compute(self) -> dict[str, Tensor]:
         """{'top1', 'top5'} in percent."""

@@ -4,7 +4,6 @@ import math
 from functools import partial
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor
@@ -28,11 +27,17 @@ class StatModule(LightningModule):
     """
 
     def __init__(
-        self, model: STAT, recipe: Recipe, classes: list[str], views: Views, config: dict[str, Any] | None = None
+        self,
+        model: STAT,
+        recipe: Recipe,
+        normalize: Normalize,
+        classes: list[str],
+        views: Views,
+        config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.recipe, self.classes, self.views, self.config = model, recipe, classes, views, config
-        self.normalize = Normalize()
+        self.normalize = normalize
         self.erase = Erase(recipe.augment.erasing)
         self.mix = Mix(recipe, len(classes))
         self.val_accuracy = MultiViewAccuracy(Views(1, 1))
@@ -44,7 +49,7 @@ class StatModule(LightningModule):
 
     def training_step(self, batch: Clip, batch_index: int) -> Tensor:
         """Loss of a batch, mixed and erased."""
-        video, labels = self.mix(self.erase(self.normalize(batch["video"])), torch.as_tensor(batch["label"]))
+        video, labels = self.mix(self.erase(self.normalize(batch["video"])), batch["label"])
         loss = F.cross_entropy(self.model(video), labels, label_smoothing=self.recipe.label_smoothing)
         self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(video), prog_bar=True)
         return loss
@@ -52,7 +57,7 @@ class StatModule(LightningModule):
     def validation_step(self, batch: Clip, batch_index: int) -> None:
         """One centre view of each video."""
         logits = self(batch["video"])
-        labels = torch.as_tensor(batch["label"])
+        labels = batch["label"]
         self.val_accuracy.update(logits, labels, batch["index"], batch["view"])
         loss = F.cross_entropy(logits, labels)
         self.log("val/loss_1x1", loss, on_epoch=True, batch_size=len(logits), sync_dist=True)
@@ -66,7 +71,7 @@ class StatModule(LightningModule):
     def test_step(self, batch: Clip, batch_index: int) -> None:
         """One view of the protocol."""
         logits = self(batch["video"])
-        self.test_accuracy.update(logits, torch.as_tensor(batch["label"]), batch["index"], batch["view"])
+        self.test_accuracy.update(logits, batch["label"], batch["index"], batch["view"])
 
     def on_test_epoch_end(self) -> None:
         """Log the multi-view accuracy; `test_accuracy` keeps the logits for who wants to save them."""

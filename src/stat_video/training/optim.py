@@ -52,7 +52,9 @@ class Recipe:
         if self.warmup_epochs >= self.epochs:
             raise InputError(f"recipe.warmup_epochs={self.warmup_epochs}: allowed is less than epochs={self.epochs}")
         if self.batch_size % self.repeats:
-            raise InputError(f"recipe.batch_size={self.batch_size}: a multiple of recipe.repeats={self.repeats} is allowed")
+            raise InputError(
+                f"recipe.batch_size={self.batch_size}: a multiple of recipe.repeats={self.repeats} is allowed"
+            )
 
     @property
     def scaled_lr(self) -> float:
@@ -85,7 +87,8 @@ def lr_factor(step: int, *, steps: int, warmup_steps: int, recipe: Recipe) -> fl
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Two groups, by name: weights of linear and convolution layers decay; all the rest does not."""
-    decay, no_decay = [], []
+    decay: list[tuple[str, nn.Parameter]] = []
+    no_decay: list[tuple[str, nn.Parameter]] = []
     for name, parameter in model.named_parameters():
         is_weight = name.endswith("weight") and parameter.dim() > 1 and not name.endswith(TOKENS_AND_POSITIONS)
         (decay if is_weight else no_decay).append((name, parameter))
