@@ -8,6 +8,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 from pytorchvideo.data.video import Video, VideoPathHandler
 from torch import Tensor
 
@@ -67,11 +68,12 @@ class PyAVVideo(Video):
     def _decode(self, indices: list[int]) -> tuple[list[np.ndarray], int]:
         """The frames at `indices` ([] if one is missing) and how many frames were decoded on the way."""
         wanted, found, decoded = set(indices), {}, 0
+        to_rgb = VideoReformatter()  # one for all frames: each new one costs more than decoding a small frame
         try:
             with self._open() as container:
                 for frame in container.decode(container.streams.video[0]):
                     if decoded in wanted:
-                        found[decoded] = frame.to_ndarray(format="rgb24")
+                        found[decoded] = to_rgb.reformat(frame, format="rgb24").to_ndarray()
                     decoded += 1
                     if len(found) == len(wanted):
                         break

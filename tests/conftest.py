@@ -1,0 +1,77 @@
+"""Small runs of the entry scripts, each script as a user starts it: a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "scale=tiny",
+    "data.motion.train_videos=48",
+    "data.motion.val_videos=12",
+    "data.motion.frames=24",
+    "recipe.epochs=2",
+    "recipe.batch_size=8",
+    "trainer.workers=0",
+    "logger=off",
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Folders of a test session."""
+
+    folder: Path
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (f"folders.motion={self.folder / 'data'}", f"folders.logs={self.folder / 'logs'}")
+
+
+def script(name: str, *words: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run src/<name>.py from another folder, as it runs without the package being installed."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "src" / f"{name}.py"), *words],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT / "tests",
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **env},
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line with which a script refused its input."""
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 2, done.stderr + done.stdout
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: "), done.stderr
+    return lines[0]
+
+
+def only(pattern: str, folder: Path) -> Path:
+    """The one file below folder that matches."""
+    (path,) = folder.rglob(pattern)
+    return path
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("session"))
+
+
+@pytest.fixture(scope="session")
+def trained(place: Place) -> Path:
+    """Folder of a finished tiny run named `trained`."""
+    done = script("train", *SMALL, *place.keys, "name=trained")
+    assert done.returncode == 0, done.stderr
+    return only("result.json", place.folder / "logs" / "trained").parent
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text())

@@ -1,0 +1,169 @@
+"""Clips that depend on nothing but seed, epoch, video and repeat, and samplers that leave nothing out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from stat_video.data.dataset import ClipDataset, TrainRequest, TrainSampler, ViewRequest, ViewSampler
+from stat_video.data.reader import PathHandler
+from stat_video.data.sampling import Views
+from stat_video.data.transforms import Augment, TrainTransform, ViewTransform
+
+T, CROP = 4, 24
+
+
+@pytest.fixture(scope="module")
+def videos(motion_folder: Path) -> LabeledVideoPaths:
+    paths = LabeledVideoPaths.from_path(str(motion_folder / "train.csv"))
+    paths.path_prefix = str(motion_folder)
+    return paths
+
+
+def train_set(videos: LabeledVideoPaths, seed: int = 0) -> ClipDataset:
+    return ClipDataset(videos, T, train=TrainTransform(CROP, Augment(), hflip=False), seed=seed)
+
+
+def load(
+    videos: LabeledVideoPaths, epochs: int = 1, workers: int = 0, batch: int = 8, seed: int = 0
+) -> dict[tuple[int, int, int], Tensor]:
+    """(epoch, video, how many-eth of it) -> clip, through a loader with two repeats."""
+    data = train_set(videos, seed)
+    sampler = TrainSampler(len(data), seed=seed, repeats=2)
+    loader = DataLoader(data, batch, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
+    clips: dict[tuple[int, int, int], Tensor] = {}
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        seen: Counter[int] = Counter()
+        for items in loader:
+            for clip, index in zip(items["video"], items["index"].tolist(), strict=True):
+                clips[epoch, index, seen[index]] = clip
+                seen[index] += 1
+    return clips
+
+
+def same(a: dict[tuple[int, int, int], Tensor], b: dict[tuple[int, int, int], Tensor]) -> list[bool]:
+    assert a.keys() == b.keys()
+    return [torch.equal(a[key], b[key]) for key in a]
+
+
+# ----------------------------------------------------------------------------------------------------- clips
+
+
+def test_clips_do_not_depend_on_workers_batches_order_or_the_global_generators(videos: LabeledVideoPaths) -> None:
+    torch.manual_seed(1)
+    alone = load(videos, epochs=2)
+    assert len(alone) == 2 * 24 * 2
+    torch.manual_seed(2)
+    assert all(same(alone, load(videos, epochs=2, workers=2, batch=5)))
+    data, keys = train_set(videos), sorted(alone, key=lambda key: hash((key, "another order")))
+    for epoch, index, repeat in keys[:40]:
+        assert torch.equal(data[TrainRequest(index, epoch, repeat)]["video"], alone[epoch, index, repeat])
+
+
+def test_another_seed_epoch_or_repeat_is_another_clip(videos: LabeledVideoPaths) -> None:
+    clips = load(videos, epochs=2)
+    assert not any(same(clips, load(videos, epochs=2, seed=1)))
+    for index in range(24):
+        four = [clips[epoch, index, repeat] for epoch in range(2) for repeat in range(2)]
+        assert not any(torch.equal(a, b) for i, a in enumerate(four) for b in four[:i])
+
+
+def test_a_draw_leaves_the_global_generator_alone(videos: LabeledVideoPaths) -> None:
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    train_set(videos)[TrainRequest(0, 0, 0)]
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_items_of_both_kinds(videos: LabeledVideoPaths) -> None:
+    data = ClipDataset(
+        videos, T, train=TrainTransform(CROP, Augment(), False), view=ViewTransform(28, CROP), views=Views(2, 3)
+    )
+    assert len(data) == 24
+    for request, view in ((TrainRequest(17, 3, 1), 0), (ViewRequest(17, 4), 4)):
+        item = data[request]
+        assert item["video"].shape == (T, 3, CROP, CROP)
+        assert item["video"].dtype == torch.uint8
+        assert (item["label"], item["index"], item["view"]) == (17 % 12, 17, view)
+
+
+def test_views_are_the_frames_and_crops_they_should_be(videos: LabeledVideoPaths) -> None:
+    """16 frames, T = 4, two clips: offsets 1/4 and 3/4 of segments of 4 frames; 32 x 40 pixels, crops of 32."""
+    data = ClipDataset(videos, T, view=ViewTransform(32, 32), views=Views(2, 3))
+    whole = PathHandler().video_from_path(videos[5][0]).frames(lambda n: list(range(n))).permute(0, 3, 1, 2)
+    views = [data[ViewRequest(5, view)]["video"] for view in range(6)]
+    for view, (first, left) in enumerate((first, left) for first in (1, 3) for left in (0, 4, 8)):
+        assert torch.equal(views[view], whole[first::4, :, :, left : left + 32])
+    assert not any(torch.equal(a, b) for i, a in enumerate(views) for b in views[:i])
+
+
+# -------------------------------------------------------------------------------------------------- samplers
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize(("videos", "repeats"), [(12, 1), (12, 2), (13, 2), (14, 3)])
+def test_each_video_once_an_epoch_over_all_ranks(world_size: int, videos: int, repeats: int) -> None:
+    ranks = [
+        TrainSampler(videos, seed=0, repeats=repeats, rank=r, world_size=world_size) for r in range(world_size)
+    ]
+    left_out: Counter[int] = Counter()
+    for epoch in range(30):
+        for sampler in ranks:
+            sampler.set_epoch(epoch)
+        shares = [list(sampler) for sampler in ranks]
+        assert {len(share) for share in shares} == {len(ranks[0])} == {videos // world_size * repeats}
+        requests = [request for share in shares for request in share]
+        assert all(request[1] == epoch for request in requests)
+        seen = Counter((request[0], request[2]) for request in requests)
+        assert set(seen.values()) == {1}
+        taken = {video for video, _ in seen}
+        assert set(seen) == {(video, repeat) for video in taken for repeat in range(repeats)}
+        assert taken <= set(range(videos))
+        assert len(taken) == videos - videos % world_size  # fewer than one a rank are left out, another time others
+        left_out.update(set(range(videos)) - taken)
+        for share in shares:  # repeats of a video come one after another
+            assert all(request[2] == i % repeats for i, request in enumerate(share))
+    assert not left_out or len(left_out) > videos // 2
+
+
+def test_order_changes_with_epoch_and_seed_and_comes_back() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        sampler = TrainSampler(50, seed=seed)
+        sampler.set_epoch(epoch)
+        return [request[0] for request in sampler]
+
+    assert order(0, 0) == order(0, 0)
+    orders = [order(seed, epoch) for seed in range(3) for epoch in range(3)]
+    assert len({tuple(o) for o in orders}) == 9
+    assert all(sorted(o) == list(range(50)) for o in orders)
+    assert all(o != sorted(o) for o in orders)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+@pytest.mark.parametrize(("videos", "views"), [(7, "1x1"), (7, "5x1"), (4, "3x3"), (3, "1x1")])
+def test_each_view_of_each_video_exactly_once_over_all_ranks(world_size: int, videos: int, views: str) -> None:
+    protocol = Views.parse(views)
+    shares = [list(ViewSampler(videos, protocol, rank=r, world_size=world_size)) for r in range(world_size)]
+    lengths = [len(ViewSampler(videos, protocol, rank=r, world_size=world_size)) for r in range(world_size)]
+    assert lengths == [len(share) for share in shares]
+    assert max(lengths) - min(lengths) <= 1
+    everything = sorted(tuple(request) for share in shares for request in share)
+    assert everything == [(video, view) for video in range(videos) for view in range(len(protocol))]
+
+
+def test_loader_gives_each_view_once(videos: LabeledVideoPaths) -> None:
+    views = Views(2, 1)
+    data = ClipDataset(videos, T, view=ViewTransform(28, CROP), views=views)
+    loader = DataLoader(data, 7, sampler=ViewSampler(len(data), views), num_workers=2)
+    seen = [pair for items in loader for pair in zip(items["index"].tolist(), items["view"].tolist(), strict=True)]
+    assert seen == [(video, view) for video in range(24) for view in range(2)]
+    labels = np.concatenate([items["label"] for items in loader])
+    assert np.array_equal(labels, np.arange(48) // 2 % 12)

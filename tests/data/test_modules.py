@@ -1,0 +1,207 @@
+"""Data sets that are whole, and what is said in one line of those that are not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stat_video.data.modules import DataConfig, VideoDataModule, find_root, read_lists
+from stat_video.data.motion import MotionConfig
+from stat_video.data.sampling import Views
+from stat_video.data.transforms import Augment
+from stat_video.errors import InputError
+
+KINETICS = DataConfig("kinetics400", setting="folders.kinetics400")
+
+
+def make_module(config: DataConfig, **changes: Any) -> VideoDataModule:
+    how: dict[str, Any] = {"T": 4, "crop": 32, "views": Views(2, 3), "augment": Augment(), "seed": 0, "batch_size": 5}
+    return VideoDataModule(config, **how | changes)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder in the form of Kinetics: 3 classes, 6 training and 4 validation videos of a few bytes."""
+    folder = tmp_path / "kinetics"
+    (folder / "videos").mkdir(parents=True)
+    (folder / "classes.txt").write_text("abseiling\nair drumming\nzumba\n")
+    for split, count in (("train", 6), ("val", 4)):
+        names = [f"videos/{split} {i}.mp4" for i in range(count)]  # real names hold spaces too
+        for name in names:
+            (folder / name).write_bytes(b"video")
+        (folder / f"{split}.csv").write_text("".join(f"{name} {i % 3}\n" for i, name in enumerate(names)))
+    return folder
+
+
+def edit(root: Path, file: str, change: Callable[[list[str]], list[str]]) -> None:
+    path = root / file
+    path.write_text("".join(f"{line}\n" for line in change(path.read_text().splitlines())))
+
+
+def refusal(config: DataConfig, *named: str) -> None:
+    """Both ways to the lists refuse in one line that names all of `named`."""
+    for look in (lambda: read_lists(find_root(config), config), lambda: make_module(config).check()):
+        with pytest.raises(InputError) as caught:
+            look()
+        message = str(caught.value)
+        assert "\n" not in message
+        assert all(name in message for name in named), message
+
+
+# ----------------------------------------------------------------------------------------------- what is read
+
+
+def test_lists_are_read_with_spaces_in_names(root: Path) -> None:
+    lists = read_lists(root, KINETICS)
+    assert lists.classes == ["abseiling", "air drumming", "zumba"]
+    assert lists.counts == {"train": 6, "val": 4}
+    train = [lists.videos["train"][i] for i in range(6)]
+    assert [path for path, _ in train] == [str(root / f"videos/train {i}.mp4") for i in range(6)]
+    assert [info["label"] for _, info in train] == [0, 1, 2, 0, 1, 2]
+    assert all(Path(path).read_bytes() == b"video" for path, _ in train)
+
+
+def test_blank_lines_and_absolute_paths_are_fine(root: Path) -> None:
+    edit(root, "train.csv", lambda lines: ["", *lines, "", f"{root}/videos/val 0.mp4 1"])
+    lists = read_lists(root, KINETICS)
+    assert lists.counts["train"] == 7
+    assert lists.videos["train"][6][0] == f"{root}/videos/val 0.mp4"
+
+
+def test_validation_may_leave_a_class_out(root: Path) -> None:
+    edit(root, "val.csv", lambda lines: [line for line in lines if not line.endswith(" 2")])
+    assert read_lists(root, KINETICS).counts["val"] == 3
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(None, 12), (1, 1), (3, 3), (5, 5), (7, 7), (12, 12), (50, 12)])
+def test_subset_of_the_validation_videos_is_evenly_spread(root: Path, keep: int | None, kept: int) -> None:
+    edit(root, "val.csv", lambda lines: [f"{lines[i % 4].rpartition(' ')[0]} {i // 4}" for i in range(12)])
+    whole = read_lists(root, KINETICS).videos["val"]
+    lists = read_lists(root, KINETICS, keep)
+    entries = [whole[i] for i in range(12)]
+    positions, at = [], 0
+    for video in (lists.videos["val"][i] for i in range(len(lists.videos["val"]))):
+        at = entries.index(video, at)  # in the order of the list, none twice
+        positions.append(at)
+        at += 1
+    assert len(positions) == kept == lists.counts["val"]
+    gaps = [b - a for a, b in zip(positions, [*positions[1:], 12 + positions[0]], strict=True)]
+    assert max(gaps) - min(gaps) <= 1
+    assert lists.counts["train"] == 6
+
+
+@pytest.mark.parametrize("keep", [0, -1])
+def test_subset_of_no_video_is_refused(root: Path, keep: int) -> None:
+    with pytest.raises(InputError, match="val_videos"):
+        read_lists(root, KINETICS, keep)
+
+
+def test_motion_videos_are_generated_and_loaded(motion_folder: Path, motion_config: MotionConfig) -> None:
+    config = DataConfig(root=str(motion_folder.parent), short_side=32, hflip=False, motion=motion_config)
+    assert find_root(config) == motion_folder
+    module = make_module(config, repeats=2)
+    module.prepare_data()
+    batches = list(module.train_dataloader())
+    assert len(batches) == 9  # 48 clips: the last, incomplete batch of 5 is left out
+    assert all(batch["video"].shape == (5, 4, 3, 32, 32) for batch in batches)
+    assert all(batch["video"].dtype == torch.uint8 for batch in batches)
+    val = list(module.val_dataloader())
+    assert [len(batch["label"]) for batch in val] == [5, 5, 2]
+    assert torch.cat([batch["label"] for batch in val]).tolist() == list(range(12))
+    test = list(module.test_dataloader())
+    seen = [(i, v) for batch in test for i, v in zip(batch["index"].tolist(), batch["view"].tolist(), strict=True)]
+    assert seen == [(i, v) for i in range(12) for v in range(6)]
+
+
+def test_lists_are_read_once(root: Path) -> None:
+    module = make_module(replace(KINETICS, root=str(root)))
+    assert module.check() is module.check()
+
+
+# -------------------------------------------------------------------------------------------- what is refused
+
+
+def test_folder_that_is_not_set_names_the_setting() -> None:
+    refusal(KINETICS, "folders.kinetics400=", "conf/local.yaml", "train.csv")
+
+
+def test_missing_folder_names_the_setting(tmp_path: Path) -> None:
+    refusal(replace(KINETICS, root=str(tmp_path / "nowhere")), f"folders.kinetics400={tmp_path}/nowhere")
+
+
+def test_folder_that_is_a_file_names_the_setting(tmp_path: Path, motion_config: MotionConfig) -> None:
+    (tmp_path / "file").write_text("mine")
+    refusal(replace(KINETICS, root=str(tmp_path / "file")), f"folders.kinetics400={tmp_path}/file")
+    refusal(DataConfig(root=str(tmp_path / "file"), motion=motion_config), f"folders.motion={tmp_path}/file")
+
+
+@pytest.mark.parametrize("file", ["classes.txt", "train.csv", "val.csv"])
+def test_missing_and_empty_lists_are_named(root: Path, file: str) -> None:
+    config = replace(KINETICS, root=str(root))
+    for content in ("", "\n \n"):
+        (root / file).write_text(content)
+        refusal(config, str(root / file), "empty")
+    (root / file).unlink()
+    refusal(config, str(root / file), "folders.kinetics400")
+
+
+@pytest.mark.parametrize("file", ["classes.txt", "train.csv"])
+def test_list_that_is_not_text_is_named(root: Path, file: str) -> None:
+    (root / file).write_bytes("café 0\n".encode("latin-1") + b"\xff\xfe\x00")
+    refusal(replace(KINETICS, root=str(root)), str(root / file))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["videos/train 0.mp4", "videos/x.mp4,0", "videos/x.mp4 zumba", "0", "videos/x.mp4 1.0", "videos/x.mp4 --1"]
+    + ["videos/x.mp4 ²", "videos/x.mp4 -"],
+)
+@pytest.mark.parametrize("file", ["train.csv", "val.csv"])
+def test_malformed_line_is_named(root: Path, file: str, line: str) -> None:
+    edit(root, file, lambda lines: [*lines[:2], line, *lines[2:]])
+    refusal(replace(KINETICS, root=str(root)), str(root / file), "line 3", line)
+
+
+@pytest.mark.parametrize("label", [3, 400, -1])
+@pytest.mark.parametrize("file", ["train.csv", "val.csv"])
+def test_label_outside_the_class_list_is_named(root: Path, file: str, label: int) -> None:
+    edit(root, file, lambda lines: [f"{lines[0].rpartition(' ')[0]} {label}", *lines[1:]])
+    refusal(replace(KINETICS, root=str(root)), str(root / file), "line 1", f"label {label}", "0 to 2")
+
+
+def test_class_without_training_video_is_named(root: Path) -> None:
+    edit(root, "train.csv", lambda lines: [line for line in lines if not line.endswith(" 1")])
+    refusal(replace(KINETICS, root=str(root)), str(root / "train.csv"), "'air drumming'")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_missing_and_empty_videos_are_counted_and_the_first_is_named(root: Path, split: str) -> None:
+    config = replace(KINETICS, root=str(root))
+    (root / f"videos/{split} 3.mp4").unlink()
+    refusal(config, str(root / f"{split}.csv"), f"{root}/videos/{split} 3.mp4", "1 of ")
+    (root / f"videos/{split} 1.mp4").write_bytes(b"")
+    refusal(config, str(root / f"{split}.csv"), f"{root}/videos/{split} 1.mp4", "2 of ")
+
+
+def test_motion_folder_with_files_missing_names_the_setting(tmp_path: Path, motion_config: MotionConfig) -> None:
+    (tmp_path / motion_config.folder_name).mkdir()
+    refusal(DataConfig(root=str(tmp_path), motion=motion_config), "folders.motion=", motion_config.folder_name)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(-0.1, 0.2), (45.0, 0.2), (0.45, 0.0), (0.45, -1.0)])
+def test_pixel_statistics_that_make_no_sense_are_refused(mean: float, std: float) -> None:
+    with pytest.raises(InputError, match=re.escape(f"data.mean={mean}, data.std={std}")):
+        DataConfig(mean=mean, std=std)
+
+
+def test_fewer_training_clips_than_a_batch_are_refused(motion_folder: Path, motion_config: MotionConfig) -> None:
+    """Else training would go through its epochs without a single step."""
+    config = DataConfig(root=str(motion_folder.parent), short_side=32, motion=motion_config)
+    with pytest.raises(InputError, match="24"):
+        make_module(config, batch_size=25).train_dataloader()

@@ -1,0 +1,230 @@
+"""The reader against full decodes of odd and ordinary files; each frame also carries its number in its pixels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from pytorchvideo.data.encoded_video import EncodedVideo
+
+from stat_video.data.reader import PathHandler, PyAVVideo
+from stat_video.data.sampling import segment_frames
+from stat_video.errors import InputError
+
+WriteVideo = Callable[..., Path]
+
+FILES = {
+    "h264.mp4": {"bf": "0"},
+    "h264_b.mp4": {"bf": "3", "g": "12"},
+    "h264_b.avi": {"bf": "2"},
+    "h264_b.mkv": {"bf": "2", "g": "250"},
+    "h264.ts": {"bf": "2"},
+    "h264_late.mp4": {"times": range(40, 64)},
+    "h264_uneven.mkv": {"times": [i * i // 3 + i for i in range(24)]},
+    "mpeg4.avi": {"codec": "mpeg4", "q": "2"},
+    "mpeg4_b.avi": {"codec": "mpeg4", "bf": "2"},
+    "vp9.webm": {"codec": "libvpx-vp9", "deadline": "realtime", "cpu-used": "8", "lag-in-frames": "10"},
+    "mjpeg.mov": {"codec": "mjpeg", "pixels": "yuvj420p"},
+    "small.mp4": {"size": (38, 50)},
+    "odd.mkv": {"size": (37, 51), "codec": "ffv1", "pixels": "yuv444p"},
+    "short.mp4": {"count": 5},
+    "one.mp4": {"count": 1},
+}
+
+
+def number(frame: npt.NDArray[np.uint8]) -> int:
+    """The number that the bars of a frame spell."""
+    middles = ((np.arange(8) + 0.5) * frame.shape[1] / 8).astype(int)
+    return sum(1 << bit for bit, x in enumerate(middles) if frame[:, x].mean() > 127)
+
+
+def decode(path: Path) -> npt.NDArray[np.uint8]:
+    """All frames, in the order of their numbers: the time stamps of an AVI with B-frames are not to be trusted."""
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return np.stack(sorted(frames, key=number))
+
+
+def decodable(path: Path) -> int:
+    """How many frames there are, bad packets skipped."""
+    count = 0
+    with av.open(str(path)) as container:
+        for packet in container.demux(video=0):
+            with suppress(av.FFmpegError):
+                count += len(packet.decode())
+    return count
+
+
+def open_video(path: Path) -> PyAVVideo:
+    return PathHandler().video_from_path(str(path))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, write_video: WriteVideo) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("videos")
+    return {name: write_video(folder / name, **how) for name, how in FILES.items()}
+
+
+# ---------------------------------------------------------------------------------------- files that are read
+
+
+def test_the_b_frame_files_have_b_frames(files: dict[str, Path]) -> None:
+    for name in ("h264_b.mp4", "h264_b.avi", "h264_b.mkv", "mpeg4_b.avi"):
+        with av.open(str(files[name])) as container:
+            kinds = [frame.pict_type for frame in container.decode(video=0)]
+        assert av.video.frame.PictureType.B in kinds, name
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_frames_are_those_of_a_full_decode(files: dict[str, Path], name: str) -> None:
+    everything = decode(files[name])
+    count = int(FILES[name].get("count", 24))  # type: ignore[call-overload]
+    assert [number(frame) for frame in everything] == list(range(count))
+    video = open_video(files[name])
+    assert video.frame_count() == count
+    rng = np.random.default_rng(0)
+    for T in (1, 8, 16):
+        choose = segment_frames(rng.random(T).tolist())
+        frames = video.frames(choose)
+        assert frames.dtype == torch.uint8
+        assert frames.shape == (T, *everything.shape[1:])
+        assert np.array_equal(frames.numpy(), everything[choose(count)])
+
+
+def test_frames_come_in_the_order_asked_for(files: dict[str, Path]) -> None:
+    frames = open_video(files["h264_b.mp4"]).frames(lambda n: [n - 1, 3, 3, 0])
+    assert [number(frame) for frame in frames.numpy()] == [23, 3, 3, 0]
+
+
+@pytest.mark.parametrize("name", ["cut.avi", "cut.mkv", "cut.ts"])
+def test_truncated_video_gives_the_frames_that_are_left(tmp_path: Path, write_video: WriteVideo, name: str) -> None:
+    codec = "mpeg4" if name.endswith("avi") else "libx264"
+    cut = write_video(tmp_path / name, count=200, codec=codec, g="10")
+    content = cut.read_bytes()
+    cut.write_bytes(content[: len(content) * 2 // 3])
+    left = decodable(cut)
+    assert 50 < left < 200
+    frames = open_video(cut).frames(segment_frames([0.0] * 8)).numpy()
+    numbers = [number(frame) for frame in frames]
+    assert np.allclose(numbers, [i * left / 8 for i in range(8)], atol=2)  # a damaged last packet may count or not
+    assert max(numbers) < left
+
+
+def test_packets_that_do_not_decode_are_reported(
+    files: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = bytearray(files["mjpeg.mov"].read_bytes())
+    with av.open(str(files["mjpeg.mov"])) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+    begin = packets[16].pos
+    content[begin : packets[-1].pos + packets[-1].size] = bytes(packets[-1].pos + packets[-1].size - begin)
+    damaged = tmp_path / "damaged.mov"
+    damaged.write_bytes(content)
+    with caplog.at_level(logging.WARNING, "stat_video.data.reader"):
+        frames = open_video(damaged).frames(lambda n: [i * n // 8 for i in range(8)])
+    assert [number(frame) for frame in frames.numpy()] == list(range(0, 16, 2))
+    assert "damaged.mov: 16 of 24 frames decode" in caplog.text
+
+
+# ------------------------------------------------------------------------------------ as a PyTorchVideo video
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264_b.mp4"])
+def test_clips_and_duration_are_pytorchvideos(files: dict[str, Path], name: str) -> None:
+    theirs = EncodedVideo.from_path(str(files[name]), decode_audio=False, decoder="pyav")
+    ours = open_video(files[name])
+    assert float(ours.duration) == pytest.approx(float(theirs.duration)) == 24 / 25
+    times = [(Fraction(a, 25), Fraction(b, 25)) for a, b in ((0, 24), (0, 1), (5, 9), (20, 40))]
+    times += [(0.0, 0.43), (0.13, 0.5), (0.25, 0.27), (0.38, 5.0)]  # between two frames
+    for begin, end in times:
+        expected, clip = theirs.get_clip(begin, end), ours.get_clip(begin, end)
+        assert clip.keys() == expected.keys()
+        assert clip["audio"] is None
+        assert clip["video"] is not None
+        assert clip["video"].dtype == torch.float32
+        assert torch.equal(clip["video"], expected["video"]), (begin, end)
+
+
+def test_clip_without_a_frame_is_none_as_with_pytorchvideo(files: dict[str, Path]) -> None:
+    theirs = EncodedVideo.from_path(str(files["h264.mp4"]), decode_audio=False, decoder="pyav")
+    assert theirs.get_clip(3.0, 4.0)["video"] is None
+    assert open_video(files["h264.mp4"]).get_clip(3.0, 4.0)["video"] is None
+
+
+# ------------------------------------------------------------------------------------- files that are refused
+
+
+def missing(path: Path, good: Path) -> None:
+    pass
+
+
+def empty(path: Path, good: Path) -> None:
+    path.touch()
+
+
+def text(path: Path, good: Path) -> None:
+    path.write_text("This is a list of shopping items, not a video.\n" * 20)
+
+
+def folder(path: Path, good: Path) -> None:
+    path.mkdir()
+
+
+def truncated(path: Path, good: Path) -> None:  # without the index at the end of an mp4
+    content = good.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def noise(path: Path, good: Path) -> None:
+    path.write_bytes(np.random.default_rng(0).bytes(5000))
+
+
+def audio(path: Path, good: Path) -> None:
+    with av.open(str(path), "w", format="wav") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode(None))
+
+
+def undecodable(path: Path, good: Path) -> None:  # headers are whole, no packet is
+    with av.open(str(good)) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+    content = bytearray(good.read_bytes())
+    for packet in packets:
+        content[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    path.write_bytes(content)
+
+
+WRONG = {f.__name__: f for f in (missing, empty, text, folder, truncated, noise, audio, undecodable)}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_no_video_is_named_in_one_line(files: dict[str, Path], tmp_path: Path, what: str) -> None:
+    path = tmp_path / f"{what}.mp4"
+    WRONG[what](path, files["h264.mp4"])
+    with pytest.raises(InputError) as caught:
+        open_video(path).frames(segment_frames([0.5] * 8))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_video_that_changes_its_size_is_read_or_named(tmp_path: Path, write_video: WriteVideo) -> None:
+    parts = [write_video(tmp_path / f"{h}.ts", size=(h, 64), count=12) for h in (48, 32)]
+    both = tmp_path / "both.ts"
+    both.write_bytes(b"".join(part.read_bytes() for part in parts))
+    try:
+        frames = open_video(both).frames(segment_frames([0.5] * 8))
+    except InputError as error:
+        assert str(both) in str(error)
+    else:
+        assert frames.shape[0] == 8

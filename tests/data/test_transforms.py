@@ -1,0 +1,186 @@
+"""Transforms against torchvision's own functions, and what holds of any draw."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from stat_video.data.transforms import Augment, Erase, Normalize, RandAugment, TrainTransform, ViewTransform
+from stat_video.errors import InputError
+
+PLAIN = Augment((1.0, 1.0), (1.0, 1.0), color_jitter=0.0, randaugment_ops=0, erasing=0.0)  # on a square: no change
+
+
+def random_frames(T: int, height: int, width: int) -> Tensor:
+    """(T, H, W, 3) uint8."""
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (T, height, width, 3), dtype=np.uint8))
+
+
+# -------------------------------------------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize("augment", [Augment(), Augment(color_jitter=0), Augment(randaugment_ops=0)])
+def test_a_draw_is_the_same_for_all_frames(augment: Augment) -> None:
+    still = random_frames(1, 40, 56).expand(6, -1, -1, -1)
+    transform = TrainTransform(32, augment, hflip=True)
+    clips = []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        clips.append(transform(still))
+        assert clips[-1].shape == (6, 3, 32, 32)
+        assert clips[-1].dtype == torch.uint8
+        assert clips[-1].is_contiguous()
+        assert (clips[-1] == clips[-1][:1]).all(), seed
+    assert not any(torch.equal(a, b) for a, b in zip(clips, clips[1:], strict=False))  # and each clip has its own
+
+
+def test_frames_keep_their_order() -> None:
+    levels = torch.arange(8, dtype=torch.uint8) * 30
+    clip = TrainTransform(32, Augment(randaugment_ops=0, color_jitter=0), hflip=True)(
+        levels.view(8, 1, 1, 1).expand(8, 48, 64, 3)
+    )
+    assert torch.equal(clip, levels.view(8, 1, 1, 1).expand(8, 3, 32, 32))
+
+
+def test_without_augmentation_the_pixels_stay() -> None:
+    frames = random_frames(3, 32, 32)
+    assert torch.equal(TrainTransform(32, PLAIN, hflip=False)(frames), frames.permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize(("hflip", "flips"), [(False, range(1)), (True, range(25, 76))])
+def test_clips_are_flipped_only_if_told(hflip: bool, flips: range) -> None:
+    frames = random_frames(2, 16, 16)
+    as_is, flipped = frames.permute(0, 3, 1, 2), frames.flip(2).permute(0, 3, 1, 2)
+    transform, count = TrainTransform(16, PLAIN, hflip), 0
+    torch.manual_seed(0)
+    for _ in range(100):
+        clip = transform(frames)
+        assert torch.equal(clip, as_is) or torch.equal(clip, flipped)
+        count += torch.equal(clip, flipped)
+    assert count in flips
+
+
+def test_magnitude_is_drawn_around_its_mean_and_kept_in_range() -> None:
+    torch.manual_seed(0)
+    image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    for mean, low, high in ((7.0, 6.9, 7.1), (10.0, 9.7, 9.9), (0.0, 0.1, 0.3)):  # a cut half-normal: 0.2 off
+        augment, drawn = RandAugment(1, mean, 0.5), []
+        for _ in range(400):
+            augment(image)
+            drawn.append(augment.magnitude / augment.STEPS)
+        assert all(0 <= m <= 10 for m in drawn)
+        assert low < np.mean(drawn) < high
+        assert len(set(drawn)) > 10
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("crop_area", (0.0, 1.0)),
+        ("crop_area", (0.9, 0.5)),
+        ("crop_area", (0.5, 1.5)),
+        ("crop_aspect", (-1.0, 1.0)),
+        ("crop_aspect", (2.0, 1.0)),
+        ("erasing", -0.1),
+        ("erasing", 1.1),
+        ("color_jitter", -0.4),
+        ("randaugment_ops", -1),
+        ("randaugment_magnitude", 11.0),
+        ("randaugment_std", -0.5),
+    ],
+)
+def test_augmentation_that_makes_no_sense_is_refused(field: str, value: object) -> None:
+    with pytest.raises(InputError, match=rf"recipe\.augment\.{field}=") as caught:
+        Augment(**{field: value})  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+# ----------------------------------------------------------------------------------------------------- views
+
+
+@pytest.mark.parametrize(("height", "width", "resized"), [(48, 64, (36, 48)), (64, 48, (48, 36)), (50, 38, (47, 36))])
+def test_views_are_torchvisions_resize_and_crop(height: int, width: int, resized: tuple[int, int]) -> None:
+    frames = random_frames(3, height, width)
+    full = F.resize(frames.permute(0, 3, 1, 2), list(resized), InterpolationMode.BICUBIC, antialias=True)
+    transform = ViewTransform(36, 32)
+    centre = transform(frames)
+    assert centre.dtype == torch.uint8
+    assert centre.is_contiguous()
+    assert torch.equal(centre, F.center_crop(full, [32, 32]))
+    first, middle, last = (transform(frames, crop, 3) for crop in range(3))
+    assert torch.equal(middle, centre)
+    for crop, end in ((first, 0), (last, max(resized) - 32)):
+        across = F.center_crop(full, [32, resized[1]] if width > height else [resized[0], 32])
+        assert torch.equal(crop, across[..., end : end + 32] if width > height else across[..., end : end + 32, :])
+
+
+def test_frame_of_the_right_size_is_only_cut() -> None:
+    frames = random_frames(2, 48, 64)
+    left, centre, right = (ViewTransform(48, 48)(frames, crop, 3) for crop in range(3))
+    for view, begin in ((left, 0), (centre, 8), (right, 16)):
+        assert torch.equal(view, frames[:, :, begin : begin + 48].permute(0, 3, 1, 2))
+
+
+def test_crop_larger_than_the_short_side_is_refused() -> None:
+    with pytest.raises(InputError, match=r"crop=64: at most data\.short_side=48"):
+        ViewTransform(48, 64)
+
+
+# ------------------------------------------------------------------------------------- on the model's device
+
+
+def test_normalised_values_worked_by_hand() -> None:
+    video = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1, 1).expand(1, 3, 3, 2, 2)  # frame i: level i
+    out = Normalize(0.5, 0.25)(video)
+    assert out.shape == (1, 3, 3, 2, 2)
+    assert out.dtype == torch.float32
+    assert torch.allclose(out, torch.tensor([-2.0, -1.2, 2.0]).view(1, 1, 3, 1, 1), atol=1e-6)
+
+
+def test_normalised_clip_is_torchvisions_with_channels_first() -> None:
+    video = torch.stack([random_frames(4, 6, 5), random_frames(4, 6, 5).flip(0)]).permute(0, 1, 4, 2, 3)
+    expected = F.normalize(video.float() / 255, [0.45] * 3, [0.225] * 3)  # (B, T, 3, H, W)
+    out = Normalize(0.45, 0.225)(video)
+    for b in range(2):
+        for t in range(4):
+            assert torch.allclose(out[b, :, t], expected[b, t], atol=1e-5)
+
+
+def test_erasing_off_changes_nothing() -> None:
+    video = torch.randn(3, 3, 4, 16, 16)
+    assert torch.equal(Erase(0.0)(video), video)
+
+
+def test_erasing_puts_noise_in_one_box_for_all_frames() -> None:
+    torch.manual_seed(0)
+    video = torch.full((64, 3, 4, 24, 32), 7.0)
+    before = video.clone()
+    out = Erase(1.0)(video)
+    assert torch.equal(video, before)  # its input stays
+    changed = out != 7.0
+    boxes = set()
+    for clip, mask in zip(out, changed, strict=True):
+        rows, columns = mask[0, 0].any(1).nonzero()[:, 0], mask[0, 0].any(0).nonzero()[:, 0]
+        top, bottom, left, right = (int(v) for v in (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1))
+        box = torch.zeros_like(mask)
+        box[..., top:bottom, left:right] = True
+        assert torch.equal(mask, box)  # every pixel of one box, in all frames and channels, and no other
+        area = (bottom - top) * (right - left) / (24 * 32)
+        assert 0.01 < area < 0.36
+        assert not torch.equal(clip[:, 0, top:bottom, left:right], clip[:, 1, top:bottom, left:right])
+        boxes.add((top, bottom, left, right))
+    assert len(boxes) > 50  # each clip has its own
+    noise = out[changed]
+    assert abs(noise.mean()) < 0.05
+    assert abs(noise.std() - 1) < 0.05
+
+
+def test_erasing_by_chance_takes_its_share_of_clips() -> None:
+    torch.manual_seed(0)
+    out = Erase(0.25)(torch.full((400, 1, 1, 8, 8), 7.0))
+    erased = (out != 7.0).flatten(1).any(1).sum().item()
+    assert 65 < erased < 135  # of 400, four standard deviations around 100

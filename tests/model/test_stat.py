@@ -1,0 +1,190 @@
+"""The whole model: shapes, checks, initialisation, and weights that move between models."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stat_video.model import STAT, Conv, STATConfig
+from stat_video.model.weights import load_weights
+
+TINY = {
+    "crop": 64,
+    "widths": (12, 24, 48, 96),
+    "depths": (1, 1, 2, 1),
+    "heads": (1, 1, 2, 4),
+    "num_classes": 7,
+    "stochastic_depth": 0.0,
+    "head_dropout": 0.0,
+}
+
+
+def tiny(**changes) -> STAT:
+    torch.manual_seed(0)
+    return STAT(STATConfig(**(TINY | changes)))
+
+
+def clip(model: STAT, batch: int = 2) -> torch.Tensor:
+    c = model.config
+    return torch.randn(batch, 3, c.T, c.crop, c.crop, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stem": "conv1"},
+        {"stem": "conv3"},
+        {"stem": "conv5"},
+        {"stem": "conv5_printed"},
+        {"stem": [Conv((1, 7, 7), (1, 8, 8), 24)]},
+        {"stem": [{"kernel": [3, 3, 3], "stride": [4, 4, 4], "channels": 12}]},
+        {"spatial_token": "avg_pool"},
+        {"spatial_token": "avg_pool", "modules": ("CA",), "l_ta": 0},
+        {"l_ta": 0},
+        {"l_ta": 4},
+        {"T": 8, "t_o": 9},
+        {"crop": 40},
+    ],
+)
+def test_trains_a_step_with_every_choice(changes):
+    """Logits of the right shape, and a gradient for every parameter.
+
+    But for Q's pooling in the last block, which works on patch queries that nobody reads where class tokens go on.
+    """
+    model = tiny(**changes)
+    logits = model(clip(model))
+    assert logits.shape == (2, 7)
+    F.cross_entropy(logits, torch.tensor([0, 1])).backward()
+    dead = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+    if model.class_token is not None:
+        dead = [name for name in dead if not name.startswith(f"blocks.{len(model.blocks) - 1}.sta.pool_q")]
+    assert dead == []
+
+
+@pytest.mark.parametrize(("stem", "n_t", "grid", "first"), [
+    ("conv1", 8, 56, 0), ("conv3", 8, 28, 1), ("conv5", 8, 14, 2), ("conv5_printed", 4, 7, 2),
+])  # fmt: skip
+def test_stems_end_where_table_5_says(stem, n_t, grid, first):
+    config = STATConfig(stem=stem)
+    assert (config.n_t, config.grid, config.first_stage) == (n_t, (grid, grid), first)
+
+
+def test_the_recovered_layout():
+    """15 blocks in stages (2, 11, 2) of widths 192, 384, 768; K_CA is 7 x 7 but at a stage change, K_SA follows."""
+    with torch.device("meta"):
+        model = STAT()
+    assert [b.norm1.normalized_shape[0] for b in model.blocks] == [192] * 2 + [384] * 11 + [768] * 2
+    assert [b.sta.grid[0] for b in model.blocks] == [28] * 3 + [14] * 11 + [7]
+    assert [b.sta.ca_grid[0] for b in model.blocks] == [7, 7, 14] + [7] * 10 + [14, 7]
+    assert [b.sta.key_layout(8).sa for b in model.blocks] == [16, 16, 49] + [16] * 10 + [49, 16]
+    assert [b.widen is not None for b in model.blocks] == [i in (1, 12) for i in range(15)]
+    assert {b.sta.head_dim for b in model.blocks} == {96}
+    rates = [b.stochastic_depth.rate for b in model.blocks]
+    assert rates == pytest.approx([0.2 * i / 14 for i in range(15)])
+
+
+def test_logits_in_training_and_in_evaluation():
+    model = tiny()
+    x = clip(model)
+    torch.testing.assert_close(model.train()(x), model.eval()(x))
+
+
+def test_batch_members_do_not_leak():
+    model = tiny()
+    x = clip(model, 3)
+    torch.testing.assert_close(model(x)[1:2], model(x[1:2]))
+
+
+def test_gradient_checkpointing_changes_nothing():
+    grads = []
+    for on in (False, True):
+        model = tiny(gradient_checkpointing=on)
+        model(clip(model)).square().sum().backward()
+        grads.append([p.grad for p in model.parameters()])
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_stochastic_depth_keeps_the_mean_and_drops_whole_clips():
+    from stat_video.model.block import StochasticDepth
+
+    torch.manual_seed(0)
+    drop, x = StochasticDepth(0.25), torch.ones(4000, 2, 3)
+    out = drop.train()(x)
+    assert ((out == 0).all((1, 2)) | (out == 1 / 0.75).all((1, 2))).all()
+    assert out.mean().item() == pytest.approx(1, abs=0.05)
+    assert torch.equal(drop.eval()(x), x)
+
+
+def test_linear_weights_have_mvits_std_at_the_last_width():
+    torch.manual_seed(0)
+    model = STAT(STATConfig(depths=(1, 1, 1, 1)))
+    assert model.blocks[-1].sta.qkv.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert model.blocks[0].sta.qkv.weight.std().item() == pytest.approx(0.04, rel=0.05)
+
+
+def test_a_clip_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"a clip of \(3, 8, 64, 64\); this STAT takes \(3, 16, 64, 64\)"):
+        tiny()(torch.zeros(1, 3, 8, 64, 64))
+
+
+def test_weights_go_over_as_they_are():
+    old, new = tiny(), tiny(t_o=9, modules=("CA", "SA"))
+    torch.nn.init.normal_(new.head.weight)
+    assert load_weights(new, old.state_dict()) == []
+    assert all(torch.equal(a, b) for a, b in zip(old.parameters(), new.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("spatial_token", ["class_token", "avg_pool"])
+def test_positions_are_interpolated_to_another_clip_and_crop(spatial_token):
+    """A field that is linear in time and space stays nearly so (torch's bicubic bends it by 0.05 a position at most,
+    away from the borders); the class token's position stays.
+    """
+    old = tiny(spatial_token=spatial_token)
+    new = tiny(T=32, crop=128, spatial_token=spatial_token)
+    S = int(spatial_token == "class_token")
+    with torch.no_grad():
+        ramp = torch.arange(8.0)
+        old.pos_temporal.copy_(ramp[None, :, None, None].expand_as(old.pos_temporal))
+        grid = (ramp[:, None] * 10 + ramp).flatten()
+        old.pos_spatial[0, 0, S:] = grid[:, None]
+    changes = load_weights(new, old.state_dict())
+    assert len(changes) == 2
+    assert all("interpolated from" in line for line in changes)
+    places = (torch.arange(16) + 0.5) / 2 - 0.5
+    inner = slice(1, 15)
+    torch.testing.assert_close(new.pos_temporal[0, inner, 0, 0], places[inner])
+    expected = places[:, None] * 10 + places
+    got = new.pos_spatial[0, 0, S:, 0].view(16, 16)
+    inner = slice(4, 12)  # bicubic looks two positions around
+    torch.testing.assert_close(got[inner, inner], expected[inner, inner], atol=0.05 * 11, rtol=0)
+    if S:
+        assert torch.equal(new.pos_spatial[0, 0, 0], old.pos_spatial[0, 0, 0])
+    assert new(clip(new)).shape == (2, 7)
+
+
+def test_what_does_not_fit_is_refused_and_named():
+    old = tiny()
+    with pytest.raises(ValueError, match=r"head.weight \(7, 96\), here \(5, 96\).*new_classifier=true"):
+        load_weights(tiny(num_classes=5), old.state_dict())
+    with pytest.raises(ValueError, match=r"missing aggregation\.layers\.1"):
+        load_weights(tiny(l_ta=2), old.state_dict())
+    with pytest.raises(ValueError, match="unknown class_token"):
+        load_weights(tiny(spatial_token="avg_pool"), old.state_dict())
+    with pytest.raises(ValueError, match="do not fit"):
+        load_weights(tiny(widths=(12, 24, 48, 192)), old.state_dict())
+
+
+def test_a_refused_load_leaves_the_model_as_it_was():
+    new = tiny(num_classes=5)
+    before = {k: v.clone() for k, v in new.state_dict().items()}
+    with pytest.raises(ValueError):
+        load_weights(new, STAT(STATConfig(**TINY)).state_dict())
+    assert all(torch.equal(before[k], v) for k, v in new.state_dict().items())
+
+
+def test_a_new_classifier_keeps_all_the_rest():
+    old, new = tiny(), tiny(num_classes=5)
+    head = new.head.weight.clone()
+    assert load_weights(new, old.state_dict(), new_classifier=True) == ["classifier: drawn anew for 5 classes"]
+    assert torch.equal(new.head.weight, head)
+    assert torch.equal(new.blocks[0].sta.qkv.weight, old.blocks[0].sta.qkv.weight)

@@ -1,0 +1,244 @@
+"""The scripts as a user types them: train, resume, evaluate, predict, sweep, cost."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+from conftest import ROOT, SMALL, only, read_json, refused, script
+from stat_video.training.checkpoint import read_checkpoint
+
+
+def test_a_run_writes_all_that_it_should(trained):
+    result, config = read_json(trained / "result.json"), read_json(trained / "config.json")
+    assert set(result["metrics"]) == {"val/loss_1x1", "val/top1_1x1", "val/top5_1x1", "test/top1_5x1", "test/top5_5x1"}
+    assert result["config"] == config
+    assert result["scale"] == "tiny"
+    assert result["seed"] == 0
+    assert result["versions"]["torch"] == torch.__version__
+    assert result["commit"] is None or len(result["commit"]) == 40
+    assert 0 < result["train_seconds"] <= result["wall_seconds"]
+    assert (result["epochs"], result["steps"]) == (2, 12)  # 48 videos in batches of 8
+    with (trained / "epochs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [r["epoch"] for r in rows] == ["0", "1"]
+    assert float(rows[-1]["val/top1_1x1"]) == pytest.approx(result["metrics"]["val/top1_1x1"], rel=1e-5)
+    assert trained.name.startswith("tiny-T16-CA+SA+LA-t_o3-conv3-class_token-l_ta1-seed0-")
+    assert not list(trained.glob(".*"))  # nothing half-written
+
+
+def test_the_checkpoint_holds_plain_containers(trained):
+    assert torch.serialization.get_unsafe_globals_in_checkpoint(trained / "last.ckpt") == []
+    assert len(read_checkpoint(trained / "last.ckpt")["classes"]) == 12
+
+
+def test_a_finished_run_is_not_run_again(trained, place):
+    before = (trained / "result.json").stat().st_mtime_ns
+    done = script("train", *SMALL, *place.keys, "name=trained")
+    assert done.returncode == 0, done.stderr
+    assert "Finished before" in done.stdout
+    assert "test/top1_5x1" in done.stdout
+    assert (trained / "result.json").stat().st_mtime_ns == before
+
+
+def test_lines_in_a_log_are_plain(trained, place):
+    done = script("train", *SMALL, *place.keys, "name=log", "recipe.epochs=1")
+    assert "\r" not in done.stdout + done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "epoch 1/1: train/loss" in done.stdout
+    assert done.stderr == "", done.stderr
+
+
+def test_evaluate_gives_the_figures_of_training(trained, place):
+    """To the last digit, for both protocols that training reports."""
+    result = read_json(trained / "result.json")
+    for views, part in (("1x1", "val"), ("5x1", "test")):
+        done = script("evaluate", f"ckpt={trained / 'last.ckpt'}", f"views={views}", *place.keys, "trainer=cpu")
+        assert done.returncode == 0, done.stderr
+        again = read_json(trained / f"evaluation_{views}.json")["metrics"]
+        for top in ("top1", "top5"):
+            assert again[f"test/{top}_{views}"] == result["metrics"][f"{part}/{top}_{views}"]
+        logits = torch.load(trained / f"logits_{views}.pt", weights_only=True)
+        assert logits["logits"].shape == (12, int(views[0]), 12)
+        scores = logits["logits"].softmax(-1).mean(1)
+        top1 = 100 * (scores.argmax(-1) == logits["labels"]).double().mean().item()
+        assert again[f"test/top1_{views}"] == pytest.approx(top1, abs=1e-4)
+
+
+def test_evaluate_with_three_crops(trained, place):
+    done = script("evaluate", f"ckpt={trained / 'last.ckpt'}", "views=3x3", *place.keys, "trainer=cpu")
+    assert done.returncode == 0, done.stderr
+    logits = torch.load(trained / "logits_3x3.pt", weights_only=True)["logits"]
+    views = logits.unflatten(1, (3, 3))
+    assert (views[:, 0] != views[:, 1]).any()  # clips differ
+    assert (views[:, :, 0] != views[:, :, 2]).any()  # crops differ
+
+
+def test_predict_prints_the_top_5_and_writes_a_picture(trained, place, tmp_path):
+    video = sorted((place.folder / "data").rglob("val/*.mp4"))[0]
+    picture = tmp_path / "seen.png"
+    done = script("predict", f"ckpt={trained / 'last.ckpt'}", f"video={video}", f"picture={picture}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("%") == 5
+    with Image.open(picture) as image:
+        assert min(image.size) > 300
+
+
+def test_the_same_run_twice_gives_the_same_weights(trained, place):
+    done = script("train", *SMALL, *place.keys, "name=twice", "trainer.workers=2")
+    assert done.returncode == 0, done.stderr
+    again = only("last.ckpt", place.folder / "logs" / "twice")
+    first, second = (read_checkpoint(p)["weights"] for p in (trained / "last.ckpt", again))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(trained, place):
+    """SIGKILL after the first epoch; then the same command."""
+    words = [*SMALL, *place.keys, "name=killed"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "src" / "train.py"), *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    logs = place.folder / "logs" / "killed"
+    while not list(logs.rglob("last.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(logs.rglob("result.json"))
+    done = script("train", *words)
+    assert done.returncode == 0, done.stderr
+    assert "Resuming" in done.stdout
+    first, second = (read_checkpoint(p)["weights"] for p in (trained / "last.ckpt", only("last.ckpt", logs)))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    with only("epochs.csv", logs).open() as file:
+        assert [r["epoch"] for r in csv.DictReader(file)] == ["0", "1"]
+
+
+def test_fresh_sets_the_old_run_aside(place):
+    words = [*SMALL, *place.keys, "name=fresh", "recipe.max_steps=1"]
+    for more in ([], ["fresh=true"]):
+        assert script("train", *words, *more).returncode == 0
+    folders = sorted(p.name for p in (place.folder / "logs" / "fresh").iterdir())
+    assert len(folders) == 2
+    assert folders[1] == f"{folders[0]}.old-1"
+
+
+def test_a_sweep_prints_a_row_for_each_value(place):
+    words = ["-m", "experiment=ablation_window", *SMALL, *place.keys, "recipe.max_steps=1"]
+    done = script("train", *words)
+    assert done.returncode == 0, done.stderr
+    table = done.stdout[done.stdout.index("ablation_window, scale tiny") :]
+    assert [line.split()[1] for line in table.splitlines() if line.startswith("│")] == ["3", "5", "7", "9"]
+    assert "T 32" in table
+    done = script("train", *words, "t_o=5")  # narrowed, and done before
+    assert done.stdout.count("Finished before") == 1
+
+
+def test_weights_go_over_to_a_longer_clip(trained, place):
+    words = [*SMALL, *place.keys, "name=longer", "T=32", "recipe.max_steps=1", f"init={trained / 'last.ckpt'}"]
+    done = script("train", *words)
+    assert done.returncode == 0, done.stderr
+    assert "pos_temporal: interpolated from (1, 8, 1, 48) to (1, 16, 1, 48)" in done.stdout
+
+
+def test_another_class_list_is_refused_or_gets_a_new_classifier(trained, place):
+    words = [*SMALL, *place.keys, "name=other", "data.motion.classes=[moving left,moving right]", "recipe.max_steps=1"]
+    line = refused(script("train", *words, f"init={trained / 'last.ckpt'}"))
+    assert "head.weight (12, 192), here (2, 192)" in line
+    assert "new_classifier=true" in line
+    done = script("train", *words, f"init={trained / 'last.ckpt'}", "new_classifier=true")
+    assert done.returncode == 0, done.stderr
+    assert "classifier: drawn anew for 2 classes" in done.stdout
+
+
+def test_checkpoints_that_are_none_are_refused(trained, place, tmp_path):
+    whole = (trained / "last.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.ckpt").write_text("not a checkpoint")
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    video = f"video={sorted((place.folder / 'data').rglob('val/*.mp4'))[0]}"
+    for name in ("cut", "text", "foreign", "missing"):
+        path = tmp_path / f"{name}.ckpt"
+        assert str(path) in refused(script("evaluate", f"ckpt={path}", *place.keys))
+    assert "ckpt is not given" in refused(script("predict", video))
+
+
+def test_a_checkpoint_of_another_class_list_is_not_evaluated(trained, place, tmp_path):
+    content = torch.load(trained / "last.ckpt", weights_only=True)
+    content["stat_video"]["classes"][0] = "standing still"
+    torch.save(content, tmp_path / "other.ckpt")
+    assert "they have to be the same" in refused(script("evaluate", f"ckpt={tmp_path / 'other.ckpt'}", *place.keys))
+
+
+def test_an_unreadable_video_is_named(trained, place, tmp_path):
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"not a video" * 100)
+    assert str(bad) in refused(script("predict", f"ckpt={trained / 'last.ckpt'}", f"video={bad}"))
+
+
+def test_an_unreadable_video_stops_training_in_one_line(place, tmp_path):
+    (tmp_path / "classes.txt").write_text("a\n")
+    (tmp_path / "x.mp4").write_bytes(b"not a video" * 100)
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.csv").write_text("x.mp4 0\n" * 8)
+    words = ["data=kinetics400", f"folders.kinetics400={tmp_path}", "data.short_side=48", *place.keys, "name=bad"]
+    small = [w for w in SMALL if "motion" not in w and "workers" not in w]
+    for workers in (0, 1):  # an error out of a worker process comes wrapped in its trace
+        line = refused(script("train", *small, *words, f"trainer.workers={workers}"))
+        assert str(tmp_path / "x.mp4") in line
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")  # noqa: PTH110
+def test_a_full_disk_is_one_line_and_nothing_is_lost(trained, tmp_path):
+    """/dev/full takes no byte: as the logs folder it cannot even be made."""
+    words = [*SMALL, f"folders.logs={tmp_path / 'logs'}", "folders.motion=/dev/full/data"]
+    assert "folders.motion=/dev/full/data" in refused(script("train", *words))
+
+
+def test_wandb_offline_and_without_an_account(place):
+    """The first logs offline. The second is told online, has no key, and goes on offline, with a line that says so."""
+    words = [*SMALL, *place.keys, "recipe.max_steps=1"]
+    offline = script("train", *words, "logger=offline", "name=offline")
+    assert offline.returncode == 0, offline.stderr
+    assert only("offline-run-*", place.folder / "logs" / "offline").is_dir()
+    env = {"WANDB_API_KEY": "", "WANDB_BASE_URL": "http://127.0.0.1:9", "HOME": str(place.folder), "NETRC": "/nowhere"}
+    online = script("train", *words, "logger=online", "name=online", **env)
+    assert online.returncode == 0, online.stderr
+    assert only("offline-run-*", place.folder / "logs" / "online").is_dir()
+    assert "going on offline" in online.stderr
+    assert only("result.json", place.folder / "logs" / "online")
+
+
+def test_cost_prints_the_ten_rows():
+    done = script("cost")
+    assert done.returncode == 0, done.stderr
+    for printed, ours in [("58.2", "58.15"), ("123.0", "122.84"), ("241.3", "240.98")]:
+        assert printed in done.stdout
+        assert ours in done.stdout
+
+
+def test_cost_of_one_model_by_layer():
+    done = script("cost", "T=32", "t_o=7")
+    assert done.returncode == 0, done.stderr
+    assert "121.36" in done.stdout  # Table 2
+    assert "stem" in done.stdout
+
+
+@pytest.mark.slow
+def test_two_full_size_steps(place):
+    """The paper's model and recipe on a Kinetics-like folder, on the CPU."""
+    assert script("train", *SMALL, *place.keys, "name=make_videos", "recipe.max_steps=1").returncode == 0
+    folder = only("motion-*", place.folder / "data")
+    done = script("train", "scale=paper", "experiment=ablation_window", "t_o=5", "debug=two_steps",
+                  f"folders.kinetics400={folder}", f"folders.logs={place.folder / 'logs'}", timeout=1200)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert read_json(only("result.json", place.folder / "logs" / "debug"))["steps"] == 2
