@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conftest import ROOT, SMALL, refused, script
 from stat_video.config import Config
-from stat_video.entry import CONF, checked, one_line, register
+from stat_video.entry import CONF, checked, one_line, read_local, register
 from stat_video.errors import InputError
 
 OPTIONS = sorted(f"{p.parent.name}={p.stem}" for p in CONF.glob("*/*.yaml"))
@@ -168,11 +168,22 @@ def test_a_sweep_names_the_rows_that_failed(place):
 
 
 def test_local_yaml_sets_scale_and_folders_once(tmp_path):
-    conf = shutil.copytree(ROOT / "conf", tmp_path / "conf", ignore=shutil.ignore_patterns("local.yaml"))
-    example = (conf / "local.example.yaml").read_text()
-    assert "kinetics400: /path/to/kinetics400" in example
-    (conf / "local.yaml").write_text(example)
-    line = refused(script("train", "--config-path", str(conf)))
+    local = shutil.copy(ROOT / "conf" / "local.example.yaml", tmp_path / "local.yaml")
+    line = refused(script("train", STAT_VIDEO_LOCAL=str(local)))
     assert "folders.kinetics400=/path/to/kinetics400: there is no such folder" in line
-    done = script("cost", "--config-path", str(conf), "scale=tiny")  # the command line goes before it
-    assert done.returncode == 0, done.stderr
+    line = refused(script("train", "scale=tiny", "t_o=2", STAT_VIDEO_LOCAL=str(local)))  # the command line goes first
+    assert "t_o=2" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("seed: 3", "allowed keys are scale, folders"),
+        ("scale: huge", "'huge' is not one of tiny, paper"),
+        ("folders: {k400: /x}", "'k400' is not one of logs, motion, kinetics400, ssv2"),
+    ],
+)
+def test_local_yaml_is_checked(text, says, tmp_path):
+    (tmp_path / "local.yaml").write_text(text)
+    with pytest.raises(InputError, match=says):
+        read_local(tmp_path / "local.yaml")

@@ -1,5 +1,7 @@
 """Costs against the paper's printed figures, a hand count, and each other. Nothing here uses memory."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -155,3 +157,10 @@ def test_tables_render():
     drawn = cost.render_layers(layers)
     assert drawn.row_count == len(layers)
     assert [c.footer for c in drawn.columns][-3:] == ["59.05", "100.0", "44.30"]
+
+
+def test_the_readme_shows_what_is_counted():
+    """Each row of its GFLOPs table, to the last digit."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    for r in cost.table():
+        assert f"| {r.source} | {r.label} | {r.printed:.1f} | {r.ours:.2f} | {r.difference:+.2f} |" in readme

@@ -7,10 +7,12 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
@@ -18,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from .config import Config, EvaluateConfig, PredictConfig
+from .config import SCALES, Config, EvaluateConfig, Folders, PredictConfig
 from .errors import InputError
 from .runs.run import PROJECT
 
@@ -33,15 +35,32 @@ def at_T(T: int, values: Any) -> Any:
     return table[max(reached) if reached else min(table)]
 
 
-def register() -> None:
-    """Make schemas and resolvers known to Hydra. conf/local.yaml may be missing: then it is empty."""
+def register() -> dict[str, Any]:
+    """Make schemas, resolvers and the folders of conf/local.yaml known to Hydra; return what that file says."""
     OmegaConf.register_new_resolver("at_T", at_T, replace=True)
     OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(name=f"{name}_schema", node=schema)
-    if not (CONF / "local.yaml").exists():
-        store.store(name="local", node={}, package="_global_")
+    local = read_local(Path(os.environ.get("STAT_VIDEO_LOCAL", CONF / "local.yaml")))
+    store.store(name="this_machine", node={"folders": local.get("folders", {})}, package="_global_")
+    return local
+
+
+def read_local(path: Path) -> dict[str, Any]:
+    """Scale and folders of this machine, {} where there is no such file; InputError where it says anything else."""
+    if not path.exists():
+        return {}
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    allowed = {"scale": SCALES, "folders": tuple(f.name for f in fields(Folders))}
+    if not isinstance(content, dict) or content.keys() - allowed.keys():
+        raise InputError(f"{path}: allowed keys are {', '.join(allowed)}; see conf/local.example.yaml")
+    for key, names in allowed.items():
+        given = content.get(key, [])
+        for name in [given] if isinstance(given, str) else given:
+            if name not in names:
+                raise InputError(f"{path}: {key}: '{name}' is not one of {', '.join(names)}")
+    return content
 
 
 def checked(config: DictConfig, schema: Any) -> Any:
@@ -62,7 +81,6 @@ def entry(name: str, after: Callable[[list[Any]], None] | None = None) -> Callab
     """
 
     def decorate(task: Callable[[Any], Any]) -> Callable[[], None]:
-        register()
         results: list[Any] = []
         failures: list[str] = []
         began = False
@@ -77,7 +95,7 @@ def entry(name: str, after: Callable[[list[Any]], None] | None = None) -> Callab
             try:
                 results.append(task(checked(config, SCHEMAS[name])))
             except InputError as error:
-                failures.append(f"{row}: {one_line(error)}" if row else one_line(error))
+                failures.append(f"{row}: {error.line}" if row else error.line)
 
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
 
@@ -85,6 +103,9 @@ def entry(name: str, after: Callable[[list[Any]], None] | None = None) -> Callab
             os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach us instead of being printed
             quiet()
             try:
+                local = register()
+                if name == "train" and "scale" in local and not any(w.startswith("scale=") for w in sys.argv):
+                    sys.argv.append(f"scale={local['scale']}")  # Hydra has no other way to choose a group from outside
                 run()
             except Exception as error:
                 if began and not isinstance(error, HydraException | OmegaConfBaseException):
@@ -104,7 +125,10 @@ def entry(name: str, after: Callable[[list[Any]], None] | None = None) -> Callab
 
 
 def quiet() -> None:
-    """Leave out what libraries say of themselves; what they warn of in earnest is an error or in our own lines."""
+    """Our own warnings as plain lines on stderr; leave out what libraries say of themselves."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logging.getLogger("stat_video").addHandler(handler)
     logging.getLogger("hydra").setLevel(logging.CRITICAL)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="(hydra|lightning)")
@@ -113,6 +137,8 @@ def quiet() -> None:
 
 def one_line(error: BaseException) -> str:
     """What is wrong and what is allowed, in one line."""
+    if isinstance(error, InputError):
+        return error.line
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
         return _unknown_key(cause)

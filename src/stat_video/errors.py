@@ -3,3 +3,8 @@
 
 class InputError(Exception):
     """Bad input: a config value, a path, a video, a checkpoint. Entry scripts print it as one line, without a trace."""
+
+    @property
+    def line(self) -> str:
+        """The one line. Out of a data worker the message comes wrapped in the worker's trace: it is the last line."""
+        return str(self).strip().splitlines()[-1].removeprefix(f"{__name__}.InputError: ")

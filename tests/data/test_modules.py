@@ -96,12 +96,6 @@ def test_subset_of_the_validation_videos_is_evenly_spread(root: Path, keep: int 
     assert lists.counts["train"] == 6
 
 
-@pytest.mark.parametrize("keep", [0, -1])
-def test_subset_of_no_video_is_refused(root: Path, keep: int) -> None:
-    with pytest.raises(InputError, match="val_videos"):
-        read_lists(root, KINETICS, keep)
-
-
 def test_motion_videos_are_generated_and_loaded(motion_folder: Path, motion_config: MotionConfig) -> None:
     config = DataConfig(root=str(motion_folder.parent), short_side=32, hflip=False, motion=motion_config)
     assert find_root(config) == motion_folder
@@ -159,8 +153,12 @@ def test_list_that_is_not_text_is_named(root: Path, file: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["videos/train 0.mp4", "videos/x.mp4,0", "videos/x.mp4 zumba", "0", "videos/x.mp4 1.0", "videos/x.mp4 --1"]
-    + ["videos/x.mp4 ²", "videos/x.mp4 -"],
+    [
+        "videos/train 0.mp4",
+        "videos/x.mp4,0",
+        "0",
+        *(f"videos/x.mp4 {label}" for label in ("zumba", "1.0", "--1", "²", "-")),
+    ],
 )
 @pytest.mark.parametrize("file", ["train.csv", "val.csv"])
 def test_malformed_line_is_named(root: Path, file: str, line: str) -> None:

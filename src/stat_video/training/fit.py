@@ -40,17 +40,17 @@ def fit(config: Config, console: Console) -> dict[str, Any]:
         console.print(f"Finished before ({result['finished']}): {run.folder}; fresh=true runs it again", soft_wrap=True)
         return result
 
-    data = make_data(config, views)
-    lists = data.check()
     trainer = make_trainer(config, run, console)
+    data = make_data(config, views)
     data.batch_size, trainer.accumulate_grad_batches = accumulation(
         config.recipe, trainer.world_size, config.trainer.batch_per_device
     )
+    state = read_checkpoint(Path(config.init))["weights"] if config.init is not None else None
+    lists = data.check()
     L.seed_everything(config.seed, workers=True, verbose=False)
     model = STAT(config.stat_config(len(lists.classes)))
-    if config.init is not None:
-        state = read_checkpoint(Path(config.init))["weights"]
-        for change in load_into(model, state, config.init, config.new_classifier):
+    if state is not None:
+        for change in load_into(model, state, str(config.init), config.new_classifier):
             console.print(f"init: {change}", soft_wrap=True)
     if config.trainer.compile:
         model.compile()

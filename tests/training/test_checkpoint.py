@@ -1,0 +1,342 @@
+"""Checkpoints and other files: refused in one line where they are not ours, never half-written, never lost."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stat_video.config import Config
+from stat_video.errors import InputError
+from stat_video.runs.files import replacing, write_json
+from stat_video.runs.run import Run
+from stat_video.training.callbacks import AtomicCheckpointIO
+from stat_video.training.checkpoint import read_checkpoint
+
+OURS = {
+    "stat_video": {"config": {"seed": 3}, "classes": ["a", "b"], "format": 1},
+    "state_dict": {"model.head.weight": torch.arange(6.0).view(2, 3), "normalize.scale": torch.ones(1)},
+    "epoch": 7,
+}
+
+
+# --------------------------------------------------------------------------------------- reading a checkpoint
+
+
+class Evil:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.mkdir, (str(self.marker),)
+
+
+def missing(path: Path) -> None:
+    pass
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def empty(path: Path) -> None:
+    path.touch()
+
+
+def text(path: Path) -> None:
+    path.write_text("epoch,step\n0,12\n" * 100)
+
+
+def truncated(path: Path) -> None:
+    torch.save(OURS, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+
+
+def foreign(path: Path) -> None:  # another project's
+    torch.save({"state_dict": {"fc.weight": torch.ones(2, 2)}, "epoch": 3}, path)
+
+
+def weights_alone(path: Path) -> None:
+    torch.save(OURS["state_dict"], path)
+
+
+def tensor(path: Path) -> None:
+    torch.save(torch.ones(3), path)
+
+
+def old_format(path: Path) -> None:
+    torch.save(OURS, path, _use_new_zipfile_serialization=False)
+
+
+def evil(path: Path) -> None:
+    torch.save({**OURS, "more": Evil(path.with_name("ran"))}, path)
+
+
+def other_use_of_our_name(path: Path) -> None:
+    torch.save({"stat_video": "0.1", "state_dict": {}}, path)
+
+
+WRONG = (
+    missing,
+    folder,
+    empty,
+    text,
+    truncated,
+    foreign,
+    weights_alone,
+    tensor,
+    old_format,
+    evil,
+    other_use_of_our_name,
+)
+
+
+def test_what_is_ours_is_read(tmp_path: Path) -> None:
+    torch.save(OURS, tmp_path / "last.ckpt")
+    content = read_checkpoint(tmp_path / "last.ckpt")
+    assert content["config"] == {"seed": 3}
+    assert content["classes"] == ["a", "b"]
+    assert content["epoch"] == 7
+    assert list(content["weights"]) == ["head.weight"]  # the model's own names, and nothing but the model
+    assert torch.equal(content["weights"]["head.weight"], torch.arange(6.0).view(2, 3))
+
+
+@pytest.mark.parametrize("write", WRONG, ids=lambda f: f.__name__)
+def test_what_is_not_ours_is_named_in_one_line(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    path = tmp_path / "some.ckpt"
+    write(path)
+    with pytest.raises(InputError) as caught:
+        read_checkpoint(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300 + len(str(path))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_evil_one_would_have_run(tmp_path: Path) -> None:
+    evil(tmp_path / "some.ckpt")
+    torch.load(tmp_path / "some.ckpt", weights_only=False)
+    assert (tmp_path / "ran").exists()
+
+
+# ------------------------------------------------------------------------------------------------- writing files
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+def save(path: Path, number: int) -> None:
+    AtomicCheckpointIO().save_checkpoint({"epoch": number}, str(path))
+
+
+def dump(path: Path, number: int) -> None:
+    write_json(path, {"epoch": number})
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+WRITERS = pytest.mark.parametrize("writer", [save, dump])
+
+
+@WRITERS
+def test_files_are_replaced_and_leave_nothing_beside(tmp_path: Path, writer: Callable[[Path, int], None]) -> None:
+    path = tmp_path / "a" / "b" / "file"  # folders are made
+    for number in (1, 2):
+        writer(path, number)
+        content = torch.load(path) if writer is save else json.loads(path.read_text())
+        assert content == {"epoch": number}
+        assert names(path.parent) == ["file"]
+
+
+@WRITERS
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize("before", [b"whole", None])
+def test_full_disk_is_named_and_the_old_file_kept(
+    tmp_path: Path, writer: Callable[[Path, int], None], before: bytes | None
+) -> None:
+    path = tmp_path / "last.ckpt"
+    if before is not None:
+        path.write_bytes(before)
+    with pytest.raises(InputError, match="No space left on device") as caught:
+        writer(path, 1)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert names(tmp_path) == ([] if before is None else ["last.ckpt"])
+    assert before is None or path.read_bytes() == before
+
+
+def test_error_in_the_block_keeps_the_old_file_and_passes_through(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"whole")
+
+    def fill() -> None:
+        with replacing(path) as file:
+            file.write(b"half")
+            file.flush()
+            assert path.read_bytes() == b"whole"  # until the end
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        fill()
+    assert path.read_bytes() == b"whole"
+    assert names(tmp_path) == ["file"]
+
+
+@WRITERS
+def test_folder_that_is_a_file_is_named(tmp_path: Path, writer: Callable[[Path, int], None]) -> None:
+    (tmp_path / "logs").write_text("mine")
+    for path in (tmp_path / "logs" / "file", tmp_path / "logs" / "run" / "file"):
+        with pytest.raises(InputError) as caught:
+            writer(path, 1)
+        assert str(path) in str(caught.value)
+    assert (tmp_path / "logs").read_text() == "mine"
+
+
+@WRITERS
+def test_file_that_is_a_folder_is_named(tmp_path: Path, writer: Callable[[Path, int], None]) -> None:
+    (tmp_path / "file" / "in").mkdir(parents=True)
+    with pytest.raises(InputError, match="file"):
+        writer(tmp_path / "file", 1)
+    assert names(tmp_path) == ["file"]
+
+
+def test_refused_write_of_a_checkpoint_leaves_one_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(OURS, path)
+
+    def replace(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        for owner in (os, Path):  # whichever of the two renames
+            patch.setattr(owner, "replace", replace)
+        with pytest.raises(InputError, match="Read-only file system"):
+            AtomicCheckpointIO().save_checkpoint({**OURS, "epoch": 8}, path)
+    assert read_checkpoint(path)["epoch"] == 7
+    assert names(tmp_path) == ["last.ckpt"]
+
+
+# --------------------------------------------------------------------------------------------------------- runs
+
+
+def definition() -> dict[str, Any]:
+    return copy.deepcopy(asdict(Config()))
+
+
+def changed(value: Any) -> Any:
+    """Another value of the same kind."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return f"{value}2"
+        case list() | tuple():
+            return [*value, value[0]]
+        case _:
+            return "something"
+
+
+def run_id(config: dict[str, Any]) -> str:
+    return Run.of(config, Path("logs")).id
+
+
+def test_same_definition_is_the_same_run() -> None:
+    one, two = Run.of(definition(), Path("logs")), Run.of(definition(), Path("logs"))
+    assert one == two
+    backwards = dict(reversed(definition().items()))
+    backwards["model"] = dict(reversed(backwards["model"].items()))
+    assert Run.of(backwards, Path("logs")) == one
+    through_json = json.loads(json.dumps(definition()))  # as a config read back from its file is
+    assert Run.of(through_json, Path("logs")) == one
+
+
+def test_folder_tells_what_the_run_is() -> None:
+    config = definition() | {"name": "ablation_window", "scale": "paper", "t_o": 5, "l_ta": 2, "seed": 4}
+    run = Run.of(config, Path("logs"))
+    assert run.folder.parent == Path("logs/ablation_window")
+    parts = run.folder.name.split("-")
+    assert parts[0] == "paper"
+    assert parts[-1] == run.id
+    assert {"T16", "t_o5", "l_ta2", "seed4"} <= set(parts)
+
+
+@pytest.mark.parametrize("group", ["folders", "trainer", "logger"])
+def test_where_and_how_it_runs_is_no_other_run(group: str) -> None:
+    config = definition()
+    config[group] = {key: changed(value) for key, value in config[group].items()}
+    assert run_id(config) == run_id(definition())
+
+
+def test_place_of_the_data_and_fresh_are_no_other_run() -> None:
+    config = definition() | {"fresh": True}
+    config["data"] |= {"root": "/elsewhere", "setting": "folders.other"}
+    assert run_id(config) == run_id(definition())
+
+
+@pytest.mark.parametrize("key", ["name", "scale", "T", "crop", "t_o", "l_ta", "seed", "init"])
+def test_another_value_at_the_top_is_another_run(key: str) -> None:
+    config = definition()
+    config[key] = changed(config[key])
+    assert run_id(config) != run_id(definition())
+
+
+@pytest.mark.parametrize(
+    ("group", "key"),
+    [(group, key) for group in ("model", "recipe", "data") for key in definition()[group]],
+)
+def test_another_value_of_model_recipe_and_data_is_another_run(group: str, key: str) -> None:
+    config = definition()
+    config[group][key] = changed(config[group][key])
+    assert (run_id(config) == run_id(definition())) == (key in ("root", "setting"))
+
+
+def test_augmentation_counts() -> None:
+    config = definition()
+    config["recipe"]["augment"]["erasing"] += 0.1
+    assert run_id(config) != run_id(definition())
+
+
+def test_result_is_none_until_it_is_whole(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", "id")
+    assert run.result() is None
+    run.folder.mkdir()
+    file = run.folder / "result.json"
+    for broken in (b"", b'{"metrics": {"val/', b"\xff\xfe\x00broken"):
+        file.write_bytes(broken)
+        assert run.result() is None
+    write_json(file, {"metrics": {"val/top1_1x1": 95.0}})
+    assert run.result() == {"metrics": {"val/top1_1x1": 95.0}}
+
+
+def test_setting_aside_never_overwrites(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", "id")
+    run.set_aside()  # nothing there
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "run.old-2").mkdir()  # someone's
+    for content in ("first", "second", "third"):
+        run.folder.mkdir()
+        (run.folder / "result.json").write_text(content)
+        run.set_aside()
+        assert not run.folder.exists()
+    kept = {p.name: [f.read_text() for f in p.iterdir()] for p in tmp_path.iterdir()}
+    assert kept == {"run.old-1": ["first"], "run.old-2": [], "run.old-3": ["second"], "run.old-4": ["third"]}
