@@ -1,7 +1,6 @@
 """What a STAT looked at in one clip: Current Attention, Long-term Attention and temporal aggregation, and a picture."""
 
 import math
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .model import STA, STAT
+from .runs.files import replacing
 
 _TINY = torch.finfo(torch.float32).tiny  # weights that all underflow are even instead of 0 / 0
 
@@ -115,12 +115,8 @@ def draw(
     n_t, shape = len(explanation.current), tuple(frames.shape)
     if frames.dtype != torch.uint8 or len(shape) != 4 or shape[3] != 3 or shape[0] % n_t:
         raise ValueError(f"frames are {frames.dtype} {shape}; allowed is uint8 (T, H, W, 3), T a multiple of {n_t}")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        _figure(frames.cpu(), explanation, top, title).savefig(part, format="png", dpi=_DPI)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as file:
+        _figure(frames.cpu(), explanation, top, title).savefig(file, format="png", dpi=_DPI)
 
 
 def _figure(frames: Tensor, e: Explanation, top: Sequence[tuple[str, float]], title: str) -> Figure:

@@ -3,6 +3,7 @@
 A data set is a folder with a class list (one name a line) and `path label` lists in the form of Kinetics' CSVs.
 """
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +96,11 @@ class VideoDataModule(LightningDataModule):
         videos = self.check().videos["train"]
         data = ClipDataset(videos, self.T, train=self.train_transform, seed=self.seed)
         sampler = TrainSampler(len(data), seed=self.seed, repeats=self.repeats, **self._ranks())
+        if len(sampler) < self.batch_size:
+            raise InputError(
+                f"{self.config.name}: an epoch of {len(sampler)} training clips a device holds no batch of "
+                f"{self.batch_size}; set recipe.batch_size or trainer.batch_per_device"
+            )
         return self._loader(data, sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Clip]:
@@ -177,7 +183,10 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
 def _lines(file: Path, setting: str) -> list[str]:
     if not file.is_file():
         raise InputError(f"{file}: no such file; {setting} names the folder that should hold it")
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not a UTF-8 text file ({error.reason} at byte {error.start})") from None
     if not lines:
         raise InputError(f"{file}: the file is empty")
     return lines
@@ -185,7 +194,7 @@ def _lines(file: Path, setting: str) -> list[str]:
 
 def _entry(file: Path, number: int, line: str, classes: int) -> tuple[str, int]:
     path, _, label = line.rpartition(" ")
-    if not path or not label.lstrip("-").isdigit():
+    if not path or not re.fullmatch(r"-?[0-9]+", label):
         raise InputError(f"{file}, line {number}: '{line}' is not 'path label'")
     if not 0 <= int(label) < classes:
         raise InputError(f"{file}, line {number}: label {label} is outside the class list (0 to {classes - 1})")

@@ -1,6 +1,7 @@
 """Reading the chosen frames of a video file, as a PyTorchVideo `Video`."""
 
 import logging
+import math
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -41,8 +42,12 @@ class PyAVVideo(Video):
         """PyTorchVideo's form: float32 (3, frames, H, W) in 0 ... 255 of the frames in [start_sec, end_sec)."""
         with self._open() as container:
             rate = float(container.streams.video[0].average_rate or 1)
-        first, last = (round(t * rate) for t in (start_sec, end_sec))
-        frames = self.frames(lambda n: list(range(max(first, 0), min(last, n))))
+        # The first frame at or after each time; the 1e-6 is for times such as 0.07 s that float makes a little later.
+        first, last = (math.ceil(float(t) * rate - 1e-6) for t in (start_sec, end_sec))
+        first, last = max(first, 0), min(last, self.frame_count())
+        if first >= last:
+            return {"video": None, "audio": None}
+        frames = self.frames(lambda n: list(range(min(first, n - 1), min(last, n))))
         return {"video": frames.permute(3, 0, 1, 2).float(), "audio": None}
 
     def frame_count(self) -> int:
@@ -63,6 +68,9 @@ class PyAVVideo(Video):
             frames, decoded = self._decode(choose(decoded))
         if not frames:
             raise InputError(f"{self.name}: no frame could be decoded")
+        sizes = sorted({frame.shape[:2] for frame in frames})
+        if len(sizes) > 1:
+            raise InputError(f"{self.name}: the frame size changes within the video, {sizes[0]} and {sizes[1]}")
         return torch.from_numpy(np.stack(frames))
 
     def _decode(self, indices: list[int]) -> tuple[list[np.ndarray], int]:

@@ -30,6 +30,11 @@ class Augment:
                 raise InputError(f"recipe.augment.{name}={[low, high]}: allowed is [low, high] with 0 < low <= high")
         if self.crop_area[1] > 1:
             raise InputError(f"recipe.augment.crop_area={list(self.crop_area)}: at most 1, the whole frame")
+        for name in ("color_jitter", "randaugment_ops", "randaugment_std"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"recipe.augment.{name}={getattr(self, name)}: allowed is 0 or more")
+        if not 0 <= self.randaugment_magnitude <= 10:
+            raise InputError(f"recipe.augment.randaugment_magnitude={self.randaugment_magnitude}: allowed is 0 to 10")
         if not 0 <= self.erasing <= 1:
             raise InputError(f"recipe.augment.erasing={self.erasing}: a probability from 0 to 1 is allowed")
 

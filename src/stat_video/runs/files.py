@@ -27,7 +27,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise InputError(f"{path}: could not be written ({error.strerror}); what was there before is kept") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -49,7 +49,7 @@ class Run:
 
     def result(self) -> dict[str, Any] | None:
         """The result of a finished run, else None."""
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        with contextlib.suppress(FileNotFoundError, ValueError):
             result: dict[str, Any] = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
             return result
         return None

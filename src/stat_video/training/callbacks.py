@@ -35,14 +35,15 @@ class EpochLog(Callback):
     def __init__(self, file: Path, say: Callable[[str], None] | None = None, every_seconds: float = 60) -> None:
         self.file, self.say, self.every_seconds = file, say, every_seconds
         self.rows: list[dict[str, str]] = []
+        if file.exists():
+            with file.open(newline="", encoding="utf-8") as lines:
+                self.rows = list(csv.DictReader(lines))
         self.seconds_before = 0.0  # spent training before this process took over
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Take over the rows of a run that is resumed."""
-        if self.file.exists():
-            with self.file.open(newline="", encoding="utf-8") as file:
-                self.rows = [r for r in csv.DictReader(file) if int(r["epoch"]) < trainer.current_epoch]
-        self.seconds_before = float(self.rows[-1]["seconds"]) if self.rows else 0.0
+        self.rows = [r for r in self.rows if int(r["epoch"]) < trainer.current_epoch]
+        self.seconds_before = self.seconds_at_end
         self.start = self.last_line = time.monotonic()
 
     @property
@@ -50,9 +51,10 @@ class EpochLog(Callback):
         """Training and validation time so far, resumed parts added up."""
         return self.seconds_before + time.monotonic() - self.start
 
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Stop the clock."""
-        self.seconds_at_end = self.seconds
+    @property
+    def seconds_at_end(self) -> float:
+        """Training and validation time up to the last epoch's end."""
+        return float(self.rows[-1]["seconds"]) if self.rows else 0.0
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int

@@ -23,7 +23,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{path}: not a readable checkpoint, or a truncated one ({reason[:120]})") from None
     ours = content.get("stat_video") if isinstance(content, dict) else None
-    if not ours or "state_dict" not in content:
+    if not isinstance(ours, dict) or not {"config", "classes"} <= ours.keys() or "state_dict" not in content:
         raise InputError(f"{path}: a checkpoint, but not one of this project's (no 'stat_video' entry in it)")
     weights = {k.removeprefix(WEIGHTS): v for k, v in content["state_dict"].items() if k.startswith(WEIGHTS)}
     return {"config": ours["config"], "classes": ours["classes"], "weights": weights, "epoch": content.get("epoch")}

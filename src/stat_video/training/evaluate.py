@@ -63,7 +63,7 @@ def evaluate(path: Path, asked: EvaluateConfig, console: Console) -> dict[str, A
         **provenance(),
         "config": asdict(config),
     }
+    save_logits(module, path.parent / f"logits_{views}.pt")
     if trainer.is_global_zero:
-        save_logits(module, path.parent / f"logits_{views}.pt")
         write_json(path.parent / f"evaluation_{views}.json", result)
     return result

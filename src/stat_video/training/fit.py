@@ -90,6 +90,8 @@ def fit(config: Config, console: Console) -> dict[str, Any]:
         if trainer.interrupted:
             raise InputError(f"interrupted; the same command goes on from {run.checkpoint}")
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        if not metrics:  # killed between the last epoch and the result: nothing was left to train
+            metrics = {k: float(v) for k, v in trainer.validate(module, datamodule=data, verbose=False)[0].items()}
         metrics |= {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
         result = {
             "name": config.name,
@@ -113,8 +115,8 @@ def fit(config: Config, console: Console) -> dict[str, Any]:
             },
             "config": plain,
         }
+        save_logits(module, run.folder / f"logits_{views}.pt")
         if trainer.is_global_zero:
-            save_logits(module, run.folder / f"logits_{views}.pt")
             if logger:
                 logger.experiment.summary.update(metrics)
             write_json(run.folder / "result.json", result)
@@ -222,6 +224,7 @@ def load_into(model: STAT, state: dict[str, torch.Tensor], source: str, new_clas
 
 def save_logits(module: StatModule, path: Path) -> None:
     """Per-view logits (videos, views, num_classes) and labels (videos,) of the test, in the order of the list."""
-    logits, labels = module.test_accuracy.gathered()
-    with replacing(path) as file:
-        torch.save({"logits": logits, "labels": labels, "views": str(module.views)}, file)
+    logits, labels = module.test_accuracy.gathered()  # from all ranks, so all call this
+    if module.trainer.is_global_zero:
+        with replacing(path) as file:
+            torch.save({"logits": logits.cpu(), "labels": labels.cpu(), "views": str(module.views)}, file)

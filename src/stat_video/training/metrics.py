@@ -22,7 +22,7 @@ class MultiViewAccuracy(Metric):
     view: list[Tensor]
 
     def __init__(self, protocol: Views) -> None:
-        super().__init__(compute_on_cpu=True)
+        super().__init__()  # NOTE: not compute_on_cpu: NCCL gathers nothing from there (torchmetrics#2477)
         self.protocol = protocol
         for name in ("logits", "labels", "index", "view"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
@@ -35,10 +35,11 @@ class MultiViewAccuracy(Metric):
         self.view.append(view)
 
     def gathered(self) -> tuple[Tensor, Tensor]:
-        """Logits (videos, views, num_classes) and labels (videos,) in the order of the list."""
-        logits, labels, index, view = (
-            torch.cat(s) if isinstance(s, list) else s for s in (self.logits, self.labels, self.index, self.view)
-        )
+        """Logits (videos, views, num_classes) and labels (videos,) in the order of the list; on each rank, of all."""
+        with self.sync_context(should_sync=not self._is_synced, should_unsync=not self._is_synced):
+            logits, labels, index, view = (
+                torch.cat(s) if isinstance(s, list) else s for s in (self.logits, self.labels, self.index, self.view)
+            )
         order = torch.argsort(index * len(self.protocol) + view)
         logits, labels, index, view = logits[order], labels[order], index[order], view[order]
         videos = len(index) // len(self.protocol)

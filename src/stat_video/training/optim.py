@@ -41,11 +41,15 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch_size": 1, "repeats": 1, "lr_batch": 1, "val_every": 1, "lr": 0.0}
-        least |= {"warmup_epochs": 0, "mixup": 0.0, "cutmix": 0.0, "weight_decay": 0.0, "clip_grad_norm": 0.0}
+        from_one = ("epochs", "batch_size", "repeats", "lr_batch", "val_every", "max_steps", "val_videos")
+        from_zero = ("warmup_epochs", "warmup_lr", "min_lr", "mixup", "cutmix", "weight_decay", "clip_grad_norm")
+        least = dict.fromkeys(from_one, 1) | dict.fromkeys(from_zero, 0)
         for name, allowed in least.items():
-            if getattr(self, name) < allowed:
-                raise InputError(f"recipe.{name}={getattr(self, name)}: allowed is {allowed} or more")
+            value = getattr(self, name)
+            if value is not None and not value >= allowed:  # not <, which lets nan pass
+                raise InputError(f"recipe.{name}={value}: allowed is {allowed} or more")
+        if not self.lr > 0:
+            raise InputError(f"recipe.lr={self.lr}: allowed is more than 0")
         for name in ("label_smoothing", "mix_probability", "mix_switch", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"recipe.{name}={getattr(self, name)}: allowed is 0 to 1")
@@ -64,6 +68,8 @@ class Recipe:
 
 def accumulation(recipe: Recipe, devices: int, per_device: int) -> tuple[int, int]:
     """(clips a device and pass, passes a step) that make up recipe.batch_size on so many devices."""
+    if per_device < 1:
+        raise InputError(f"trainer.batch_per_device={per_device}: allowed is 1 or more")
     per_device = min(per_device, max(recipe.batch_size // devices, 1))
     passes, left = divmod(recipe.batch_size, devices * per_device)
     if left or not passes:
