@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -34,14 +35,21 @@ class Place:
         return (f"folders.motion={self.folder / 'data'}", f"folders.logs={self.folder / 'logs'}")
 
 
-def script(name: str, *words: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run src/<name>.py from another folder, as it runs without the package being installed."""
+def script(
+    name: str, *words: str, timeout: float = 300, largest_file: int | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run src/<name>.py from another folder, as it runs without the package being installed.
+
+    The system refuses to write past `largest_file` bytes of a file, as a full disk does.
+    """
+    limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))) if largest_file else None
     return subprocess.run(
         [sys.executable, str(ROOT / "src" / f"{name}.py"), *words],
         capture_output=True,
         text=True,
         timeout=timeout,
         cwd=ROOT / "tests",
+        preexec_fn=limit,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **env},
     )
 

@@ -209,11 +209,27 @@ def test_an_unreadable_video_stops_training_in_one_line(place, tmp_path):
         assert str(tmp_path / "x.mp4") in line
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")  # noqa: PTH110
-def test_a_full_disk_is_one_line_and_nothing_is_lost(trained, tmp_path):
-    """/dev/full takes no byte: as the logs folder it cannot even be made."""
-    words = [*SMALL, f"folders.logs={tmp_path / 'logs'}", "folders.motion=/dev/full/data"]
-    assert "folders.motion=/dev/full/data" in refused(script("train", *words))
+def test_a_disk_that_takes_no_more_is_one_line_and_nothing_is_lost(trained, place):
+    """The checkpoint of the third epoch does not fit; that of the second stays whole, and the run goes on from it."""
+    words = [*SMALL, *place.keys, "name=full_disk", "recipe.epochs=3"]
+    size = (trained / "last.ckpt").stat().st_size
+    line = refused(script("train", *words, largest_file=size // 2))
+    assert "last.ckpt: could not be written (File too large)" in line
+    folder = only("config.json", place.folder / "logs" / "full_disk").parent
+    assert not (folder / "last.ckpt").exists()
+    shutil.copy(trained / "last.ckpt", folder)  # as if it had happened an epoch later
+    assert "last.ckpt: could not be written" in refused(script("train", *words, largest_file=size // 2))
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "epochs.csv", "last.ckpt"]
+    assert (folder / "last.ckpt").read_bytes() == (trained / "last.ckpt").read_bytes()
+    done = script("train", *words)
+    assert done.returncode == 0, done.stderr
+    assert "Resuming" in done.stdout
+    assert "epoch 3/3" in done.stdout
+    assert "epoch 2/3" not in done.stdout
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(place):
+    assert "folders.motion=/dev/null/data" in refused(script("train", *SMALL, "folders.motion=/dev/null/data"))
 
 
 def test_wandb_offline_and_without_an_account(place):
