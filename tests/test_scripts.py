@@ -144,6 +144,33 @@ def test_fresh_sets_the_old_run_aside(place):
     assert folders[1] == f"{folders[0]}.old-1"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["recipe.ema=0.9", "model.gradient_checkpointing=true"],
+        ["trainer.precision=bf16-mixed", "recipe.repeats=2", "trainer.batch_per_device=4"],  # two passes a step
+        ["recipe.mixup=0.8", "recipe.cutmix=1.0", "recipe.label_smoothing=0.1", "recipe.augment.erasing=0.5",
+         "recipe.augment.randaugment_ops=2", "recipe.augment.color_jitter=0.4", "data.hflip=true"],
+        pytest.param(["trainer.compile=true"], marks=pytest.mark.slow),
+        pytest.param(["trainer.devices=2", "trainer.strategy=ddp"], marks=pytest.mark.slow),
+    ],
+    ids=["ema", "bf16", "mixing", "compile", "ddp"],
+)  # fmt: skip
+def test_options_run_and_can_be_evaluated(words, place, request):
+    """Two steps, and the checkpoint gives the figures again (in fp32, so but for bf16)."""
+    name = request.node.callspec.id
+    done = script("train", *SMALL, *place.keys, f"name={name}", "recipe.max_steps=2", *words)
+    assert done.returncode == 0, done.stderr
+    folder = only("result.json", place.folder / "logs" / name).parent
+    result = read_json(folder / "result.json")
+    assert result["steps"] == 2
+    done = script("evaluate", f"ckpt={folder / 'last.ckpt'}", *place.keys, "trainer=cpu")
+    assert done.returncode == 0, done.stderr
+    if name != "bf16":
+        again = read_json(folder / "evaluation_5x1.json")["metrics"]
+        assert again["test/top1_5x1"] == result["metrics"]["test/top1_5x1"]
+
+
 def test_a_sweep_prints_a_row_for_each_value(place):
     words = ["-m", "experiment=ablation_window", *SMALL, *place.keys, "recipe.max_steps=1"]
     done = script("train", *words)
