@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from conftest import ROOT, SMALL, refused, script
+from running import ROOT, SMALL, refused, script
 from stat_video.config import Config
 from stat_video.entry import CONF, checked, one_line, read_local, register
 from stat_video.errors import InputError

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import ROOT, SMALL, only, read_json, refused, script
+from running import ROOT, SMALL, only, read_json, refused, script
 from stat_video.training.checkpoint import read_checkpoint
 
 
