@@ -167,6 +167,12 @@ def test_a_sweep_names_the_rows_that_failed(place):
     assert "t_o=4" in lines[1]
 
 
+def test_what_stops_every_row_of_a_sweep_is_said_once(place):
+    line = refused(script("train", "-m", "scale=paper", "experiment=ablation_window", *place.keys))
+    assert "folders.kinetics400=FOLDER" in line
+    assert all(f"t_o={t_o}" in line for t_o in (3, 5, 7, 9))
+
+
 def test_local_yaml_sets_scale_and_folders_once(tmp_path):
     local = shutil.copy(ROOT / "conf" / "local.example.yaml", tmp_path / "local.yaml")
     line = refused(script("train", STAT_VIDEO_LOCAL=str(local)))

@@ -82,7 +82,7 @@ def entry(name: str, after: Callable[[list[Any]], None] | None = None) -> Callab
 
     def decorate(task: Callable[[Any], Any]) -> Callable[[], None]:
         results: list[Any] = []
-        failures: list[str] = []
+        failures: dict[str, list[str]] = {}  # what was wrong: the rows of the sweep that it stopped
         began = False
 
         def job(config: DictConfig) -> None:
@@ -95,7 +95,7 @@ def entry(name: str, after: Callable[[list[Any]], None] | None = None) -> Callab
             try:
                 results.append(task(checked(config, SCHEMAS[name])))
             except InputError as error:
-                failures.append(f"{row}: {error.line}" if row else error.line)
+                failures.setdefault(error.line, []).append(row)
 
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
 
@@ -110,12 +110,12 @@ def entry(name: str, after: Callable[[list[Any]], None] | None = None) -> Callab
             except Exception as error:
                 if began and not isinstance(error, HydraException | OmegaConfBaseException):
                     raise  # a mistake of ours: with its trace
-                failures.append(one_line(error))
+                failures[one_line(error)] = []
             finally:
                 if results and after:
                     after(results)
-            for failure in failures:
-                print(f"error: {failure}", file=sys.stderr)
+            for reason, rows in failures.items():
+                print(f"error: {' | '.join([*filter(None, rows), reason])}", file=sys.stderr)
             if failures:
                 sys.exit(2)
 

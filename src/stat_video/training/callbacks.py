@@ -84,8 +84,7 @@ class EpochLog(Callback):
             with replacing(self.file) as file:
                 file.write(text.getvalue().encode())
         if self.say:
-            figures = ", ".join(f"{k} {v:.4g}" for k, v in sorted(values.items()) if k != "train/loss")
-            self.say(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: train/loss "
-                f"{values.get('train/loss_epoch', float('nan')):.3f}, {figures}, {self.seconds:.0f} s"
-            )
+            figures = [f"{k} {v:.4g}" for k, v in sorted(values.items()) if not k.startswith("train/")]
+            loss = values.get("train/loss_epoch", float("nan"))
+            line = ", ".join([f"train/loss {loss:.3f}", *figures, f"{self.seconds:.0f} s"])
+            self.say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {line}")
