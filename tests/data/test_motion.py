@@ -55,6 +55,17 @@ def test_same_bytes_for_any_number_of_workers(folder: Path, tmp_path: Path) -> N
     assert contents(other) == contents(folder)
 
 
+def test_a_slip_of_the_encoder_is_coded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = render(draw(SMALL, "train", 0))
+    true, coded = motion._encode, iter([b"slip", None, b"slip", None, None])
+    monkeypatch.setattr(motion, "_encode", lambda *a: next(coded) or true(*a))
+    assert encode(frames, SMALL.fps) == true(frames, SMALL.fps)
+    count = iter(range(100))
+    monkeypatch.setattr(motion, "_encode", lambda *a: b"%d" % next(count))
+    with pytest.raises(RuntimeError, match="eight different files"):
+        encode(frames, SMALL.fps)
+
+
 def test_another_seed_gives_another_folder_and_other_videos(folder: Path) -> None:
     other = replace(SMALL, seed=1)
     assert other.folder_name != SMALL.folder_name
