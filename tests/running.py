@@ -30,7 +30,7 @@ class Place:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        return (f"folders.motion={self.folder / 'data'}", f"folders.logs={self.folder / 'logs'}")
+        return (f"folders.built_in={self.folder / 'data'}", f"folders.logs={self.folder / 'logs'}")
 
 
 def script(

@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from stat_video.errors import InputError
-from stat_video.explain import Explanation, _figure, _overlay, draw, explain
+from stat_video.explain import Explanation, _figure, _overlay, draw, explain, query_attention
 from stat_video.model import STA, STAT, STATConfig
 
 MODULES = [("CA",), ("CA", "SA"), ("CA", "LA"), ("CA", "SA", "LA")]
@@ -48,6 +48,56 @@ def test_shapes_and_sums(modules, spatial_token, l_ta):
     assert e.query == ("class token" if spatial_token == "class_token" else "mean patch")
     with torch.no_grad():
         torch.testing.assert_close(e.logits, model(clip)[0])
+
+
+@torch.no_grad()
+def slow_query(model, clip, block, frame, n):
+    """Weights of one query on the block's keys, head by head and key by key: (L,)."""
+    x = model.tokens(clip)
+    for earlier in model.blocks[:block]:
+        x = earlier(x)
+    found = []
+    sta = model.blocks[block].sta
+    with sta.register_forward_pre_hook(lambda sta, x: found.append(x[0])):
+        model.blocks[block](x)
+    q, k, _, exists = sta.queries_keys_values(found[0])
+    heads = []
+    for h in range(sta.heads):
+        scores = [float(q[frame, h, n] @ key) / sta.head_dim**0.5 for key in k[frame, h]]
+        there = [True] * len(scores) if exists is None else exists[frame, 0, 0].tolist()
+        weights = [np.exp(s) if t else 0.0 for s, t in zip(scores, there, strict=True)]
+        heads.append(np.array(weights) / sum(weights))
+    return np.mean(heads, 0)
+
+
+@pytest.mark.parametrize(("block", "frame", "query"), [(0, 0, None), (1, 1, (2, 0)), (3, 3, (1, 1))])
+@pytest.mark.parametrize("modules", MODULES, ids="+".join)
+def test_one_query_in_the_models_own_attention(block, frame, query, modules):
+    model = make_model(modules=modules, t_o=5)
+    clip = make_clip(model)
+    sta = model.blocks[block].sta
+    seen = query_attention(model, clip, block, frame, query)
+    n = 0 if query is None else 1 + query[0] * sta.out_grid[1] + query[1]
+    slow = slow_query(model, clip, block, frame, n)
+    keys = sta.key_layout(4)
+    np.testing.assert_allclose(seen.current.flatten(), slow[: keys.ca], rtol=1e-4)
+    inside = [i for i, d in enumerate(keys.neighbours) if 0 <= frame + d < 4]
+    assert list(seen.neighbours) == [frame + keys.neighbours[i] for i in inside]
+    for i, weights in zip(inside, seen.neighbours.values(), strict=True):
+        np.testing.assert_allclose(weights.flatten(), slow[keys.ca + i * keys.sa :][: keys.sa], rtol=1e-4)
+    assert (seen.far is None) == ("LA" not in modules)
+    if seen.far is not None:
+        np.testing.assert_allclose(seen.far, slow[-4:], rtol=1e-4)
+    parts = [seen.current, *seen.neighbours.values(), *([] if seen.far is None else [seen.far])]
+    assert sum(float(p.sum()) for p in parts) == pytest.approx(1, abs=1e-5)
+
+
+def test_queries_that_are_not_there_are_refused():
+    model = make_model(spatial_token="avg_pool")
+    clip = make_clip(model)
+    for block, frame, query in [(0, 4, (0, 0)), (0, 0, (6, 0)), (1, 0, (0, 3)), (0, 0, None)]:
+        with pytest.raises(ValueError, match=r"frame 4|query \(|class token"):
+            query_attention(model, clip, block, frame, query)
 
 
 @pytest.mark.parametrize(("stem", "crop"), [("conv1", 48), ("conv3", 40), ("conv5", 48)])

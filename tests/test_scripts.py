@@ -256,7 +256,7 @@ def test_a_disk_that_takes_no_more_is_one_line_and_nothing_is_lost(trained, plac
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(place):
-    assert "folders.motion=/dev/null/data" in refused(script("train", *SMALL, "folders.motion=/dev/null/data"))
+    assert "folders.built_in=/dev/null/data" in refused(script("train", *SMALL, "folders.built_in=/dev/null/data"))
 
 
 def test_wandb_offline_and_without_an_account(place):

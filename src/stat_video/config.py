@@ -41,7 +41,7 @@ class Folders:
     """Where things are; the part of a config that is a matter of the machine. Set once in conf/local.yaml."""
 
     logs: str = "logs"
-    motion: str = "data"  # the built-in videos are generated below it
+    built_in: str = "data"  # the built-in videos are generated below it
     kinetics400: str | None = None
     ssv2: str | None = None
 
@@ -57,6 +57,7 @@ class Trainer:
     precision: str = "auto"  # bf16-mixed on CUDA, 32-true elsewhere; or any of Lightning's
     batch_per_device: int = 16  # clips of one pass; passes are accumulated up to recipe.batch_size
     workers: int | None = None  # data loading processes of a device; default: the cores shared out, 8 at most
+    clips_per_second: float | None = None  # training speed measured elsewhere, of all devices; only for plan=true
     compile: bool = False
     deterministic: bool = False
 
@@ -68,6 +69,7 @@ class Logger:
     mode: str = "offline"
     project: str = "stat-video"
     entity: str | None = None
+    artifact: bool = False  # also log the last checkpoint
 
     def __post_init__(self) -> None:
         if self.mode not in ("offline", "online", "off"):
@@ -86,9 +88,10 @@ class Config:
     l_ta: int = 1
     seed: int = 0
     views: str = "1x1"
-    init: str | None = None  # checkpoint whose weights a new run starts from
+    init: str | None = None  # checkpoint whose weights a new run starts from, or trained_on=DATA (runs/source.py)
     new_classifier: bool = False  # with init: for another class list
     fresh: bool = False  # set a run of the same definition aside and start over
+    plan: bool = False  # say what would be run, and what it costs, and start nothing
     model: ModelKeys = field(default_factory=ModelKeys)
     data: DataConfig = field(default_factory=DataConfig)
     recipe: Recipe = field(default_factory=Recipe)

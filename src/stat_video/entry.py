@@ -5,6 +5,8 @@ import logging
 import os
 import re
 import sys
+import time
+import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
@@ -14,6 +16,7 @@ from typing import Any
 import hydra
 import yaml
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -21,11 +24,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from .config import SCALES, Config, EvaluateConfig, Folders, PredictConfig
+from .dashboard import DashboardConfig
 from .errors import InputError
-from .runs.run import PROJECT
+from .runs.run import PROJECT, Busy
 
 CONF = PROJECT / "conf"
-SCHEMAS: dict[str, Any] = {"train": Config, "cost": Config, "evaluate": EvaluateConfig, "predict": PredictConfig}
+POLL_SECONDS = 5  # between two looks at a row that another process runs
+SCHEMAS: dict[str, Any] = {
+    "train": Config,
+    "cost": Config,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "dashboard": DashboardConfig,
+}
 
 
 def at_T(T: int, values: Any) -> Any:
@@ -73,17 +84,53 @@ def checked(config: DictConfig, schema: Any) -> Any:
         raise InputError(one_line(error)) from None
 
 
+def sweeps(words: list[str]) -> list[list[str]]:
+    """The command lines that a command line stands for.
+
+    `seeds=3` means `seed=0,1,2`, and `-m experiment=a,b` one sweep after another: of several experiments in one sweep
+    Hydra would drop each one's own axes in silence. InputError where either comes without -m.
+    """
+    multirun = any(word in ("-m", "--multirun") for word in words)
+    lines: list[list[str]] = [[]]
+    for word in words:
+        key, _, value = word.partition("=")
+        options = [word]
+        if key == "seeds":
+            if not re.fullmatch("[1-9][0-9]*", value):
+                raise InputError(f"{word}: allowed is a number of seeds, 1 or more")
+            options = ["seed=" + ",".join(map(str, range(int(value))))]
+        elif key == "experiment" and "," in value:
+            options = [f"experiment={name}" for name in value.split(",") if name]
+        if options != [word] and not multirun:
+            raise InputError(f"{word}: several runs need -m: python src/train.py -m ...")
+        lines = [[*line, option] for option in options for line in lines]
+    return lines
+
+
 def entry(name: str, after: Callable[[list[Any]], None] | None = None) -> Callable[[Callable[[Any], Any]], Any]:
     """Turn `task(config)` into a script that reads conf/<name>.yaml and the command line.
 
     Bad input ends in one line on stderr and exit code 2; an error of ours shows its trace. In a sweep a row that fails
-    is named at the end and does not stop the others. ``after`` gets what the tasks returned, row by row.
+    is named at the end and does not stop the others; one that another process is running is left until last. ``after``
+    gets what the tasks returned, row by row.
     """
 
     def decorate(task: Callable[[Any], Any]) -> Callable[[], None]:
         results: list[Any] = []
         failures: dict[str, list[str]] = {}  # what was wrong: the rows of the sweep that it stopped
+        postponed: list[tuple[str, DictConfig]] = []
         began = False
+
+        def attempt(row: str, config: DictConfig) -> None:
+            try:
+                results.append(task(checked(config, SCHEMAS[name])))
+            except InputError as error:
+                failures.setdefault(error.line, []).append(row)
+            except Exception as error:
+                if isinstance(error, Busy) or not row:
+                    raise
+                traceback.print_exc()  # a mistake of ours, or of the machine: the other rows go on
+                failures.setdefault(f"{type(error).__name__}: {one_line(error)}", []).append(row)
 
         def job(config: DictConfig) -> None:
             nonlocal began
@@ -93,9 +140,19 @@ def entry(name: str, after: Callable[[list[Any]], None] | None = None) -> Callab
             if row:
                 print(f"\nrow {hydra_config.job.num + 1}: {row}", flush=True)
             try:
-                results.append(task(checked(config, SCHEMAS[name])))
-            except InputError as error:
-                failures.setdefault(error.line, []).append(row)
+                attempt(row, config)
+            except Busy as busy:
+                print(f"{busy}; {'left until last' if row else 'waiting for it'}", flush=True)
+                postponed.append((row, config))
+
+        def run_postponed() -> None:
+            while postponed:
+                row, config = postponed.pop(0)
+                try:
+                    attempt(row, config)
+                except Busy:
+                    postponed.append((row, config))
+                    time.sleep(POLL_SECONDS)
 
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
 
@@ -106,7 +163,11 @@ def entry(name: str, after: Callable[[list[Any]], None] | None = None) -> Callab
                 local = register()
                 if name == "train" and "scale" in local and not any(w.startswith("scale=") for w in sys.argv):
                     sys.argv.append(f"scale={local['scale']}")  # Hydra has no other way to choose a group from outside
-                run()
+                for words in sweeps(sys.argv):
+                    sys.argv = words
+                    GlobalHydra.instance().clear()
+                    run()
+                run_postponed()
             except Exception as error:
                 if began and not isinstance(error, HydraException | OmegaConfBaseException):
                     raise  # a mistake of ours: with its trace

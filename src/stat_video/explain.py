@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from matplotlib import colormaps
@@ -15,6 +16,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .model import STA, STAT
+from .model.attention import pooled_grid
+from .model.block import STABlock
 from .runs.files import replacing
 
 _TINY = torch.finfo(torch.float32).tiny  # weights that all underflow are even instead of 0 / 0
@@ -80,6 +83,57 @@ def explain(model: STAT, clip: Tensor) -> Explanation:
         logits=logits,
         query="mean patch" if model.class_token is None else "class token",
     )
+
+
+@dataclass(frozen=True)
+class QueryAttention:
+    """What one query of one block gave its keys: the mean over heads, float32 on the CPU. All of it sums to 1."""
+
+    current: Tensor  # (h, w): the keys of CA, in the query's own frame
+    neighbours: dict[int, Tensor]  # frame: (h', w'), the keys of SA, for the window's other frames within the clip
+    far: Tensor | None  # (n_t,): the keys of LA, one a frame of the clip; None with LA off
+
+
+@torch.no_grad()
+def query_attention(
+    model: STAT, clip: Tensor, block: int, frame: int, query: tuple[int, int] | None = None
+) -> QueryAttention:
+    """Attention of one query in a normalised clip (1, 3, T, crop, crop), as `model.blocks[block]` has it.
+
+    The query is token (row, column) of the block's query grid (`sta.out_grid`) in frame 0 ... n_t - 1, or with None the
+    frame's class token. Raises ValueError where there is no such query.
+    """
+    sta = cast(STABlock, model.blocks[block]).sta
+    (rows, columns), n_t = sta.out_grid, model.config.n_t
+    if not 0 <= frame < n_t:
+        raise ValueError(f"frame {frame}: after the stem there are frames 0 to {n_t - 1}")
+    if query is None and not sta.first_patch:
+        raise ValueError("frames have no class token with spatial_token='avg_pool'; name a query (row, column)")
+    if query is not None and not (0 <= query[0] < rows and 0 <= query[1] < columns):
+        raise ValueError(f"query {query}: the queries of block {block} are a grid of {rows} x {columns}")
+    n = 0 if query is None else sta.first_patch + query[0] * columns + query[1]
+    found: list[QueryAttention] = []
+
+    def read(sta: STA, x: Tensor) -> None:
+        weights, keys = sta.attention(x)  # (1, n_t, H, N_q, L)
+        w = weights[0, frame, :, n].float().mean(0).cpu()  # (L,)
+        current, short, far = w.split([keys.ca, len(keys.neighbours) * keys.sa, keys.la])
+        grid = pooled_grid(sta.ca_grid, sta.sa_kernel, sta.sa_stride)
+        maps = zip(keys.neighbours, short.unflatten(0, (-1, *grid)) if keys.neighbours else [], strict=True)
+        found.append(
+            QueryAttention(
+                current.unflatten(0, sta.ca_grid),
+                {frame + d: m for d, m in maps if 0 <= frame + d < n_t},
+                far if keys.la else None,
+            )
+        )
+
+    with ExitStack() as undo:
+        for module in model.modules():
+            undo.callback(setattr, module, "training", module.training)
+        undo.enter_context(sta.register_forward_pre_hook(lambda sta, x: read(sta, *x)))
+        model.eval()(clip)
+    return found[0]
 
 
 def _resize(maps: Tensor, size: tuple[int, int], strides: tuple[float, float]) -> Tensor:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from stat_video.data.motion import MotionConfig, ensure
+from stat_video.data.built_in import ensure
+from stat_video.data.motion import MotionConfig
 
 Pixels = npt.NDArray[np.uint8]
 WriteVideo = Callable[..., Path]

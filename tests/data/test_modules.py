@@ -132,7 +132,7 @@ def test_missing_folder_names_the_setting(tmp_path: Path) -> None:
 def test_folder_that_is_a_file_names_the_setting(tmp_path: Path, motion_config: MotionConfig) -> None:
     (tmp_path / "file").write_text("mine")
     refusal(replace(KINETICS, root=str(tmp_path / "file")), f"folders.kinetics400={tmp_path}/file")
-    refusal(DataConfig(root=str(tmp_path / "file"), motion=motion_config), f"folders.motion={tmp_path}/file")
+    refusal(DataConfig(root=str(tmp_path / "file"), motion=motion_config), f"folders.built_in={tmp_path}/file")
 
 
 @pytest.mark.parametrize("file", ["classes.txt", "train.csv", "val.csv"])
@@ -189,7 +189,7 @@ def test_missing_and_empty_videos_are_counted_and_the_first_is_named(root: Path,
 
 def test_motion_folder_with_files_missing_names_the_setting(tmp_path: Path, motion_config: MotionConfig) -> None:
     (tmp_path / motion_config.folder_name).mkdir()
-    refusal(DataConfig(root=str(tmp_path), motion=motion_config), "folders.motion=", motion_config.folder_name)
+    refusal(DataConfig(root=str(tmp_path), motion=motion_config), "folders.built_in=", motion_config.folder_name)
 
 
 @pytest.mark.parametrize(("mean", "std"), [(-0.1, 0.2), (45.0, 0.2), (0.45, 0.0), (0.45, -1.0)])

@@ -25,8 +25,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from stat_video.data import motion
-from stat_video.data.motion import CLASSES, Crop, MotionConfig, Scene, draw, encode, ensure, poses, render
+from stat_video.data import built_in, motion, pictures
+from stat_video.data.built_in import encode, ensure
+from stat_video.data.motion import CLASSES, MotionConfig, Scene, draw, poses, render
+from stat_video.data.pictures import Crop
 
 SRC = Path(motion.__file__).parents[2]
 SMALL = MotionConfig(height=32, width=40, frames=9, train_videos=24, val_videos=12)
@@ -57,11 +59,11 @@ def test_same_bytes_for_any_number_of_workers(folder: Path, tmp_path: Path) -> N
 
 def test_a_slip_of_the_encoder_is_coded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = render(draw(SMALL, "train", 0))
-    true, coded = motion._encode, iter([b"slip", None, b"slip", None, None])
-    monkeypatch.setattr(motion, "_encode", lambda *a: next(coded) or true(*a))
+    true, coded = built_in._encode, iter([b"slip", None, b"slip", None, None])
+    monkeypatch.setattr(built_in, "_encode", lambda *a: next(coded) or true(*a))
     assert encode(frames, SMALL.fps) == true(frames, SMALL.fps)
     count = iter(range(100))
-    monkeypatch.setattr(motion, "_encode", lambda *a: b"%d" % next(count))
+    monkeypatch.setattr(built_in, "_encode", lambda *a: b"%d" % next(count))
     with pytest.raises(RuntimeError, match="eight different files"):
         encode(frames, SMALL.fps)
 
@@ -75,7 +77,7 @@ def test_another_seed_gives_another_folder_and_other_videos(folder: Path) -> Non
 
 def test_raised_version_gives_another_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     before = SMALL.folder_name
-    monkeypatch.setattr(motion, "VERSION", motion.VERSION + 1)
+    monkeypatch.setattr(MotionConfig, "VERSION", MotionConfig.VERSION + 1)
     assert SMALL.folder_name != before
 
 
@@ -92,7 +94,7 @@ def test_lists_have_the_form_of_kinetics(folder: Path) -> None:
         assert labels == [draw(SMALL, split, i).label for i in range(count)]
         assert np.bincount(labels).tolist() == [count // 12] * 12  # balanced
     about = json.loads((folder / "motion.json").read_text())
-    assert about["version"] == motion.VERSION
+    assert about["version"] == MotionConfig.VERSION
     assert about["config"]["frames"] == 9
     assert about["videos"]["train"] == dict.fromkeys(CLASSES, 2)
 
@@ -177,7 +179,7 @@ def test_no_object_and_no_background_is_shared_between_the_splits() -> None:
         right_end = max(c.left + c.width for c in crops(train) if c.photo == photo)
         left_end = min(c.left for c in crops(val) if c.photo == photo)
         assert right_end <= left_end, photo
-    height, width = motion._photos()["china"].shape[:2]
+    height, width = pictures.photos()["china"].shape[:2]
     for crop in crops(train) | crops(val):
         assert crop.left >= 0
         assert crop.top >= 0
@@ -331,7 +333,8 @@ def start(tmp_path: Path, config: MotionConfig, before: str = "") -> subprocess.
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from stat_video.data.motion import MotionConfig, ensure\n"
+        "from stat_video.data.motion import MotionConfig\n"
+        "from stat_video.data.built_in import ensure\n"
         "if __name__ == '__main__':\n"
         f"    {before or 'pass'}\n"
         f"    ensure(Path({str(tmp_path / 'data')!r}), {config!r}, workers=2)\n"
@@ -425,7 +428,7 @@ def test_error_in_a_worker_process_reaches_the_caller(tmp_path: Path) -> None:
 
 
 def test_worker_that_dies_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(motion, "_work", print)  # a worker that ends without a video or an error
+    monkeypatch.setattr(built_in, "_work", print)  # a worker that ends without a video or an error
     with pytest.raises(RuntimeError, match="a worker process died after 0 of 36 videos"):
         ensure(tmp_path, SMALL, workers=2)
     assert list(tmp_path.iterdir()) == []

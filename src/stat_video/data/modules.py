@@ -3,6 +3,7 @@
 A data set is a folder with a class list (one name a line) and `path label` lists in the form of Kinetics' CSVs.
 """
 
+import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,8 +15,10 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch.utils.data import DataLoader
 
 from ..errors import InputError
+from .built_in import ensure
 from .dataset import Clip, ClipDataset, TrainSampler, ViewSampler
-from .motion import MotionConfig, ensure
+from .motion import MotionConfig
+from .probe import ProbeConfig
 from .sampling import Views
 from .transforms import Augment, Normalize, TrainTransform, ViewTransform
 
@@ -26,7 +29,7 @@ class DataConfig:
 
     name: str = "motion"
     root: str | None = None  # folder of the videos and lists
-    setting: str = "folders.motion"  # the key that a user sets to name that folder; for messages
+    setting: str = "folders.built_in"  # the key that a user sets to name that folder; for messages
     classes: str = "classes.txt"  # these three relative to root
     train: str = "train.csv"
     val: str = "val.csv"
@@ -35,7 +38,14 @@ class DataConfig:
     std: float = 0.225
     hflip: bool = True  # off where labels name directions
     views: str = "5x1"  # the protocol that the paper tests it with
+    class_groups: bool = False  # classes are named 'group: class', and accuracy is reported for each group too
     motion: MotionConfig | None = None  # only data=motion: generated when it is not there
+    probe: ProbeConfig | None = None  # only data=probe, likewise
+
+    @property
+    def built_in(self) -> MotionConfig | ProbeConfig | None:
+        """What to generate, where the data set is one of ours."""
+        return self.motion or self.probe
 
     def __post_init__(self) -> None:
         if not 0 <= self.mean <= 1 or self.std <= 0:
@@ -140,14 +150,42 @@ def find_root(config: DataConfig) -> Path:
             f"and {config.val} with {config.setting}=FOLDER, or once for all in conf/local.yaml"
         )
     root = Path(config.root).expanduser()
-    if config.motion is not None:
+    if config.built_in is not None:
         try:
-            return ensure(root, config.motion)
+            return ensure(root, config.built_in)
         except OSError as error:  # a full or read-only disk, or a folder with files missing
             raise InputError(f"{config.setting}={config.root}: {error}") from None
     if not root.is_dir():
         raise InputError(f"{config.setting}={config.root}: there is no such folder")
     return root
+
+
+def manifest_hash(config: DataConfig) -> str | None:
+    """What tells one state of a data set from another: a hash of its class list and lists; None where it is not there.
+
+    Built-in videos follow from their config and the version of their generator, so they need not exist.
+    """
+    if config.built_in is not None:
+        return config.built_in.folder_name
+    if config.root is None:
+        return None
+    root, digest = Path(config.root).expanduser(), hashlib.sha256()
+    for name in (config.classes, config.train, config.val):
+        try:
+            digest.update((root / name).read_bytes() + b"\0")
+        except OSError:
+            return None
+    return digest.hexdigest()[:8]
+
+
+def read_counts(config: DataConfig) -> tuple[int | None, int | None]:
+    """Numbers of classes and of training videos, None where the data set is not there; nothing is generated."""
+    if config.built_in is not None:
+        return len(config.built_in.classes), config.built_in.train_videos
+    if manifest_hash(config) is None:
+        return None, None
+    root = Path(str(config.root)).expanduser()
+    return tuple(len(_lines(root / name, config.setting)) for name in (config.classes, config.train))  # type: ignore[return-value]
 
 
 def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) -> Lists:

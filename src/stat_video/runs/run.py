@@ -1,41 +1,69 @@
 """What a run is: its id, its folder, its result; finished or not.
 
-The id is a hash of what defines the run (the resolved config without folders, hardware and logging), so the same
-command finds the same folder again: a finished run is not run twice, and a killed one goes on.
+The id is a hash of what defines the run (the resolved config without its name, folders, hardware and logging, and the
+lists of its data set), so the same command finds the same folder again: a finished run is not run twice, a killed one
+goes on, and a row that stands in several tables is run once.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import platform
+import socket
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-NOT_OF_THE_RUN = ("folders", "trainer", "logger", "fresh")  # where and how it runs, not what it is
+NOT_OF_THE_RUN = ("name", "folders", "trainer", "logger", "fresh", "plan")  # where and how it runs, not what it is
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "pytorchvideo", "torchmetrics", "av")
 PROJECT = Path(__file__).resolve().parents[3]
 
 
+class Busy(Exception):
+    """Another process is running this run."""
+
+
+def definition(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a resolved config that defines a run."""
+    defining = {k: v for k, v in config.items() if k not in NOT_OF_THE_RUN}
+    defining["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "setting")}
+    return defining
+
+
+def row_id(config: dict[str, Any]) -> str:
+    """Equal for the runs of one row of a table, which differ in nothing but the seed."""
+    return _hash({k: v for k, v in definition(config).items() if k != "seed"})
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
 @dataclass(frozen=True)
 class Run:
-    """A run in its folder, `logs/<name>/<scale>-<axes>-<id>/`."""
+    """A run in its folder, `logs/<name>/<scale>-<data>-<axes>-<id>/`."""
 
     folder: Path
     id: str
 
     @classmethod
-    def of(cls, config: dict[str, Any], logs: Path) -> "Run":
-        """The run that a resolved config (plain containers) defines."""
-        defining = {k: v for k, v in config.items() if k not in NOT_OF_THE_RUN}
-        defining["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "setting")}
-        id = hashlib.sha256(json.dumps(defining, sort_keys=True).encode()).hexdigest()[:8]
+    def of(cls, config: dict[str, Any], logs: Path, manifest: str | None) -> "Run":
+        """The run that a resolved config (plain containers) and the `manifest_hash` of its data define.
+
+        It lies where it was begun, under whatever name.
+        """
+        id = _hash({**definition(config), "manifest": manifest})
+        for folder in sorted(logs.glob(f"*/*-{id}")):
+            return cls(folder, id)
         stem = config["model"]["stem"] if isinstance(config["model"]["stem"], str) else "stem"
-        readable = [config["scale"], f"T{config['T']}", "+".join(config["model"]["modules"]), f"t_o{config['t_o']}"]
-        readable += [stem, config["model"]["spatial_token"], f"l_ta{config['l_ta']}", f"seed{config['seed']}", id]
-        return cls(logs / config["name"] / "-".join(readable), id)
+        readable = [config["scale"], config["data"]["name"], f"T{config['T']}", "+".join(config["model"]["modules"])]
+        readable += [f"t_o{config['t_o']}", stem, config["model"]["spatial_token"], f"l_ta{config['l_ta']}"]
+        return cls(logs / config["name"] / "-".join([*readable, f"seed{config['seed']}", id]), id)
 
     @property
     def checkpoint(self) -> Path:
@@ -53,6 +81,29 @@ class Run:
             result: dict[str, Any] = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
             return result
         return None
+
+    @property
+    def state(self) -> str:
+        """'done', 'to resume' or 'to do'."""
+        if self.result() is not None:
+            return "done"
+        return "to resume" if self.checkpoint.exists() else "to do"
+
+    @contextlib.contextmanager
+    def alone(self, wait: bool = False) -> Iterator[None]:
+        """Hold the run against other processes; raises Busy, or waits, where one has it. Death lets go."""
+        locks = self.folder.parents[1] / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with (locks / self.id).open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                lock.seek(0)
+                raise Busy(f"{self.folder.name} is being run by {lock.read().strip() or 'another process'}") from None
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            yield
 
     def set_aside(self) -> None:
         """Rename the folder to the first free `<folder>.old-N`, so that nothing is lost when it is run afresh."""

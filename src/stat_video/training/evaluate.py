@@ -46,7 +46,7 @@ def evaluate(path: Path, asked: EvaluateConfig, console: Console) -> dict[str, A
             f"{path}: it knows {len(classes)} classes ({', '.join(classes[:2])}, ...), but data={config.data.name} "
             f"lists {len(found.classes)} ({', '.join(found.classes[:2])}, ...); they have to be the same"
         )
-    module = StatModule(model, config.recipe, data.normalize, classes, views)
+    module = StatModule(model, config.recipe, data.normalize, classes, views, class_groups=config.data.class_groups)
     callbacks, bar = progress()
     trainer = L.Trainer(**lightning_arguments(config.trainer), callbacks=callbacks, enable_progress_bar=bar)
     console.print(f"Testing {path} on {found.counts['val']} videos, {views} views", soft_wrap=True, highlight=False)

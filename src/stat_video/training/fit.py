@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,31 +16,46 @@ from rich.console import Console
 
 from ..config import Config
 from ..config import Trainer as TrainerConfig
-from ..data.modules import VideoDataModule
+from ..cost import gmacs
+from ..data.modules import VideoDataModule, manifest_hash
 from ..data.sampling import Views
 from ..errors import InputError
 from ..model import STAT
 from ..model.weights import load_weights
 from ..runs.files import replacing, write_json
 from ..runs.run import Run, provenance
+from ..runs.source import TRAINED_ON, find_source
 from .callbacks import AtomicCheckpointIO, EpochLog
 from .checkpoint import read_checkpoint
 from .module import StatModule
 from .optim import accumulation
-from .wandb_logger import make_logger
+from .wandb_logger import log_result, make_logger
 
 
 def fit(config: Config, console: Console) -> dict[str, Any]:
     """Train, test and write result.json; a finished run is not run again, a begun one goes on. Returns the result."""
-    views = Views.parse(config.views)
     plain = asdict(config)
-    run = Run.of(plain, Path(config.folders.logs))
-    if config.fresh:
-        run.set_aside()
-    elif (result := run.result()) is not None:
-        console.print(f"Finished before ({result['finished']}): {run.folder}; fresh=true runs it again", soft_wrap=True)
-        return result
+    logs, manifest = Path(config.folders.logs), manifest_hash(config.data)
+    if config.init is not None and config.init.startswith(TRAINED_ON):
+        init = find_source(config, logs)
+        config.init, plain["init"] = str(init.checkpoint), f"{config.init}/{init.id}"
+    run = Run.of(plain, logs, manifest)
+    with run.alone() if _rank_zero() else nullcontext():  # its other ranks belong to it
+        if config.fresh:
+            run.set_aside()
+        elif (result := run.result()) is not None:
+            when = result["finished"]
+            console.print(f"Finished before ({when}): {run.folder}; fresh=true runs it again", soft_wrap=True)
+            return {**result, "name": config.name}
+        return _fit(config, plain, run, manifest, console)
 
+
+def _rank_zero() -> bool:
+    return not int(os.environ.get("LOCAL_RANK", 0) or 0) and not int(os.environ.get("RANK", 0) or 0)
+
+
+def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, console: Console) -> dict[str, Any]:
+    views = Views.parse(config.views)
     trainer = make_trainer(config, run, console)
     data = make_data(config, views)
     data.batch_size, trainer.accumulate_grad_batches = accumulation(
@@ -54,7 +70,7 @@ def fit(config: Config, console: Console) -> dict[str, Any]:
             console.print(f"init: {change}", soft_wrap=True)
     if config.trainer.compile:
         model.compile()
-    module = StatModule(model, config.recipe, data.normalize, lists.classes, views, plain)
+    module = StatModule(model, config.recipe, data.normalize, lists.classes, views, plain, config.data.class_groups)
 
     began = run.checkpoint.exists()
     millions = sum(p.numel() for p in model.parameters()) / 1e6
@@ -68,20 +84,7 @@ def fit(config: Config, console: Console) -> dict[str, Any]:
     )
     write_json(run.folder / "config.json", plain)
     started = time.monotonic()
-    logger = (
-        make_logger(
-            config.logger.mode,
-            project=config.logger.project,
-            entity=config.logger.entity,
-            folder=run.folder,
-            id=run.id,
-            group=config.name,
-            tags=[config.scale],
-            config=plain,
-        )
-        if trainer.is_global_zero
-        else None
-    )
+    logger = make_logger(config, plain, run, model) if trainer.is_global_zero else None
     trainer.loggers = [logger] if logger else []
     try:
         if began:
@@ -99,6 +102,8 @@ def fit(config: Config, console: Console) -> dict[str, Any]:
             "id": run.id,
             "metrics": metrics,
             "videos": lists.counts,
+            "manifest": manifest,
+            "gmacs": gmacs(model.config),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "train_seconds": round(epoch_log(trainer).seconds_at_end, 1),
@@ -117,12 +122,11 @@ def fit(config: Config, console: Console) -> dict[str, Any]:
         }
         save_logits(module, run.folder / f"logits_{views}.pt")
         if trainer.is_global_zero:
-            if logger:
-                logger.experiment.summary.update(metrics)
             write_json(run.folder / "result.json", result)
+            log_result(logger, result, module, data, run)
     finally:
         if logger:
-            logger.experiment.finish()
+            logger.finish()
     return result
 
 

@@ -1,5 +1,7 @@
 """Multi-view accuracy: softmax scores averaged over the views of a video, each video counted once."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -21,9 +23,14 @@ class MultiViewAccuracy(Metric):
     index: list[Tensor]
     view: list[Tensor]
 
-    def __init__(self, protocol: Views) -> None:
+    def __init__(self, protocol: Views, classes: Sequence[str] = ()) -> None:
+        """``classes`` named 'group: class' make `compute` report the top-1 of each group too."""
         super().__init__()  # NOTE: not compute_on_cpu: NCCL gathers nothing from there (torchmetrics#2477)
         self.protocol = protocol
+        groups = [name.partition(": ")[0] for name in classes if ": " in name]
+        self.groups = {
+            g: [i for i, name in enumerate(classes) if name.startswith(f"{g}: ")] for g in sorted(set(groups))
+        }
         for name in ("logits", "labels", "index", "view"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
@@ -50,10 +57,14 @@ class MultiViewAccuracy(Metric):
         return logits.unflatten(0, (videos, len(self.protocol))), labels[:: len(self.protocol)]
 
     def compute(self) -> dict[str, Tensor]:
-        """{'top1', 'top5'} in percent."""
+        """{'top1', 'top5'} in percent, and 'top1_<group>' over the videos of each group of classes."""
         logits, labels = self.gathered()
         scores = logits.softmax(-1).mean(1)
         n = scores.shape[-1]
-        return {
+        figures = {
             f"top{k}": 100 * multiclass_accuracy(scores, labels, n, average="micro", top_k=min(k, n)) for k in (1, 5)
         }
+        correct = (scores.argmax(-1) == labels).float()
+        for group, members in self.groups.items():
+            figures[f"top1_{group}"] = 100 * correct[torch.isin(labels, labels.new_tensor(members))].mean()
+        return figures

@@ -18,12 +18,18 @@ from .mixing import Mix
 from .optim import Recipe, lr_factor, make_optimizer
 
 
+def _named(stage: str, views: Views, figures: dict[str, Tensor]) -> dict[str, Tensor]:
+    """'top1_near' -> 'test/top1_5x1_near': the name of a figure carries its protocol."""
+    parts = {name: name.partition("_") for name in figures}
+    return {f"{stage}/{top}_{views}{_}{group}": figures[name] for name, (top, _, group) in parts.items()}
+
+
 class StatModule(LightningModule):
     """Trains a STAT on batches of `Clip`s.
 
     Logs train/loss, val/loss_1x1, val/top1_1x1, val/top5_1x1 and, in a test, test/top1_<views> and test/top5_<views>;
-    accuracies in percent. Checkpoints carry ``config`` and ``classes`` as plain containers, from which everything is
-    rebuilt.
+    accuracies in percent, and with ``class_groups`` test/top1_<views>_<group>. Checkpoints carry ``config`` and
+    ``classes`` as plain containers, from which everything is rebuilt.
     """
 
     def __init__(
@@ -34,14 +40,16 @@ class StatModule(LightningModule):
         classes: list[str],
         views: Views,
         config: dict[str, Any] | None = None,
+        class_groups: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.recipe, self.classes, self.views, self.config = model, recipe, classes, views, config
         self.normalize = normalize
         self.erase = Erase(recipe.augment.erasing)
         self.mix = Mix(recipe, len(classes))
-        self.val_accuracy = MultiViewAccuracy(Views(1, 1))
-        self.test_accuracy = MultiViewAccuracy(views)
+        grouped = classes if class_groups else []
+        self.val_accuracy = MultiViewAccuracy(Views(1, 1), grouped)
+        self.test_accuracy = MultiViewAccuracy(views, grouped)
 
     def forward(self, video: Tensor) -> Tensor:
         """uint8 (B, T, 3, crop, crop) -> logits (B, num_classes)."""
@@ -65,7 +73,7 @@ class StatModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log and reset the 1x1 accuracy."""
         if not self.trainer.sanity_checking:
-            self.log_dict({f"val/{k}_1x1": v for k, v in self.val_accuracy.compute().items()}, prog_bar=True)
+            self.log_dict(_named("val", Views(1, 1), self.val_accuracy.compute()), prog_bar=True)
         self.val_accuracy.reset()
 
     def test_step(self, batch: Clip, batch_index: int) -> None:
@@ -75,7 +83,7 @@ class StatModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log the multi-view accuracy; `test_accuracy` keeps the logits for who wants to save them."""
-        self.log_dict({f"test/{k}_{self.views}": v for k, v in self.test_accuracy.compute().items()})
+        self.log_dict(_named("test", self.views, self.test_accuracy.compute()))
 
     def configure_optimizers(self) -> Any:
         """AdamW, with the learning rate set before each optimizer step."""

@@ -1,0 +1,253 @@
+"""Built-in data sets: videos generated once, from their config and seed alone, as real H.264 files.
+
+`motion.py` and `probe.py` say what their videos show; here they are coded, written and listed in the form of Kinetics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import secrets
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Generator, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import ClassVar, cast
+
+import av
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import track
+
+SPLITS = ("train", "val")
+
+Job = tuple[str, int]  # split and index of a video
+
+
+@dataclass(unsafe_hash=True)  # not frozen: OmegaConf makes a frozen dataclass read-only on the command line
+class BuiltIn:
+    """What to generate. Checks itself: raises a one-line ValueError."""
+
+    KIND: ClassVar[str]  # name of the data set
+    VERSION: ClassVar[int]  # of the generator: raise it whenever the same config gives other videos
+    CLASSES: ClassVar[tuple[str, ...]]
+
+    seed: int = 0
+    height: int = 48  # pixels, even
+    width: int = 64  # pixels, even
+    frames: int = 48
+    fps: int = 24
+    train_videos: int = 3000  # a multiple of the number of classes, so that labels are balanced
+    val_videos: int = 480
+    classes: tuple[str, ...] = ()  # label = index; by default all of KIND
+
+    def frames_of(self, split: str, index: int) -> npt.NDArray[np.uint8]:
+        """A video before coding, (frames, height, width, 3) uint8 RGB: a pure function of config, split and index."""
+        raise NotImplementedError
+
+    def label_of(self, index: int) -> int:
+        """Label of a video of either split."""
+        return index % len(self.classes)
+
+    def __post_init__(self) -> None:
+        listed = isinstance(self.classes, Sequence) and not isinstance(self.classes, str)
+        names = tuple(self.classes) if listed else ()  # YAML gives a list
+        if not names or not all(name in self.CLASSES for name in names) or len(set(names)) < len(names):
+            allowed = "a list of different names out of: " + ", ".join(self.CLASSES)
+            raise ValueError(f"{self.KIND}: classes={self.classes!r} is not allowed; use {allowed}")
+        object.__setattr__(self, "classes", names)
+        for name, low, high, step in (
+            ("seed", 0, 2**32 - 1, 1),
+            ("height", 32, 1024, 2),
+            ("width", 32, 1024, 2),
+            ("frames", 8, 1000, 1),
+            ("fps", 1, 240, 1),
+            ("train_videos", len(names), 10**6, len(names)),
+            ("val_videos", len(names), 10**6, len(names)),
+        ):
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high or value % step:
+                kind = "an integer" if step == 1 else f"a multiple of {step}"
+                raise ValueError(f"{self.KIND}: {name}={value!r} is not allowed; use {kind} from {low} to {high}")
+
+    def videos(self, split: str) -> int:
+        """Number of videos of a split."""
+        return {"train": self.train_videos, "val": self.val_videos}[split]
+
+    @property
+    def folder_name(self) -> str:
+        """Of the data set's folder: another config or generator, another folder."""
+        text = json.dumps({"version": self.VERSION, **asdict(self)}, sort_keys=True)
+        return f"{self.KIND}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:
+    """Frames (T, H, W, 3) uint8 RGB -> an .mp4 file, the same bytes for the same frames.
+
+    NOTE: coded until two results agree. On a loaded machine x264 gave other bytes for the same frames about once
+    in a thousand videos, in bursts (docs/log.md); nothing else on the way to the file ever differed.
+    """
+    previous = b""
+    for _ in range(8):
+        file = _encode(frames, fps)
+        if file == previous:
+            return file
+        previous = file
+    raise RuntimeError("the H.264 encoder gave eight different files for the same frames")
+
+
+def _encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:
+    # One thread, as x264's choices depend on the number. No B-frames: time stamps start at zero without an
+    # edit list, so that all readers count alike. A keyframe each half second for those that seek.
+    options = {"crf": "18", "preset": "veryfast", "threads": "1", "g": "12", "bf": "0"}
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps, options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def ensure(root: Path, config: BuiltIn, *, workers: int | None = None, progress: bool = True) -> Path:
+    """Return the folder of the data set below `root`, generating it when it is not there.
+
+    The folder holds `train/*.mp4`, `val/*.mp4`, `train.csv` and `val.csv` (`relative/path.mp4 label`),
+    `classes.txt` (label = line) and `<kind>.json`. It gets its name when whole, so one that exists is done.
+    The videos do not depend on `workers` (default: one a core). With more than one, a script that calls this
+    needs its `if __name__ == "__main__":`, as always with multiprocessing.
+    """
+    folder = Path(root) / config.folder_name
+    if folder.exists():
+        if not _is_whole(folder, config):
+            raise FileExistsError(f"{folder} has files missing; delete it, and it will be generated again")
+        return folder
+    maker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    partial = folder.with_name(f".{folder.name}.partial-{maker}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(folder.parent)
+        _generate(partial, config, workers, Console(stderr=True, quiet=not progress))
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not _is_whole(folder, config):
+                raise  # else another process was first: its copy stays
+    except OSError as error:  # a full disk says neither where nor during what
+        where = f"{error.strerror or error} while generating the {config.KIND} videos in"
+        raise OSError(error.errno, where, str(folder)) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _is_whole(folder: Path, config: BuiltIn) -> bool:
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        about = json.loads((folder / f"{config.KIND}.json").read_text())
+        lists = all((folder / name).is_file() for name in ("classes.txt", *(f"{s}.csv" for s in SPLITS)))
+        videos = all(len(list((folder / s).glob("*.mp4"))) == config.videos(s) for s in SPLITS)
+        return lists and videos and type(config)(**about["config"]) == config
+    return False
+
+
+def _remove_stale(root: Path) -> None:
+    """Remove what killed generations of this machine left; elsewhere a process can't be asked after."""
+    for path in root.glob(f".*.partial-{socket.gethostname()}-*-*"):
+        try:
+            os.kill(int(path.name.split("-")[-2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(path, ignore_errors=True)
+        except (PermissionError, ValueError):
+            pass  # someone else's, alive; or not ours
+
+
+def _generate(folder: Path, config: BuiltIn, workers: int | None, console: Console) -> None:
+    jobs = [(split, index) for split in SPLITS for index in range(config.videos(split))]
+    console.print(f"{config.KIND}: generating {len(jobs)} videos in {folder.parent}", soft_wrap=True)
+    begin = time.monotonic()
+    for split in SPLITS:
+        (folder / split).mkdir(parents=True)
+        lines = [f"{_video(s, index)} {config.label_of(index)}\n" for s, index in jobs if s == split]
+        (folder / f"{split}.csv").write_text("".join(lines))
+    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in config.classes))
+    counts = {s: dict.fromkeys(config.classes, config.videos(s) // len(config.classes)) for s in SPLITS}
+    about = {"version": config.VERSION, "config": asdict(config), "videos": counts}
+    (folder / f"{config.KIND}.json").write_text(json.dumps(about, indent=2) + "\n")
+    workers = workers or max(1, min(os.cpu_count() or 1, len(jobs) // 100))  # each takes a second to start
+    with closing(_write_all(folder, config, jobs, workers)) as done:  # ends the workers, whatever happens
+        for _ in track(done, config.KIND, len(jobs), console=console, disable=not console.is_terminal):
+            pass
+    console.print(f"{config.KIND}: done in {time.monotonic() - begin:.0f} s")
+
+
+def _video(split: str, index: int) -> str:
+    return f"{split}/{index:06d}.mp4"
+
+
+def _write(folder: Path, config: BuiltIn, split: str, index: int) -> None:
+    video = encode(config.frames_of(split, index), config.fps)
+    (folder / _video(split, index)).write_bytes(video)  # FFmpeg itself can lose the error of a full disk
+
+
+def _write_all(folder: Path, config: BuiltIn, jobs: list[Job], workers: int) -> Generator[None, None, None]:
+    """Write all videos, yielding after each."""
+    if workers == 1:
+        for job in jobs:
+            _write(folder, config, *job)
+            yield
+        return
+    # A pipe for each process, not a pool: a pool's workers outlive a parent that is killed, these see their
+    # pipe break. Spawned, not forked, because the caller may hold threads.
+    spawn = multiprocessing.get_context("spawn")
+    processes, pipes = [], []
+    done = 0
+    try:
+        for k in range(workers):
+            pipe, end = spawn.Pipe(duplex=False)
+            process = spawn.Process(target=_work, args=(folder, config, jobs[k::workers], end), daemon=True)
+            process.start()
+            end.close()
+            processes.append(process)
+            pipes.append(pipe)
+        while pipes:
+            for pipe in cast(list[Connection], wait(pipes)):
+                try:
+                    error = pipe.recv()
+                except EOFError:
+                    pipes.remove(pipe)
+                    continue
+                if error is not None:
+                    raise error
+                done += 1
+                yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    if done < len(jobs):
+        raise RuntimeError(f"{config.KIND}: a worker process died after {done} of {len(jobs)} videos; memory full?")
+
+
+def _work(folder: Path, config: BuiltIn, jobs: list[Job], pipe: Connection) -> None:
+    """Of a worker process: write videos; send None for each, or the error that ended the work."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    with suppress(BrokenPipeError):  # the parent is gone: stop
+        try:
+            for job in jobs:
+                _write(folder, config, *job)
+                pipe.send(None)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            pipe.send(error)

@@ -1,0 +1,87 @@
+"""What a command would run and what it would cost, without running it: `plan=true`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.table import Table
+
+from .config import Config
+from .cost import gmacs, parameters
+from .data.modules import manifest_hash, read_counts
+from .errors import InputError
+from .runs.results import read_results
+from .runs.run import Run
+from .runs.source import TRAINED_ON, find_source
+
+
+def plan(config: Config) -> dict[str, Any]:
+    """State and cost of one run: GMACs of a clip, parameters, training clips, device hours; None for what isn't known.
+
+    Hours come from `trainer.clips_per_second`, else from the finished runs of the same scale and kind of device, in
+    proportion to clips and multiply-adds.
+    """
+    plain, logs = asdict(config), Path(config.folders.logs)
+    state = None
+    if config.init is not None and config.init.startswith(TRAINED_ON):
+        try:
+            plain["init"] += f"/{find_source(config, logs).id}"
+        except InputError:
+            state = "after its first weights"
+    run = Run.of(plain, logs, manifest_hash(config.data))
+    classes, videos = read_counts(config.data)
+    model = config.stat_config(classes or 400)
+    clips = None if videos is None else videos * config.recipe.epochs * config.recipe.repeats
+    cost = gmacs(model)
+    seconds = None
+    if clips is not None and config.trainer.clips_per_second:
+        seconds = clips / config.trainer.clips_per_second
+    elif clips is not None and (rate := _seconds_per_gmac(config, logs)) is not None:
+        seconds = rate * cost * clips
+    return {
+        "name": config.name,
+        "run": run.folder.name,
+        "id": run.id,
+        "state": state or run.state,
+        "GMACs": cost,
+        "parameters": parameters(model),
+        "clips": clips,
+        "seconds": seconds,
+    }
+
+
+def _seconds_per_gmac(config: Config, logs: Path) -> float | None:
+    """Median training time of the finished runs on such a device, per clip and GMAC, times their devices."""
+    rates = []
+    for _, result in read_results(logs).results:
+        same_device = (result["hardware"]["device"] == "cpu") == (config.trainer.accelerator == "cpu")
+        if result["scale"] != config.scale or not same_device or not result["train_seconds"] or "gmacs" not in result:
+            continue
+        done = result["steps"] * result["config"]["recipe"]["batch_size"]
+        rates.append(result["train_seconds"] * result["hardware"]["devices"] / (done * result["gmacs"]))
+    return median(rates) if rates else None
+
+
+def plan_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """A row a run; unknown figures are shown as '-'."""
+    known = [row["seconds"] for row in rows if row["seconds"] is not None and row["state"] != "done"]
+    left = sum(row["state"] != "done" for row in rows)
+    table = Table(
+        title="plan: nothing is started",
+        caption=f"{len(rows)} runs, {left} not done; device hours left: "
+        + (f"{sum(known) / 3600:.2f}" + (f" for {len(known)} of them" if len(known) < left else "") if known else "-"),
+    )
+    for name in ("run", "state", "GMACs", "M parameters", "clips", "device hours"):
+        table.add_column(name, justify="left" if name in ("run", "state") else "right", overflow="fold")
+    for row in rows:
+        table.add_row(
+            f"{row['name']}/{row['run']}",
+            row["state"],
+            f"{row['GMACs']:.2f}",
+            f"{row['parameters'] / 1e6:.2f}",
+            "-" if row["clips"] is None else f"{row['clips']:,}",
+            "-" if row["seconds"] is None else f"{row['seconds'] / 3600:.2f}",
+        )
+    return table

@@ -1,0 +1,33 @@
+"""The results below a logs folder: those that can be read, and those that can't."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+NEEDED = ("name", "scale", "id", "metrics", "seed", "config", "finished")
+
+
+@dataclass
+class Results:
+    """What was found; nothing is dropped in silence."""
+
+    results: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)  # folder of the run, its result
+    broken: list[tuple[Path, str]] = field(default_factory=list)  # file, what is wrong with it
+
+
+def read_results(logs: Path) -> Results:
+    """Each `logs/<name>/<run>/result.json`; runs set aside (`.old-N`) are left out."""
+    found = Results()
+    for file in sorted(logs.glob("*/*/result.json")):
+        if ".old-" in file.parent.name:
+            continue
+        try:
+            result = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(result, dict) or (missing := [key for key in NEEDED if key not in result]):
+                raise ValueError(f"lacks {', '.join(missing)}" if isinstance(result, dict) else "is not a mapping")
+        except (OSError, ValueError) as error:
+            found.broken.append((file, str(error)))
+        else:
+            found.results.append((file.parent, result))
+    return found

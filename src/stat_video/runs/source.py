@@ -1,0 +1,40 @@
+"""Where a run's first weights come from when they are those of another run: `init=trained_on=DATA`."""
+
+from pathlib import Path
+from typing import Any
+
+from ..config import Config
+from ..errors import InputError
+from .results import read_results
+from .run import Run
+
+TRAINED_ON = "trained_on="
+SAME = ("scale", "T", "crop", "t_o", "l_ta", "seed", "model")  # what both runs have in common
+
+
+def find_source(config: Config, logs: Path) -> Run:
+    """The one finished run with the same model, scale and seed, trained on the named data set from its own start.
+
+    InputError where there is none or more than one, with the command or the choices.
+    """
+    data = str(config.init).removeprefix(TRAINED_ON)
+    found = [
+        Run(folder, result["id"])
+        for folder, result in read_results(logs).results
+        if result["config"]["data"]["name"] == data and result["config"]["init"] is None and _alike(result, config)
+    ]
+    if not found:
+        raise InputError(
+            f"init={config.init}: no finished run with this model on data={data}, scale={config.scale}, T={config.T}, "
+            f"seed={config.seed} in {logs}; run it first: python src/train.py experiment=kinetics clip=T{config.T} "
+            f"seed={config.seed}, or name a checkpoint with init=FILE"
+        )
+    if len(found) > 1:
+        names = ", ".join(str(run.checkpoint) for run in found)
+        raise InputError(f"init={config.init}: {len(found)} runs fit; choose one with init=FILE: {names}")
+    return found[0]
+
+
+def _alike(result: dict[str, Any], config: Config) -> bool:
+    plain = {**vars(config), "model": vars(config.model)}
+    return all(result["config"][key] == plain[key] for key in SAME)
