@@ -5,8 +5,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
+TABLES := ablation_modules,ablation_window,ablation_token,ablation_aggregation,ablation_stem,kinetics,ssv2
 
-.PHONY: help setup train table test test-slow lint format lock clean
+.PHONY: help setup train tables test test-slow lint format lock clean
 
 help: ## print the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +23,9 @@ $(READY): pyproject.toml constraints.txt
 
 train: $(READY) ## set up, then train the tiny STAT on the built-in motion videos (more: ARGS='t_o=5 seed=1')
 	$(PY) src/train.py $(ARGS)
+
+tables: $(READY) ## run what is missing of Tables 1 to 7 (ARGS='seeds=3', ARGS='plan=true'), tiny or as conf/local.yaml says
+	$(PY) src/train.py -m experiment=$(TABLES) $(ARGS)
 
 test: $(READY) ## set up, then run the tests
 	$(PY) -m pytest

@@ -10,10 +10,13 @@ import pytest
 
 from running import ROOT, SMALL, only, read_json, refused, script
 from stat_video import grid, published
+from stat_video.config import Config, ModelKeys
 from stat_video.entry import CONF, sweeps
 from stat_video.errors import InputError
+from stat_video.runs.files import write_json
 from stat_video.runs.results import read_results
 from stat_video.runs.run import Busy, Run, row_id
+from stat_video.runs.source import find_source
 
 TABLES = {table.experiment: table for table in published.load().tables.values()}
 
@@ -161,6 +164,18 @@ def test_two_sweeps_at_once_run_no_row_twice(place, tmp_path):
     ids = [read_json(file)["id"] for file in tmp_path.glob("ablation_modules/*/result.json")]
     assert len(set(ids)) == 2
     assert all(all(id in out for id in ids) for out, _ in outputs)
+
+
+def test_first_weights_that_another_process_is_training_are_waited_for(tmp_path):
+    first, then = (grid.rows(name, ["clip=T16"])[0].config for name in ("kinetics", "ssv2"))
+    run = Run.of(first, tmp_path, None)
+    write_json(run.folder / "config.json", first)
+    config = Config(**{key: then[key] for key in ("scale", "T", "crop", "t_o", "l_ta", "seed", "init")})
+    config.model = ModelKeys(**then["model"])
+    with pytest.raises(InputError, match="no finished run"):
+        find_source(config, tmp_path)
+    with run.alone(), pytest.raises(Busy, match=run.id):
+        find_source(config, tmp_path)
 
 
 def test_the_first_weights_come_from_the_run_on_the_other_data_set(place, tmp_path):

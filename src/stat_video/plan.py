@@ -12,8 +12,9 @@ from .config import Config
 from .cost import gmacs, parameters
 from .data.modules import manifest_hash, read_counts
 from .errors import InputError
+from .report.table import varied_axes
 from .runs.results import read_results
-from .runs.run import Run
+from .runs.run import Busy, Run
 from .runs.source import TRAINED_ON, find_source
 
 
@@ -28,7 +29,7 @@ def plan(config: Config) -> dict[str, Any]:
     if config.init is not None and config.init.startswith(TRAINED_ON):
         try:
             plain["init"] += f"/{find_source(config, logs).id}"
-        except InputError:
+        except (InputError, Busy):
             state = "after its first weights"
     run = Run.of(plain, logs, manifest_hash(config.data))
     classes, videos = read_counts(config.data)
@@ -42,6 +43,7 @@ def plan(config: Config) -> dict[str, Any]:
         seconds = rate * cost * clips
     return {
         "name": config.name,
+        "config": plain,
         "run": run.folder.name,
         "id": run.id,
         "state": state or run.state,
@@ -65,19 +67,21 @@ def _seconds_per_gmac(config: Config, logs: Path) -> float | None:
 
 
 def plan_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """A row a run; unknown figures are shown as '-'."""
+    """A row a run, with the axes on which they differ; unknown figures are shown as '-'."""
     known = [row["seconds"] for row in rows if row["seconds"] is not None and row["state"] != "done"]
     left = sum(row["state"] != "done" for row in rows)
+    hours = f"{sum(known) / 3600:.2f}" + (f" for {len(known)} of them" if len(known) < left else "") if known else "-"
+    axes, same = varied_axes([row["config"] for row in rows])
     table = Table(
-        title="plan: nothing is started",
-        caption=f"{len(rows)} runs, {left} not done; device hours left: "
-        + (f"{sum(known) / 3600:.2f}" + (f" for {len(known)} of them" if len(known) < left else "") if known else "-"),
+        title=f"plan of {rows[0]['name']}: nothing is started",
+        caption=f"{same}\n{len(rows)} runs, {left} not done; device hours left: {hours}",
     )
-    for name in ("run", "state", "GMACs", "M parameters", "clips", "device hours"):
-        table.add_column(name, justify="left" if name in ("run", "state") else "right", overflow="fold")
-    for row in rows:
+    for name in (*axes, "id", "state", "GMACs", "M parameters", "clips", "device hours"):
+        table.add_column(name, justify="left" if name in (*axes, "id", "state") else "right")
+    for i, row in enumerate(rows):
         table.add_row(
-            f"{row['name']}/{row['run']}",
+            *(values[i] for values in axes.values()),
+            row["id"],
             row["state"],
             f"{row['GMACs']:.2f}",
             f"{row['parameters'] / 1e6:.2f}",

@@ -67,7 +67,7 @@ class ProbeConfig(BuiltIn):
     val_videos: int = 400
     classes: tuple[str, ...] = CLASSES
     cool: int = 1  # objects beside the actor
-    missing: float = 0.2  # chance of each object at each moment not to be seen: no row reaches 100 %
+    missing: float = 0.15  # chance of each object at each moment not to be seen: no row reaches 100 %
 
     def __post_init__(self) -> None:
         super().__post_init__()

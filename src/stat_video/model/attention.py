@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .depthwise import depthwise_conv3d
+
 MODULES = ("CA", "SA", "LA")
 Grid = tuple[int, int]
 
@@ -40,7 +42,8 @@ class PoolCA(nn.Module):
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, n_t, n_h n_w, C) -> (B, n_t, n_h' n_w', C)."""
         x = x.unflatten(2, grid).permute(0, 4, 1, 2, 3)  # (B, C, n_t, n_h, n_w)
-        return self.norm(self.conv(x).flatten(3).permute(0, 2, 3, 1))
+        x = depthwise_conv3d(x, self.conv.weight, self.conv.stride[-1])
+        return self.norm(x.flatten(3).permute(0, 2, 3, 1))
 
 
 class KeyLayout(NamedTuple):

@@ -9,24 +9,29 @@ AXES = ("modules", "T", "t_o", "l_ta", "stem", "spatial_token", "seed")
 
 
 def results_table(results: Sequence[dict[str, Any]]) -> Table:
-    """One row a run, from their result files; accuracies in percent, named with their protocol.
-
-    Axes on which all rows agree stand in the title.
-    """
-    rows = [{axis: _axis(r["config"], axis) for axis in AXES} for r in results]
-    same = [a for a in AXES if len(rows) == 1 or len({row[a] for row in rows}) == 1]
-    varied = [a for a in AXES if a not in same]
+    """One row a run, from their result files; accuracies in percent, named with their protocol."""
+    varied, same = varied_axes([r["config"] for r in results])
     metrics = [m for m in dict.fromkeys(k for r in results for k in r["metrics"]) if "/top" in m]
     table = Table(
         title=f"{results[0]['name']}, scale {', '.join(sorted({r['scale'] for r in results}))}, "
         f"data {', '.join(sorted({r['config']['data']['name'] for r in results}))}",
-        caption=", ".join(f"{a} {rows[0][a]}" for a in same),
+        caption=same,
     )
     for column in (*varied, *metrics, "train s", "id"):
         table.add_column(column, justify="left" if column in ("modules", "stem", "spatial_token", "id") else "right")
-    for r, row in zip(results, rows, strict=True):
-        table.add_row(*(row[a] for a in varied), *_cells(r, metrics), f"{r['train_seconds']:.0f}", r["id"])
+    for i, r in enumerate(results):
+        table.add_row(
+            *(values[i] for values in varied.values()), *_cells(r, metrics), f"{r['train_seconds']:.0f}", r["id"]
+        )
     return table
+
+
+def varied_axes(configs: Sequence[dict[str, Any]]) -> tuple[dict[str, list[str]], str]:
+    """The axes on which runs differ, each with the value of every run; and in words those on which all agree."""
+    values = {axis: [_axis(config, axis) for config in configs] for axis in AXES}
+    same = [axis for axis in AXES if len(configs) == 1 or len(set(values[axis])) == 1]
+    varied = {axis: values[axis] for axis in AXES if axis not in same}
+    return varied, ", ".join(f"{axis} {values[axis][0]}" for axis in same)
 
 
 def evaluation_table(result: dict[str, Any]) -> Table:
