@@ -20,6 +20,7 @@ SMALL = (
     "trainer.workers=0",
     "logger=off",
 )
+PROBE = (*(word.replace("data.motion", "data.probe") for word in SMALL), "recipe.epochs=1")  # of Tables 1 to 5
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,11 @@ class Place:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        return (f"folders.built_in={self.folder / 'data'}", f"folders.logs={self.folder / 'logs'}")
+        return self.keys_with(self.folder / "logs")
+
+    def keys_with(self, logs: Path) -> tuple[str, str]:
+        """With other logs, for what would be found finished there."""
+        return (f"folders.built_in={self.folder / 'data'}", f"folders.logs={logs}")
 
 
 def script(

@@ -4,11 +4,10 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from running import ROOT, SMALL, only, read_json, refused, script
+from running import PROBE, ROOT, SMALL, only, read_json, refused, script
 from stat_video import grid, published
 from stat_video.config import Config, ModelKeys
 from stat_video.entry import CONF, sweeps
@@ -130,24 +129,21 @@ def test_results_that_cannot_be_read_are_named(tmp_path):
     ]
 
 
-PROBE = (*tuple(word.replace("data.motion", "data.probe") for word in SMALL), "recipe.epochs=1")
-
-
-def test_two_tables_in_one_sweep_share_a_run_and_survive_a_bad_row(place):
+def test_two_tables_in_one_sweep_share_a_run_and_survive_a_bad_row(place, tmp_path):
+    keys = place.keys_with(tmp_path)
     words = ("-m", "experiment=ablation_token,ablation_aggregation", *PROBE)
-    planned = script("train", *words, *place.keys, "plan=true")
+    planned = script("train", *words, *keys, "plan=true")
     assert planned.returncode == 0, planned.stderr
     assert "6 runs" not in planned.stdout
     assert "2 runs, 2 not done" in planned.stdout
     assert "4 runs, 4 not done" in planned.stdout
-    done = script("train", *words, *place.keys, "l_ta=0,1,-3")
+    done = script("train", *words, *keys, "l_ta=0,1,-3")
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "l_ta=-3" in line
     assert done.stdout.count("Training tiny-probe") == 4  # two tokens with each of the two numbers of layers
     assert done.stdout.count("Finished before") == 2  # of Table 4, both
-    folder = Path(place.keys[1].partition("=")[2])
-    assert len(list(folder.glob("ablation_*/*/result.json"))) == 4
+    assert len(list(tmp_path.glob("ablation_*/*/result.json"))) == 4
 
 
 def test_two_sweeps_at_once_run_no_row_twice(place, tmp_path):

@@ -211,6 +211,11 @@ def one_line(error: BaseException) -> str:
             return f"{text.splitlines()[0].rstrip('.')}; allowed in '{options[1]}': {names}"
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         return f"{cause.full_key}: {str(cause).splitlines()[0]}"
+    if isinstance(error, AssertionError) and "Unexpected type for root" in text:  # OmegaConf does not name the key
+        keys = [f.f_locals["key"] for f, _ in traceback.walk_tb(error.__traceback__) if f.f_code.co_name == "update"]
+        key = str(keys[0] if keys else "key")
+        parent = key.rpartition(".")[0]
+        return f"{key}: {parent} is null in this composition and has no keys; choose a group option that sets it"
     return "; ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
