@@ -1,11 +1,14 @@
 """The grid: an experiment reruns its table of the paper, rows shared by tables are one run, no sweep is dropped."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+import torch
 
 from running import PROBE, ROOT, SMALL, only, read_json, refused, script
 from stat_video import grid, published
@@ -188,3 +191,32 @@ def test_the_first_weights_come_from_the_run_on_the_other_data_set(place, tmp_pa
     assert result["config"]["init"] == f"trained_on=motion/{source}"
     assert result["manifest"].startswith("probe-")
     assert "test/top1_1x3_far" in result["metrics"]
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_three_times_ends_as_an_undisturbed_one(place, tmp_path):
+    """SIGKILL to the whole process group at random moments; then the same words. To the last digit."""
+    words = ("-m", "experiment=ablation_modules", *PROBE, "recipe.epochs=3", place.keys[0], "seeds=2")
+    done = script("train", *words, f"folders.logs={tmp_path / 'undisturbed'}")
+    assert done.returncode == 0, done.stderr
+    command = [sys.executable, str(ROOT / "src" / "train.py"), *words, f"folders.logs={tmp_path / 'killed'}"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    delays = np.random.default_rng(0).uniform(8, 30, size=3)
+    for delay in delays:
+        process = subprocess.Popen(
+            command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        with pytest.raises(subprocess.TimeoutExpired):  # it is not done yet
+            process.wait(delay)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = script("train", *words, f"folders.logs={tmp_path / 'killed'}")
+    assert done.returncode == 0, done.stderr
+    assert "Finished before" in done.stdout
+    found = [read_results(tmp_path / name).results for name in ("undisturbed", "killed")]
+    assert [len(results) for results in found] == [8, 8]
+    for (one, expected), (two, result) in zip(*found, strict=True):
+        assert one.name == two.name
+        assert result["metrics"] == expected["metrics"]
+        a, b = (torch.load(folder / "logits_5x1.pt", weights_only=True)["logits"] for folder in (one, two))
+        assert torch.equal(a, b)
