@@ -75,7 +75,8 @@ class ClipDataset(Dataset[Clip]):
         rng = np.random.default_rng([self.seed, request.epoch, request.video, request.repeat])
         frames = video.frames(segment_frames(rng.random(self.T).tolist()))
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
-            torch.manual_seed(int(rng.integers(2**63)))
+            # torch.manual_seed would also queue a call with its stack trace for each kind of device, and keep it.
+            torch.default_generator.manual_seed(int(rng.integers(2**63)))
             pixels = self.train_transform(frames)
         return Clip(video=pixels, label=info["label"], index=request.video, view=0)
 

@@ -81,7 +81,8 @@ class PyAVVideo(Video):
             with self._open() as container:
                 for frame in container.decode(container.streams.video[0]):
                     if decoded in wanted:
-                        found[decoded] = to_rgb.reformat(frame, format="rgb24").to_ndarray()
+                        # One thread: sws would start one a core for each frame, and the data workers are the threads.
+                        found[decoded] = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
                     decoded += 1
                     if len(found) == len(wanted):
                         break
