@@ -26,6 +26,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from .config import SCALES, Config, EvaluateConfig, Folders, PredictConfig
 from .dashboard import DashboardConfig
 from .errors import InputError
+from .report.config import ReportConfig
 from .runs.run import PROJECT, Busy
 
 CONF = PROJECT / "conf"
@@ -36,6 +37,7 @@ SCHEMAS: dict[str, Any] = {
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "dashboard": DashboardConfig,
+    "report": ReportConfig,
 }
 
 

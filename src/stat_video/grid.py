@@ -9,7 +9,6 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
 
 from .config import Config
 from .entry import CONF, checked, register
@@ -27,10 +26,15 @@ EXPERIMENTS = (  # in the order of the paper's tables
 
 @dataclass(frozen=True)
 class GridRow:
-    """One row of an experiment: the words that set it apart on the command line, and its resolved config."""
+    """One row of an experiment: the words that set it apart on the command line, and the config they resolve to."""
 
     words: tuple[str, ...]
-    config: dict[str, Any]
+    options: Config
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The same in plain containers, as result files have it."""
+        return asdict(self.options)
 
 
 def rows(experiment: str, overrides: Sequence[str] = ()) -> list[GridRow]:
@@ -50,7 +54,7 @@ def rows(experiment: str, overrides: Sequence[str] = ()) -> list[GridRow]:
             for axis in OverridesParser.create().parse_overrides(axes)
         ]
         return [
-            GridRow(words, _plain(compose("train", [f"experiment={experiment}", *words, *overrides])))
+            GridRow(words, checked(compose("train", [f"experiment={experiment}", *words, *overrides]), Config))
             for words in product(*choices)
         ]
 
@@ -58,10 +62,6 @@ def rows(experiment: str, overrides: Sequence[str] = ()) -> list[GridRow]:
 def command(experiment: str, row: GridRow, *overrides: str) -> str:
     """What runs the row."""
     return " ".join(["python src/train.py", f"experiment={experiment}", *row.words, *overrides])
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    return asdict(checked(config, Config))
 
 
 @contextmanager

@@ -1,0 +1,286 @@
+"""The pictures of a report, as SVG for the page and as SVG and PNG files."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from .collect import Collection, FoundRun, Row, mean_std
+
+INK = "#010203"  # stands for the text colour of the page that the picture is put into
+COLORS = ("#d1495b", "#2e86ab", "#e08e0b", "#5a9367", "#8367c7", "#7a6c5d", "#c95d9f", "#4c9f9b")
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "stat-video",  # else ids differ from one writing to the next
+    "font.family": "sans-serif",
+    "font.size": 9,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.color": "#888888",
+    "legend.frameon": False,
+}
+BARS = {1: "modules", 3: "spatial token", 4: "aggregation layers", 5: "convolutions of the stem"}
+
+
+class Picture:
+    """A figure and what to say on hovering over its parts."""
+
+    def __init__(self, name: str, title: str, width: float = 5.2, height: float = 3.4) -> None:
+        self.name, self.title = name, title
+        self.figure = Figure(figsize=(width, height), layout="constrained")
+        self.axes: Axes = self.figure.add_subplot()
+        self.hover: dict[str, str] = {}
+
+    def tip(self, artist: Any, text: str) -> None:
+        """Show `text` on hovering over a matplotlib artist."""
+        gid = f"{self.name}-{len(self.hover)}"
+        artist.set_gid(gid)
+        self.hover[gid] = text
+
+    def svg(self, ink: str = "currentColor") -> str:
+        """An <svg> element whose text and axes are of colour `ink`."""
+        text = io.StringIO()
+        self.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        svg = text.getvalue()
+        svg = svg[svg.index("<svg ") :].replace(INK, ink)
+        for gid, tip in self.hover.items():
+            svg = svg.replace(f'<g id="{gid}">', f'<g id="{gid}"><title>{escape(tip)}</title>')
+        # Ids are those of the whole page, and matplotlib counts them anew in each picture.
+        for mark in ('id="', 'href="#', "url(#"):
+            svg = svg.replace(mark, f"{mark}{self.name}.")
+        return svg
+
+    def png(self) -> bytes:
+        """A picture on white, 200 dots an inch."""
+        data = io.BytesIO()
+        self.figure.savefig(data, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+        return data.getvalue()
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Matplotlib as the report wants it; figures are made and written within."""
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def figure_1(collection: Collection, scale: str, number: int = 6) -> Picture:
+    """Top-1 against GFLOPs of a video: at the paper scale all systems of Table 6 or 7, at the tiny one ours alone."""
+    picture = Picture(
+        f"figure_1_table_{number}_{scale}", f"Top-1 against GFLOPs (Table {number}, scale {scale})", 6.4, 4
+    )
+    axes = picture.axes
+    rows = _table(collection, scale, number)
+    if scale == "paper":
+        methods: dict[str, list[Row]] = {}
+        for row in rows:
+            if row.printed.gflops is not None:
+                methods.setdefault(row.printed.method, []).append(row)
+        for i, (method, theirs) in enumerate(methods.items()):
+            mine = method == "STAT"
+            x, y = [r.printed.gflops or 0.0 for r in theirs], [r.printed.top1 or 0.0 for r in theirs]
+            color = INK if mine else COLORS[i % len(COLORS)]
+            marker = "*" if mine else "osv^D"[i // len(COLORS) % 5]
+            (line,) = axes.plot(
+                x, y, marker=marker, ls="-" if len(x) > 1 else "", lw=1, ms=9 if mine else 5, color=color
+            )
+            picture.tip(
+                line,
+                f"{method}: " + "; ".join(f"{r.printed.id} {r.printed.gflops:g}, {r.printed.top1}" for r in theirs),
+            )
+            axes.annotate(
+                f"{method}, printed" if mine else method,
+                (x[-1], y[-1]),
+                xytext=(5, 3),
+                textcoords="offset points",
+                fontsize=7,
+            )
+    _ours_against_cost(picture, rows)
+    axes.set_xscale("log")
+    axes.set_xlabel("GFLOPs of all views of a video")
+    axes.set_ylabel("top-1, %")
+    return picture
+
+
+def _ours_against_cost(picture: Picture, rows: Sequence[Row]) -> None:
+    found = [row for row in rows if row.runs and row.gflops is not None]
+    if not found:
+        return
+    stats = [mean_std(row.values(row.metrics[0])) for row in found]
+    bars = picture.axes.errorbar(
+        [row.gflops or 0 for row in found],
+        [m for m, _ in stats],
+        _errors([s for _, s in stats]),
+        marker="P",
+        ms=8,
+        color=COLORS[0],
+        capsize=3,
+    )
+    text = "; ".join(
+        f"T={row.printed.frames} {row.gflops:.2f}, {m:.2f}" for row, (m, _) in zip(found, stats, strict=True)
+    )
+    picture.tip(bars.lines[0], f"ours: {text}")
+    for row, (m, _) in zip(found, stats, strict=True):
+        picture.axes.annotate(
+            f"ours, T={row.printed.frames}",
+            (row.gflops or 0, m),
+            xytext=(6, -10),
+            textcoords="offset points",
+            fontsize=8,
+        )
+
+
+def window_curve(collection: Collection, scale: str) -> Picture:
+    """Table 2: top-1 against t_o."""
+    picture = Picture(f"window_{scale}", f"Table 2: top-1 against the window, scale {scale}")
+    rows = _table(collection, scale, 2)
+    if scale == "paper":
+        x = [row.printed.axes["t_o"] for row in rows]
+        picture.axes.plot(x, [row.printed.top1 or 0.0 for row in rows], "--o", color=INK, lw=1, ms=4, label="printed")
+    found = [row for row in rows if row.runs]
+    if found:
+        stats = [mean_std(row.values(row.metrics[0])) for row in found]
+        x = [row.printed.axes["t_o"] for row in found]
+        picture.axes.errorbar(
+            x,
+            [m for m, _ in stats],
+            _errors([s for _, s in stats]),
+            marker="o",
+            color=COLORS[0],
+            capsize=3,
+            label="ours",
+        )
+        picture.axes.legend()
+    picture.axes.set_xticks([row.printed.axes["t_o"] for row in rows])
+    picture.axes.set_xlabel("t_o, frames after the stem")
+    picture.axes.set_ylabel("top-1, %")
+    return picture
+
+
+def bars(collection: Collection, scale: str, number: int) -> Picture:
+    """Tables 1, 3, 4, 5: a bar a row, with those of the class groups where there are any."""
+    picture = Picture(f"table_{number}_{scale}", f"Table {number}: top-1 by {BARS[number]}, scale {scale}")
+    rows = [row for row in _table(collection, scale, number) if row.ours]
+    metrics = list(dict.fromkeys(m for row in rows for m in row.metrics if "/top1" in m))
+    series: list[tuple[str, list[tuple[float, float | None] | None]]] = []
+    if scale == "paper":
+        series.append(("printed", [(row.printed.top1, None) if row.printed.top1 is not None else None for row in rows]))
+    for metric in metrics:
+        if any(row.values(metric) for row in rows):
+            found = [mean_std(row.values(metric)) if row.values(metric) else None for row in rows]
+            series.append((metric.removeprefix("test/"), found))
+    width = 0.8 / max(len(series), 1)
+    for i, (label, stats) in enumerate(series):
+        there = [(j, s) for j, s in enumerate(stats) if s]
+        color = "#999999" if label == "printed" else COLORS[i % len(COLORS)]
+        drawn = picture.axes.bar(
+            [j + (i - (len(series) - 1) / 2) * width for j, _ in there],
+            [m for _, (m, _) in there],
+            width,
+            yerr=_errors([s for _, (_, s) in there]),
+            color=color,
+            ecolor=INK,
+            capsize=2,
+            label=label,
+        )
+        for patch, (j, (m, s)) in zip(drawn, there, strict=True):
+            picture.tip(patch, f"{rows[j].printed.label}, {label}: {m:.2f}" + (f" ± {s:.2f}" if s is not None else ""))
+    picture.axes.set_xticks(range(len(rows)), [row.printed.label for row in rows])
+    picture.axes.set_ylabel("top-1, %")
+    if series:
+        picture.axes.legend(fontsize=7, ncols=len(series), loc="lower center", bbox_to_anchor=(0.5, 1))
+    return picture
+
+
+def learning_curves(rows: Sequence[Row]) -> Picture:
+    """Validation top-1 by epoch of every run of a table; a colour a row, a line a seed."""
+    number, scale = rows[0].table.number, rows[0].scale
+    picture = Picture(f"curves_{number}_{scale}", f"Table {number}: validation top-1, one view, scale {scale}", 5.2, 3)
+    for i, row in enumerate(r for r in rows if r.ours):
+        for n, run in enumerate(row.runs):
+            epochs = _epochs(run)
+            if epochs:
+                name = row.printed.label if row.printed.label != "STAT" else f"T = {row.printed.frames}"
+                (line,) = picture.axes.plot(
+                    [e for e, _ in epochs],
+                    [v for _, v in epochs],
+                    color=COLORS[i % len(COLORS)],
+                    lw=1.4,
+                    label=name if n == 0 else None,
+                )
+                picture.tip(
+                    line, f"{name}, seed {run.seed}: {config_difference(run, _baseline(rows)) or 'the baseline'}"
+                )
+    if picture.hover:
+        picture.axes.legend(fontsize=7)
+    picture.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    picture.axes.set_xlabel("epoch")
+    picture.axes.set_ylabel("top-1, %")
+    return picture
+
+
+def _errors(stds: Sequence[float | None]) -> list[float] | None:
+    """Lengths of error bars; none at all where no row has two seeds."""
+    return [s or 0.0 for s in stds] if any(s is not None for s in stds) else None
+
+
+def config_difference(run: FoundRun, baseline: FoundRun | None) -> str:
+    """What the config of a run says otherwise than the baseline's, 'model.modules=[CA, SA], T=32'."""
+    if baseline is None:
+        return ""
+    ours, theirs = (dict(_flat(r.result["config"])) for r in (run, baseline))
+    skipped = ("name", "seed", "folders.", "trainer.", "logger.", "plan", "fresh")
+    different = [k for k in ours if ours[k] != theirs.get(k) and not k.startswith(skipped)]
+    return ", ".join(f"{key}={ours[key]}" for key in different)
+
+
+def _baseline(rows: Sequence[Row]) -> FoundRun | None:
+    """The run of a table that has the paper's default axes, else its first."""
+    runs = [run for row in rows for run in row.runs]
+    default = {"modules": ["CA", "SA", "LA"], "spatial_token": "class_token", "stem": "conv3"}
+    like = (
+        r for r in runs if r.result["config"]["l_ta"] == 1 and default.items() <= r.result["config"]["model"].items()
+    )
+    return next(like, runs[0] if runs else None)
+
+
+def differences(rows: Sequence[Row]) -> list[str]:
+    """A line a run for beneath the curves: its row, seed and what its config says otherwise than the baseline's."""
+    baseline = _baseline(rows)
+    return [
+        f"{row.printed.label if row.printed.label != 'STAT' else 'T = ' + row.printed.frames}, seed {run.seed}: "
+        + (config_difference(run, baseline) or "the baseline")
+        for row in rows
+        for run in row.runs
+    ]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _epochs(run: FoundRun) -> list[tuple[int, float]]:
+    file = run.folder / "epochs.csv"
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    return [(int(r["epoch"]) + 1, float(r["val/top1_1x1"])) for r in rows if r.get("val/top1_1x1")]
+
+
+def _table(collection: Collection, scale: str, number: int) -> Sequence[Row]:
+    return next(rows for rows in collection.tables[scale] if rows[0].table.number == number)

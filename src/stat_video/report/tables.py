@@ -1,0 +1,189 @@
+"""The tables of a report as plain cells, which each format writes in its own way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .. import published
+from ..data.modules import read_counts
+from .collect import Collection, FoundRun, Row, mean_std
+from .compare import Difference, Verdict, judge, pairs
+
+MISSING = "missing"
+NAMES = {"kinetics400": "Kinetics-400", "ssv2": "Something-Something v2"}
+
+
+@dataclass
+class TextTable:
+    """A table of text: what each cell shows, with what has to be known about it beneath."""
+
+    title: str
+    columns: Sequence[str]
+    rows: list[list[str]]
+    numbers: Sequence[bool] = ()  # which columns hold figures
+    marked: list[bool] = field(default_factory=list)  # rows to set off: ours among other systems
+    notes: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)  # what would fill the missing rows
+
+    def __post_init__(self) -> None:
+        self.numbers = self.numbers or [False] * len(self.columns)
+        self.marked = self.marked or [False] * len(self.rows)
+
+
+def main_table(rows: Sequence[Row]) -> TextTable:
+    """A table of the paper, ours beside the printed figures; at the paper scale with the difference."""
+    table, scale = rows[0].table, rows[0].scale
+    comparable = scale == "paper"
+    systems = any(not row.ours for row in rows)
+    groups = list(dict.fromkeys(m.rpartition("_")[2] for row in rows for m in row.metrics[2:]))
+    columns = ["Method", "Backbone", "Pre-train", "Frames×Clips×Crops"] if systems else [table.columns[0]]
+    head = len(columns)
+    columns += ["GFLOPs", "GFLOPs printed", "top-1", "top-1 printed", *(["difference"] if comparable else [])]
+    columns += [f"top-1 {group}" for group in groups] + ["top-5", "top-5 printed", "n", "views", "commit"]
+    cells = []
+    for row in rows:
+        line = _system(row) if systems else [row.printed.label]
+        line += [_figure(row.gflops, 3 if scale == "tiny" else 1), _figure(row.printed.gflops, 0 if systems else 1)]
+        line += [_accuracy(row, row.metrics[0]), _figure(row.printed.top1, 1)]
+        line += [_difference(row)] if comparable else []
+        line += [_accuracy(row, f"{row.metrics[0]}_{group}") for group in groups]
+        line += [_accuracy(row, row.metrics[1]), _figure(row.printed.top5, 1)]
+        line += [str(len(row.runs)) if row.ours else "", row.views, ", ".join(_commits(row.runs))]
+        cells.append(line)
+    return TextTable(
+        title=f"Table {table.number}. {table.title}",
+        columns=columns,
+        rows=cells,
+        numbers=[i >= head and name not in ("views", "commit") for i, name in enumerate(columns)],
+        marked=[systems and row.ours for row in rows],
+        notes=_notes(table, rows),
+        commands=[row.command for row in rows if row.ours and not row.runs],
+    )
+
+
+def pair_table(rows: Sequence[Row]) -> TextTable:
+    """Every two of our rows: difference in top-1 with its interval."""
+    cells = []
+    for a, b, d in pairs(rows):
+        names = [row.printed.label if row.printed.label != "STAT" else f"STAT {row.printed.frames}" for row in (a, b)]
+        if isinstance(d, Difference):
+            verdict = "told apart" if d.told_apart else "not told apart"
+            cells.append([*names, f"{d.mean:+.2f}", f"{d.low:+.2f} to {d.high:+.2f}", str(d.seeds), verdict])
+        else:
+            cells.append([*names, "", "", "", f"can't be compared: {d}"])
+    columns = ["row", "minus row", "top-1", "95 % interval", "seeds", ""]
+    return TextTable("Pair by pair", columns, cells, [False, False, True, True, True, False])
+
+
+def claim_table(verdicts: Sequence[Verdict]) -> TextTable:
+    """The claims of the paper, and what our figures say of them."""
+    cells = [
+        [v.claim.quote, _asked(v), v.verdict, v.why + (f". {v.claim.note}" if v.claim.note else "")] for v in verdicts
+    ]
+    return TextTable("Claims of the paper", ["claim", "checked as", "verdict", "figures"], cells)
+
+
+def run_table(runs: Sequence[FoundRun]) -> TextTable:
+    """Where the figures come from: a line a run."""
+    cells = []
+    for run in runs:
+        r = run.result
+        versions, hardware = r.get("versions", {}), r.get("hardware", {})
+        machine = (
+            f"{hardware.get('devices', '?')} x {hardware.get('device', '?')}, {hardware.get('threads', '?')} threads"
+        )
+        train, wall = (r.get(key, float("nan")) for key in ("train_seconds", "wall_seconds"))
+        name = f"{run.folder.parent.name}/{run.folder.name}"
+        about = [name, str(run.seed), run.commit, str(r.get("manifest")), f"{train:.0f}", f"{wall:.0f}", machine]
+        cells.append([*about, str(versions.get("torch", "?")), str(r["finished"])])
+    columns = ["run", "seed", "commit", "data", "training s", "all s", "machine", "torch", "finished (UTC)"]
+    return TextTable("Runs", columns, cells, [False, True, False, False, True, True, False, False, False])
+
+
+def verdicts(collection: Collection, scale: str) -> list[Verdict]:
+    """Each claim of the paper at one scale."""
+    paper = published.load()
+    return [judge(claim, scale, collection.rows) for claim in paper.claims]
+
+
+def runs_of(tables: Sequence[Sequence[Row]]) -> list[FoundRun]:
+    """The runs that fill tables, each once: one that stands in two tables is the same run."""
+    runs = {run.folder: run for table in tables for row in table for run in row.runs}
+    return [runs[folder] for folder in sorted(runs)]
+
+
+def _asked(v: Verdict) -> str:
+    refs = [ref.partition("/")[2] for ref in v.claim.rows]
+    metric = {"top1": "top-1", "top5": "top-5", "gflops": "GFLOPs"}[v.claim.metric]
+    match v.claim.form:
+        case "greater":
+            return f"{metric}: {' > '.join(refs)}"
+        case "best":
+            return f"{metric}: {refs[0]} is the best of Table {v.claim.rows[0].partition('/')[0]}"
+        case "close":
+            return f"{metric}: {', '.join(refs)} within {v.claim.limit:g}"
+        case _:
+            return f"{metric}: {refs[0]} / {refs[1]} at most {v.claim.limit:g}"
+
+
+def _system(row: Row) -> list[str]:
+    p = row.printed
+    return [p.method, p.backbone or "-", p.pretrain or "-", f"{p.frames}×{p.clips}×{p.crops}"]
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _accuracy(row: Row, metric: str) -> str:
+    values = row.values(metric)
+    if not row.ours:
+        return ""
+    if not values:
+        return MISSING
+    mean, std = mean_std(values)
+    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+
+
+def _difference(row: Row) -> str:
+    values = row.values(row.metrics[0])
+    if not values or row.printed.top1 is None:
+        return ""
+    mark = "" if _protocol(row) == row.views else " †"
+    return f"{mean_std(values)[0] - row.printed.top1:+.2f}{mark}"
+
+
+def _protocol(row: Row) -> str:
+    return f"{row.printed.clips}x{row.printed.crops}"
+
+
+def _commits(runs: Sequence[FoundRun]) -> list[str]:
+    return list(dict.fromkeys(run.commit for run in runs))
+
+
+def _notes(table: published.Table, rows: Sequence[Row]) -> list[str]:
+    ours = [row for row in rows if row.grid_row]
+    sets = {row.grid_row.options.data.name: row.grid_row.options.data for row in ours if row.grid_row}
+    counted = "of a clip" if table.gflops_of == "clip" else "of all views of a video"
+    notes = [
+        f"printed: the paper's figure, on {NAMES.get(table.dataset, table.dataset)}. GFLOPs are 1e9 multiply-adds "
+        f"{counted}, as counted for ours. n: seeds; ± is the standard deviation over them."
+    ]
+    if rows[0].scale == "tiny":
+        notes.append(
+            f"Ours is the tiny STAT on the built-in {', '.join(sets)} videos: another model, data and recipe than the "
+            "printed ones, so the two are not compared."
+        )
+    elif any(_protocol(row) != row.views for row in ours):
+        notes.append("† tested with other views than the printed figure.")
+    few = [name for name, data in sets.items() if (read_counts(data)[0] or 6) <= 5]
+    if few:
+        notes.append(f"{', '.join(few)} has no more than five classes, so top-5 says nothing.")
+    for row in ours:
+        name = row.printed.label if row.printed.label != "STAT" else f"STAT {row.printed.frames}"
+        if row.left_out:
+            left = ", ".join(f"{run.id} ({run.result.get('manifest')})" for run in row.left_out)
+            notes.append(f"{name}: left out, since they saw another state of the data set: {left}.")
+        if any(run.commit.endswith("+") for run in row.runs):
+            notes.append(f"{name}: + means that files were changed since that commit.")
+    notes += [f"{row.printed.id}: {row.printed.note}." for row in rows if row.printed.note]
+    return notes

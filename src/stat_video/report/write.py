@@ -1,0 +1,134 @@
+"""A report as files: one page, and for each scale Markdown, LaTeX and CSV, and the pictures beside."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from ..runs.files import replacing
+from . import figures, formats, tables
+from .collect import Collection, Row
+from .compare import RESAMPLES
+from .figures import Picture
+from .tables import TextTable
+
+HOW_COMPARED = (
+    f"Difference in top-1 on the same videos, in percentage points, and its 95 % interval from {RESAMPLES:,} paired "
+    "bootstrap resamples: of the videos, and from two seeds on of the seeds too. With one seed it says nothing about "
+    "other seeds. 'Not told apart' where it spans zero."
+)
+
+
+@dataclass
+class TablePart:
+    """One table of the paper at one scale."""
+
+    main: TextTable
+    pairs: TextTable
+    compared: bool  # whether any two rows are there
+    pictures: Sequence[Picture]
+    differences: Sequence[str]
+
+
+@dataclass
+class ScalePart:
+    """All of one scale."""
+
+    scale: str
+    tables: Mapping[int, TablePart]
+    figure_1: Sequence[Picture]
+    claims: TextTable
+    runs: TextTable
+    filled: int  # rows of ours that have a run
+    total: int
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """Every picture of the scale."""
+        return [*self.figure_1, *(p for table in self.tables.values() for p in table.pictures)]
+
+
+def make(collection: Collection, scale: str) -> ScalePart:
+    """The tables, pictures and claims of one scale."""
+    rows = collection.tables[scale]
+    ours = [row for table in rows for row in table if row.ours]
+    return ScalePart(
+        scale,
+        {table[0].table.number: _table_part(collection, table) for table in rows},
+        [figures.figure_1(collection, scale, number) for number in (6, 7)],
+        tables.claim_table(tables.verdicts(collection, scale)),
+        tables.run_table(tables.runs_of(rows)),
+        sum(bool(row.runs) for row in ours),
+        len(ours),
+    )
+
+
+def _table_part(collection: Collection, rows: Sequence[Row]) -> TablePart:
+    number, scale = rows[0].table.number, rows[0].scale
+    there = [row for row in rows if row.runs]
+    pictures = [figures.window_curve(collection, scale)] if number == 2 and (there or scale == "paper") else []
+    pictures += (
+        [figures.bars(collection, scale, number)] if number in figures.BARS and (there or scale == "paper") else []
+    )
+    pictures += [figures.learning_curves(rows)] if there else []
+    return TablePart(
+        tables.main_table(rows), tables.pair_table(there), len(there) > 1, pictures, figures.differences(rows)
+    )
+
+
+def write(collection: Collection, out: Path) -> tuple[list[Path], list[ScalePart]]:
+    """Write the report of all scales in `collection` below `out`; return its files and what stands in them."""
+    files: dict[Path, bytes] = {}
+    with figures.style():
+        parts = [make(collection, scale) for scale in collection.tables]
+        files[out / "index.html"] = page(collection, parts).encode()
+        for part in parts:
+            every = [table.main for table in part.tables.values()]
+            files[out / f"tables-{part.scale}.md"] = as_markdown(part).encode()
+            files[out / f"tables-{part.scale}.tex"] = formats.documents(every).encode()
+            files[out / f"tables-{part.scale}.csv"] = formats.long_csv(collection, part.scale).encode()
+            for picture in part.pictures:
+                header = b'<?xml version="1.0" encoding="utf-8"?>\n'
+                files[out / "figures" / f"{picture.name}.svg"] = header + picture.svg(ink="#1d2430").encode()
+                files[out / "figures" / f"{picture.name}.png"] = picture.png()
+    for path, content in files.items():
+        with replacing(path) as file:
+            file.write(content)
+    return list(files), parts
+
+
+def page(collection: Collection, parts: Sequence[ScalePart]) -> str:
+    """The self-contained page; whatever comes from results is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("stat_video", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(
+        parts=parts,
+        numbers=list(parts[0].tables),
+        how_compared=HOW_COMPARED,
+        others=tables.run_table(collection.others),
+        broken=collection.broken,
+    )
+
+
+def as_markdown(part: ScalePart) -> str:
+    """One scale as a document of its own."""
+    text = [f"# The tables of the paper at scale {part.scale}", ""]
+    if part.scale == "tiny":
+        text += [
+            "A diagnostic of the mechanism: the tiny STAT on videos that the framework makes itself. It is no evidence "
+            "about Kinetics or Something-Something; the printed figures stand beside to show what each row is.",
+            "",
+        ]
+    text += [f"{part.filled} of {part.total} rows are filled. Written by `python src/report.py`.", ""]
+    for table in part.tables.values():
+        text.append(formats.markdown(table.main, 2))
+        if table.compared:
+            text += [formats.markdown(table.pairs, 3)]
+    text += ["How pairs are compared: " + HOW_COMPARED, ""]
+    text += [formats.markdown(part.claims, 2), formats.markdown(part.runs, 2)]
+    return "\n".join(text)
