@@ -1,0 +1,42 @@
+"""A logs folder of made-up results."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fake_runs import HOSTILE, VIDEOS, fake_run
+from stat_video import grid
+from stat_video.report.collect import Collection, collect
+
+
+@dataclass
+class Fake:
+    """Where the results are, and what was written into them."""
+
+    logs: Path
+    correct: dict[tuple[str, int], np.ndarray]  # (words of the row, seed): (videos,) whether it was right
+    collection: Collection
+
+
+@pytest.fixture(scope="session")
+def fake(tmp_path_factory) -> Fake:
+    """Table 1 at the tiny scale: CA and CA+SA with two seeds, CA+SA+LA with one; a row of Table 7; and odd ones."""
+    logs = tmp_path_factory.mktemp("fake_logs")
+    rng = np.random.default_rng(0)
+    rows = {" ".join(row.words): row.config for row in grid.rows("ablation_modules", ["scale=tiny"])}
+    correct = {}
+    for words, accuracy, seeds in (("modules=ca", 0.5, 2), ("modules=ca_sa", 0.9, 2), ("modules=ca_sa_la", 0.88, 1)):
+        for seed in range(seeds):
+            correct[words, seed] = rng.random(VIDEOS) < accuracy
+            fake_run(logs, {**rows[words], "seed": seed}, correct[words, seed])
+    old = {**rows["modules=ca"], "seed": 7}
+    fake_run(logs, old, rng.random(VIDEOS) < 0.1, manifest="probe-0", finished="2025-01-01T00:00:00+00:00")
+    (transfer, *_) = grid.rows("ssv2", ["scale=tiny"])
+    correct["ssv2", 0] = rng.random(VIDEOS) < 0.7
+    fake_run(logs, {**transfer.config, "init": "trained_on=motion/0a1b2c3d"}, correct["ssv2", 0])
+    fake_run(logs, {**rows["modules=ca"], "crop": 56, "name": "x"}, correct["modules=ca", 0], commit=HOSTILE)
+    (logs / "ablation_modules" / "torn").mkdir()
+    (logs / "ablation_modules" / "torn" / "result.json").write_text("{")
+    return Fake(logs, correct, collect(logs, ["tiny", "paper"]))

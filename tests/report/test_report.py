@@ -1,0 +1,269 @@
+"""The report says what the results say: against figures worked out here by other means."""
+
+import csv
+import html
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from statistics import mean, stdev
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap as scipy_bootstrap
+
+from fake_runs import HOSTILE, VIDEOS
+from running import script
+from stat_video import grid, published
+from stat_video.report import compare, tables
+from stat_video.report.collect import collect
+from stat_video.report.compare import FAILS, HOLDS, MISSING, OPEN, UNLIKE, Difference, bootstrap, difference, judge
+from stat_video.report.formats import tex
+from stat_video.report.write import write
+from stat_video.runs.run import row_id
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def written(fake, tmp_path_factory):
+    """Folder of a written report."""
+    out = tmp_path_factory.mktemp("report")
+    write(fake.collection, out)
+    return out
+
+
+def row(fake, ref, scale="tiny"):
+    return fake.collection.rows[scale, ref]
+
+
+def table_row(text, table, label):
+    """Cells of a row in the Markdown of a table, by column."""
+    part = text[text.index(f"## Table {table}.") :]
+    lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in part.splitlines() if line[:1] == "|"]
+    (found,) = [cells for cells in lines[2:8] if cells[0].replace("\\", "") == label]
+    return dict(zip(lines[0], found, strict=True))
+
+
+def test_mean_and_spread_over_seeds(fake, written):
+    accuracies = [100 * fake.correct["modules=ca", seed].mean() for seed in (0, 1)]
+    text = (written / "tables-tiny.md").read_text()
+    cells = table_row(text, 1, "CA")
+    assert cells["top-1"] == f"{mean(accuracies):.2f} ± {stdev(accuracies):.2f}"
+    assert (cells["n"], cells["top-1 printed"], cells["views"], cells["commit"]) == ("2", "77.3", "5x1", "0123456")
+    one = table_row(text, 1, "CA + SA + LA")
+    assert one["top-1"] == f"{100 * fake.correct['modules=ca_sa_la', 0].mean():.2f}"
+    assert one["n"] == "1"
+    assert "difference" not in cells  # another model and data than the printed figure's
+
+
+def test_a_row_of_two_tables_is_one_run(fake):
+    shared = [row(fake, ref).runs for ref in ("1/CA+SA+LA", "3/class_token", "4/l_ta=1", "5/conv3")]
+    assert {run.id for runs in shared for run in runs} == {shared[0][0].id}
+
+
+def test_a_run_from_other_weights_fills_its_row(fake):
+    (run,) = row(fake, "7/STAT-16").runs
+    assert run.result["config"]["init"].endswith("/0a1b2c3d")
+    assert not row(fake, "7/STAT-32").runs
+
+
+def test_missing_rows_say_what_fills_them(fake, written):
+    missing = [r for ref in ("1/CA+LA", "2/t_o=7", "6/STAT-64", "7/STAT-32") for r in [row(fake, ref)]]
+    missing.append(row(fake, "7/STAT-64", "paper"))
+    for r in missing:
+        assert not r.runs
+        assert r.command in (written / f"tables-{r.scale}.md").read_text()
+        assert r.command in html.unescape((written / "index.html").read_text())
+        words = r.command.removeprefix("python src/train.py ").split()
+        (resolved,) = grid.rows(words[0].removeprefix("experiment="), words[1:])
+        assert row_id(resolved.config) == row_id(r.grid_row.config)
+    assert table_row((written / "tables-tiny.md").read_text(), 1, "CA + LA")["top-1"] == "missing"
+
+
+def test_another_state_of_the_data_is_not_averaged_in(fake, written):
+    r = row(fake, "1/CA")
+    assert [run.seed for run in r.runs] == [0, 1]
+    (old,) = r.left_out
+    assert old.seed == 7
+    assert (
+        f"left out, since they saw another state of the data set: {old.id}" in (written / "tables-tiny.md").read_text()
+    )
+
+
+def test_nothing_that_was_found_is_dropped(fake, written):
+    (other,) = fake.collection.others
+    assert other.result["config"]["crop"] == 56
+    (broken,) = fake.collection.broken
+    page = html.unescape((written / "index.html").read_text())
+    assert other.folder.name in page
+    assert str(broken[0]) in page
+
+
+def test_scales_are_never_mixed(written, fake):
+    """All runs are tiny, so nothing of theirs stands at the paper scale."""
+    assert not [r for (scale, _), r in fake.collection.rows.items() if scale == "paper" and r.runs]
+    with (written / "tables-paper.csv").open() as file:
+        assert {line["source"] for line in csv.DictReader(file) if "top" in line["metric"]} == {"paper"}
+
+
+def test_difference_to_the_printed_figure_at_the_paper_scale_alone(fake):
+    """And with a mark where it was tested with other views."""
+    run = row(fake, "1/CA").runs[0]
+    paper_row = replace(row(fake, "1/CA", "paper"), runs=[run])
+    table = tables.main_table([paper_row])
+    top1 = 100 * fake.correct["modules=ca", 0].mean()
+    assert table.rows[0][table.columns.index("difference")] == f"{top1 - 77.3:+.2f}"
+    other_views = replace(paper_row, printed=replace(paper_row.printed, clips=10, crops=3))
+    table = tables.main_table([other_views])
+    assert table.rows[0][table.columns.index("difference")].endswith(" †")
+    assert any(note.startswith("† tested with other views") for note in table.notes)
+
+
+def test_gflops_are_those_of_the_model(fake):
+    assert row(fake, "1/CA").gflops == 0.125  # from the result
+    assert row(fake, "7/STAT-16").gflops == 3 * 0.125  # all views
+    for ref, printed in (("1/CA", 58.2), ("2/t_o=9", 123.0), ("6/STAT-16", 296), ("7/STAT-32", 361)):
+        assert row(fake, ref, "paper").gflops == pytest.approx(printed, rel=0.004)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_interval_is_scipys(seeds):
+    """With one seed; with three, wider than if the seeds were no matter of chance."""
+    rng = np.random.default_rng(1)
+    a, b = rng.random((seeds, 400)) < 0.8, rng.random((seeds, 400)) < 0.7
+    points = 100 * (a.astype(float) - b)
+    low, high = bootstrap(points)
+    reference = scipy_bootstrap(
+        (points.mean(0),), np.mean, n_resamples=9999, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    if seeds == 1:
+        assert (low, high) == pytest.approx(tuple(reference), abs=0.35)
+    else:
+        assert low < reference.low
+        assert high > reference.high
+    assert (low, high) == bootstrap(points)
+
+
+def test_pairs_use_the_same_videos_and_the_seeds_of_both(fake):
+    d = difference(row(fake, "1/CA+SA"), row(fake, "1/CA"))
+    expected = [100 * (fake.correct["modules=ca_sa", s].mean() - fake.correct["modules=ca", s].mean()) for s in (0, 1)]
+    assert d.mean == pytest.approx(mean(expected))
+    assert (d.videos, d.seeds) == (VIDEOS, 2)
+    assert d.told_apart
+    d = difference(row(fake, "1/CA+SA+LA"), row(fake, "1/CA+SA"))
+    assert d.seeds == 1
+    assert d.mean == pytest.approx(
+        100 * (fake.correct["modules=ca_sa_la", 0].mean() - fake.correct["modules=ca_sa", 0].mean())
+    )
+
+
+def test_what_cannot_be_paired_says_why(fake):
+    ca, sa = row(fake, "1/CA"), row(fake, "1/CA+SA")
+    assert difference(ca, row(fake, "1/CA+LA")) == "CA + LA is not run"
+    assert difference(replace(ca, runs=ca.runs[:1]), replace(sa, runs=sa.runs[1:])) == "no seed in common"
+    assert difference(ca, row(fake, "7/STAT-16")) == "unlike protocols, 5x1 and 1x3"
+    shorter = replace(sa, runs=[replace_ranks(run) for run in sa.runs])
+    assert difference(ca, shorter) == "tested on other videos"
+
+
+def replace_ranks(run):
+    """The same run, had it been tested on fewer videos."""
+    ranks, labels = run.ranks
+    copy = replace(run)
+    copy.__dict__["ranks"] = (ranks[:-1], labels[:-1])
+    return copy
+
+
+def claim(id):
+    return next(c for c in published.load().claims if c.id == id)
+
+
+def test_claims_at_the_tiny_scale(fake):
+    rows = fake.collection.rows
+    assert judge(claim("la_helps"), "tiny", rows).verdict == MISSING
+    assert "1/CA+LA" in judge(claim("la_helps"), "tiny", rows).why
+    assert judge(claim("sa_helps"), "tiny", rows).verdict == HOLDS
+    assert judge(replace(claim("sa_helps"), rows=("1/CA", "1/CA+SA")), "tiny", rows).verdict == FAILS
+    assert judge(replace(claim("sa_helps"), rows=("1/CA+SA+LA", "1/CA+SA")), "tiny", rows).verdict == OPEN
+    assert judge(claim("half_of_mvit"), "tiny", rows).verdict == UNLIKE
+    assert judge(claim("best_on_kinetics"), "tiny", rows).verdict == UNLIKE
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(-0.1, 0.1, HOLDS), (-0.2, 0.1, OPEN), (0.2, 0.3, FAILS), (-0.5, -0.2, FAILS), (-1, 1, OPEN)],
+)
+def test_closeness_asks_that_the_interval_lies_within(low, high, verdict):
+    assert compare._verdict(claim("window_flattens"), [Difference((low + high) / 2, low, high, 400, 1)]) == verdict
+
+
+def test_costs_are_judged_without_runs_at_the_paper_scale(fake):
+    """The paper itself prints 0.53 where it says 50 %."""
+    rows = fake.collection.rows
+    assert judge(claim("half_of_mvit"), "paper", rows).verdict == FAILS
+    assert judge(claim("x3d_half"), "paper", rows).verdict == HOLDS
+    assert judge(claim("tdn_sixfold"), "paper", rows).verdict == HOLDS
+    assert judge(claim("sa_helps"), "paper", rows).verdict == MISSING
+
+
+def test_the_csv_has_every_metric_of_every_run(fake, written):
+    with (written / "tables-tiny.csv").open() as file:
+        lines = [line for line in csv.DictReader(file) if line["run"]]
+    for r in (r for (scale, _), r in fake.collection.rows.items() if scale == "tiny"):
+        mine = [line for line in lines if (line["table"], line["row"]) == (str(r.table.number), r.printed.id)]
+        expected = {(run.id, m, str(v)) for run in r.runs for m, v in run.result["metrics"].items()}
+        assert {(line["run"], line["metric"], line["value"]) for line in mine} == expected
+
+
+def test_the_same_results_give_the_same_files(fake, written, tmp_path):
+    write(collect(fake.logs, ["tiny", "paper"]), tmp_path)
+    files = sorted(p.relative_to(written) for p in written.rglob("*") if p.is_file())
+    assert len(files) > 30
+    assert [p for p in files if (tmp_path / p).read_bytes() != (written / p).read_bytes()] == []
+
+
+def test_what_results_say_is_escaped(written):
+    page = (written / "index.html").read_text()
+    assert html.escape(HOSTILE[:7])[:4] in page
+    assert "<script" not in page
+    assert tex("50% of t_o & <x>") == r"50\% of t\_o \& \textless{}x\textgreater{}"
+    latex = (written / "tables-tiny.tex").read_text()
+    body = latex[latex.index(r"\begin{document}") :]
+    assert not re.search(r"(?<!\\)[%#]", body.replace(r"\%", "").replace(r"\#", ""))
+
+
+def test_ids_in_the_page_are_unique_and_refer_to_something(written):
+    page = (written / "index.html").read_text()
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
+
+
+def test_the_script_on_a_folder_without_results(tmp_path):
+    done = script("report", f"folders.logs={tmp_path}", "scales=[tiny]")
+    assert done.returncode == 0, done.stderr
+    assert "scale tiny: 0 of 23 rows filled" in done.stdout
+    assert (tmp_path / "report" / "index.html").stat().st_size > 10_000
+    done = script("report", "scales=[huge]")
+    assert done.returncode == 2
+    assert "tiny, paper" in done.stderr
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_in_a_browser_nothing_is_wider_than_the_window_or_comes_from_elsewhere(written, tmp_path, width):
+    page = (written / "index.html").read_text()
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', page.replace('"http://www.w3.org', ""))
+    probe = "<script>document.title = [document.documentElement.scrollWidth, innerWidth].join()</script>"
+    (tmp_path / "page.html").write_text(page.replace("</body>", probe + "</body>"))
+    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},900"]
+    done = subprocess.run(
+        [*command, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{tmp_path / 'page.html'}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    scroll, inner = re.search(r"<title>(\d+),(\d+)</title>", done.stdout).groups()
+    assert abs(int(inner) - width) < 150  # headless windows have a least width
+    assert int(scroll) <= int(inner)
