@@ -1,17 +1,18 @@
 """Each notebook runs from top to bottom on a session's tiny results; none is committed with outputs."""
 
-import json
-
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
 
+from fake_runs import VIDEOS, fake_run
 from running import ROOT
+from stat_video import grid
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def run(path, monkeypatch, **env):
+def run_notebook(path, monkeypatch, **env):
     """The notebook after it has run in its own folder, as one opens it."""
     settings = {
         "OMP_NUM_THREADS": "1",
@@ -59,44 +60,40 @@ def test_there_are_three():
 
 def test_what_sta_sees_of_a_trained_model(trained, place, monkeypatch):
     folders = {"STAT_VIDEO_LOGS": place.folder / "logs", "STAT_VIDEO_DATA": place.folder / "data"}
-    notebook = run(NOTEBOOKS[0], monkeypatch, **folders)
+    notebook = run_notebook(NOTEBOOKS[0], monkeypatch, **folders)
     assert "trained: tiny-" in printed(notebook)
     assert "not trained" not in printed(notebook)
     assert len(pictures(notebook)) == 2
 
 
 def test_what_sta_sees_without_a_checkpoint(tmp_path, monkeypatch):
-    notebook = run(NOTEBOOKS[0], monkeypatch, STAT_VIDEO_LOGS=tmp_path, STAT_VIDEO_DATA=tmp_path)
+    notebook = run_notebook(NOTEBOOKS[0], monkeypatch, STAT_VIDEO_LOGS=tmp_path, STAT_VIDEO_DATA=tmp_path)
     assert "not trained" in printed(notebook)
     assert len(pictures(notebook)) == 2
 
 
 def test_a_new_axis(tmp_path, monkeypatch):
-    notebook = run(NOTEBOOKS[-1], monkeypatch, STAT_VIDEO_SCRATCH=tmp_path, STAT_VIDEO_ROOT=ROOT)
+    notebook = run_notebook(NOTEBOOKS[-1], monkeypatch, STAT_VIDEO_SCRATCH=tmp_path, STAT_VIDEO_ROOT=ROOT)
     assert "1 passed" in printed(notebook)
     assert "2.0 2 steps" in printed(notebook)
     assert "4.0 2 steps" in printed(notebook)
 
 
-def test_tables_and_curves(trained, place, tmp_path, monkeypatch):
-    """On a result as if it were of Table 1, beside a torn one, and on a folder without any."""
-    result = json.loads((trained / "result.json").read_text())
-    result["name"] = "ablation_modules"
-    copy = tmp_path / "logs" / "ablation_modules" / trained.name
-    copy.mkdir(parents=True)
-    (copy / "result.json").write_text(json.dumps(result))
-    (copy / "epochs.csv").write_bytes((trained / "epochs.csv").read_bytes())
-    (copy.with_name("torn") / "result.json").parent.mkdir()
-    (copy.with_name("torn") / "result.json").write_text("{")
-    notebook = run(NOTEBOOKS[1], monkeypatch, STAT_VIDEO_LOGS=tmp_path / "logs")
+def test_tables_and_curves(tmp_path, monkeypatch):
+    """On a row of Table 1 beside a torn result, and on a folder without any."""
+    (row, *_) = grid.rows("ablation_modules", ["scale=tiny"])
+    run = fake_run(tmp_path, row.config, np.arange(VIDEOS) < 130, train_seconds=1.0)
+    (tmp_path / "ablation_modules" / "torn").mkdir()
+    (tmp_path / "ablation_modules" / "torn" / "result.json").write_text("{")
+    notebook = run_notebook(NOTEBOOKS[1], monkeypatch, STAT_VIDEO_LOGS=tmp_path)
     text = printed(notebook)
     assert "1 finished runs of scale tiny" in text
     assert "not readable" in text
-    assert result["id"] in text  # in the table of results
-    (shown,) = [line for line in markdown(notebook).splitlines() if line.startswith("| CA+SA+LA ")]
-    assert shown.split(" | ")[2:] == [f"{result['metrics']['test/top1_5x1']:.2f}", "1 |"]
-    assert "Table 2: not run" in text
+    assert run.id in text  # in the table of results
+    (shown,) = [line for line in markdown(notebook).splitlines() if line.startswith("| CA |")]
+    assert " | 65.00 | " in shown
+    assert "experiment=ablation_window t_o=3 scale=tiny" in markdown(notebook)  # missing, with its command
     assert len(pictures(notebook)) == 1
 
-    empty = run(NOTEBOOKS[1], monkeypatch, STAT_VIDEO_LOGS=tmp_path / "nothing")
+    empty = run_notebook(NOTEBOOKS[1], monkeypatch, STAT_VIDEO_LOGS=tmp_path / "nothing")
     assert "0 finished runs" in printed(empty)
