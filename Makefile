@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 TABLES := ablation_modules,ablation_window,ablation_token,ablation_aggregation,ablation_stem,kinetics,ssv2
 
-.PHONY: help setup train tables test test-slow lint format lock clean
+.PHONY: help setup train tables report test test-slow lint format lock clean
 
 help: ## print the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ train: $(READY) ## set up, then train the tiny STAT on the built-in motion video
 
 tables: $(READY) ## run what is missing of Tables 1 to 7 (ARGS='seeds=3', ARGS='plan=true'), tiny or as conf/local.yaml says
 	$(PY) src/train.py -m experiment=$(TABLES) $(ARGS)
+
+report: $(READY) ## write logs/report/index.html: the tables, ours beside the paper's
+	$(PY) src/report.py $(ARGS)
 
 test: $(READY) ## set up, then run the tests
 	$(PY) -m pytest

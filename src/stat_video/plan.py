@@ -14,8 +14,8 @@ from .data.modules import manifest_hash, read_counts
 from .errors import InputError
 from .report.table import varied_axes
 from .runs.results import read_results
-from .runs.run import Busy, Run
-from .runs.source import TRAINED_ON, find_source
+from .runs.run import TRAINED_ON, Busy, Run
+from .runs.source import find_source
 
 
 def plan(config: Config) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from ..cost import gmacs
 from ..data.modules import read_counts
 from ..runs.results import read_results
 from ..runs.run import row_id
-from ..runs.source import TRAINED_ON
 
 OTHER_CLASSES = 400  # of a data set that is not there, to count the cost of a row on it
 
@@ -135,7 +134,7 @@ def collect(logs: Path, scales: Sequence[str]) -> Collection:
     runs: dict[str, list[FoundRun]] = {}
     for folder, result in found.results:
         run = FoundRun(folder, result)
-        runs.setdefault(_row_id(result["config"]), []).append(run)
+        runs.setdefault(row_id(result["config"]), []).append(run)
     tables = {scale: [_rows(table, scale, runs) for table in published.load().tables.values()] for scale in scales}
     used = {r.folder for ts in tables.values() for t in ts for row in t for r in (*row.runs, *row.left_out)}
     others = [run for same in runs.values() for run in same if run.folder not in used]
@@ -168,11 +167,3 @@ def _one_state(runs: Sequence[FoundRun]) -> tuple[list[FoundRun], list[FoundRun]
     newest = max(runs, key=lambda run: str(run.result["finished"])).result.get("manifest")
     kept = [run for run in runs if run.result.get("manifest") == newest]
     return sorted(kept, key=lambda run: run.seed), [run for run in runs if run not in kept]
-
-
-def _row_id(config: Mapping[str, Any]) -> str:
-    """`row_id` of the row that a run was begun for: its config also says from which run its first weights came."""
-    init = config.get("init")
-    if init and str(init).startswith(TRAINED_ON):
-        return row_id({**config, "init": str(init).split("/")[0]})
-    return row_id(dict(config))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 
 from .collect import Collection
@@ -49,6 +50,7 @@ def _md(text: str) -> str:
 
 def latex(table: TextTable) -> str:
     """A booktabs table; \\usepackage{booktabs}, and graphicx to fit the wide ones."""
+    caption = re.sub(r"^Table \d+\. ", "", table.title)  # LaTeX counts by itself
     form = "".join("r" if number else "l" for number in table.numbers)
     body = [
         " & ".join(rf"\textbf{{{tex(cell)}}}" if marked and cell else tex(cell) for cell in row) + r" \\"
@@ -58,7 +60,7 @@ def latex(table: TextTable) -> str:
         [
             r"\begin{table}[tb]",
             r"\centering\footnotesize",
-            rf"\caption{{{tex(table.title)}}}",
+            rf"\caption{{{tex(caption)}}}",
             rf"\resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{\begin{{tabular}}{{{form}}}",
             r"\toprule",
             " & ".join(tex(column) for column in table.columns) + r" \\",
@@ -66,7 +68,7 @@ def latex(table: TextTable) -> str:
             *body,
             r"\bottomrule",
             r"\end{tabular}}",
-            *(rf"\par\smallskip\raggedright {tex(note)}" for note in table.notes),
+            *(rf"\par\smallskip\raggedright\scriptsize {tex(note)}" for note in table.notes),
             r"\end{table}",
             "",
         ]

@@ -49,8 +49,10 @@ def main_table(rows: Sequence[Row]) -> TextTable:
         line += [_accuracy(row, row.metrics[1]), _figure(row.printed.top5, 1)]
         line += [str(len(row.runs)) if row.ours else "", row.views, ", ".join(_commits(row.runs))]
         cells.append(line)
+    shown = [i for i in range(len(columns)) if i < head or columns[i] == "commit" or any(line[i] for line in cells)]
+    columns, cells = [columns[i] for i in shown], [[line[i] for i in shown] for line in cells]
     return TextTable(
-        title=f"Table {table.number}. {table.title}",
+        title=f"Table {table.number}. {table.title} Scale {scale}.",
         columns=columns,
         rows=cells,
         numbers=[i >= head and name not in ("views", "commit") for i, name in enumerate(columns)],
@@ -95,8 +97,10 @@ def run_table(runs: Sequence[FoundRun]) -> TextTable:
         name = f"{run.folder.parent.name}/{run.folder.name}"
         about = [name, str(run.seed), run.commit, str(r.get("manifest")), f"{train:.0f}", f"{wall:.0f}", machine]
         cells.append([*about, str(versions.get("torch", "?")), str(r["finished"])])
+    total = sum(run.result.get("wall_seconds", 0) for run in runs)
+    notes = [f"{len(runs)} runs, {total / 3600:.2f} hours one after the other."] if runs else []
     columns = ["run", "seed", "commit", "data", "training s", "all s", "machine", "torch", "finished (UTC)"]
-    return TextTable("Runs", columns, cells, [False, True, False, False, True, True, False, False, False])
+    return TextTable("Runs", columns, cells, [False, True, False, False, True, True, False, False, False], notes=notes)
 
 
 def verdicts(collection: Collection, scale: str) -> list[Verdict]:

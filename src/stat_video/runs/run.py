@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 NOT_OF_THE_RUN = ("name", "folders", "trainer", "logger", "fresh", "plan")  # where and how it runs, not what it is
+TRAINED_ON = "trained_on="  # config.init that names a data set; a run's own says which run it was: trained_on=DATA/ID
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "pytorchvideo", "torchmetrics", "av")
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -36,8 +37,11 @@ def definition(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def row_id(config: dict[str, Any]) -> str:
-    """Equal for the runs of one row of a table, which differ in nothing but the seed."""
-    return _hash({k: v for k, v in definition(config).items() if k != "seed"})
+    """Equal for the runs of one row of a table: they differ in the seed, and in first weights of that seed."""
+    row = {k: v for k, v in definition(config).items() if k != "seed"}
+    if str(row["init"]).startswith(TRAINED_ON):
+        row["init"] = row["init"].partition("/")[0]
+    return _hash(row)
 
 
 def _hash(content: Any) -> str:

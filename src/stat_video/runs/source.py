@@ -7,9 +7,8 @@ from typing import Any
 from ..config import Config
 from ..errors import InputError
 from .results import read_results
-from .run import Run
+from .run import TRAINED_ON, Run
 
-TRAINED_ON = "trained_on="
 SAME = ("scale", "T", "crop", "t_o", "l_ta", "seed", "model")  # what both runs have in common
 
 

@@ -23,8 +23,8 @@ from ..errors import InputError
 from ..model import STAT
 from ..model.weights import load_weights
 from ..runs.files import replacing, write_json
-from ..runs.run import Run, provenance
-from ..runs.source import TRAINED_ON, find_source
+from ..runs.run import TRAINED_ON, Run, provenance
+from ..runs.source import find_source
 from .callbacks import AtomicCheckpointIO, EpochLog
 from .checkpoint import read_checkpoint
 from .module import StatModule
