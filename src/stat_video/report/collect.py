@@ -80,6 +80,11 @@ class Row:
         return self.grid_row is not None
 
     @property
+    def name(self) -> str:
+        """How the rows of its table are told apart: the printed label, in Tables 6 and 7 the clip length."""
+        return f"T = {self.printed.frames}" if self.printed.label == self.printed.method else self.printed.label
+
+    @property
     def views(self) -> str:
         """Protocol of the test, '5x1'."""
         return self.grid_row.options.views if self.grid_row else f"{self.printed.clips}x{self.printed.crops}"

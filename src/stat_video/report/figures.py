@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .. import published
 from .collect import Collection, FoundRun, Row, mean_std
 
 INK = "#010203"  # stands for the text colour of the page that the picture is put into
@@ -76,40 +77,32 @@ def style() -> Iterator[None]:
 
 def figure_1(collection: Collection, scale: str, number: int = 6) -> Picture:
     """Top-1 against GFLOPs of a video: at the paper scale all systems of Table 6 or 7, at the tiny one ours alone."""
-    picture = Picture(
-        f"figure_1_table_{number}_{scale}", f"Top-1 against GFLOPs (Table {number}, scale {scale})", 6.4, 4
-    )
-    axes = picture.axes
+    title = f"Top-1 against GFLOPs (Table {number}, scale {scale})"
+    picture = Picture(f"figure_1_table_{number}_{scale}", title, 6.4, 4)
     rows = _table(collection, scale, number)
     if scale == "paper":
-        methods: dict[str, list[Row]] = {}
-        for row in rows:
-            if row.printed.gflops is not None:
-                methods.setdefault(row.printed.method, []).append(row)
-        for i, (method, theirs) in enumerate(methods.items()):
-            mine = method == "STAT"
-            x, y = [r.printed.gflops or 0.0 for r in theirs], [r.printed.top1 or 0.0 for r in theirs]
-            color = INK if mine else COLORS[i % len(COLORS)]
-            marker = "*" if mine else "osv^D"[i // len(COLORS) % 5]
-            (line,) = axes.plot(
-                x, y, marker=marker, ls="-" if len(x) > 1 else "", lw=1, ms=9 if mine else 5, color=color
-            )
-            picture.tip(
-                line,
-                f"{method}: " + "; ".join(f"{r.printed.id} {r.printed.gflops:g}, {r.printed.top1}" for r in theirs),
-            )
-            axes.annotate(
-                f"{method}, printed" if mine else method,
-                (x[-1], y[-1]),
-                xytext=(5, 3),
-                textcoords="offset points",
-                fontsize=7,
-            )
+        _printed_against_cost(picture, rows)
     _ours_against_cost(picture, rows)
-    axes.set_xscale("log")
-    axes.set_xlabel("GFLOPs of all views of a video")
-    axes.set_ylabel("top-1, %")
+    picture.axes.set_xscale("log")
+    picture.axes.set_xlabel("GFLOPs of all views of a video")
+    picture.axes.set_ylabel("top-1, %")
     return picture
+
+
+def _printed_against_cost(picture: Picture, rows: Sequence[Row]) -> None:
+    methods: dict[str, list[published.Row]] = {}
+    for row in rows:
+        if row.printed.gflops is not None:
+            methods.setdefault(row.printed.method, []).append(row.printed)
+    for i, (method, systems) in enumerate(methods.items()):
+        look: Any = {"color": COLORS[i % len(COLORS)], "marker": "osv^D"[i // len(COLORS) % 5], "ms": 5}
+        if method == "STAT":
+            look = {"color": INK, "marker": "*", "ms": 9}
+        x, y = [s.gflops or 0.0 for s in systems], [s.top1 or 0.0 for s in systems]
+        (line,) = picture.axes.plot(x, y, ls="-" if len(x) > 1 else "", lw=1, **look)
+        picture.tip(line, f"{method}: " + "; ".join(f"{s.id} {s.gflops:g}, {s.top1}" for s in systems))
+        label = f"{method}, printed" if method == "STAT" else method
+        picture.axes.annotate(label, (x[-1], y[-1]), xytext=(5, 3), textcoords="offset points", fontsize=7)
 
 
 def _ours_against_cost(picture: Picture, rows: Sequence[Row]) -> None:
@@ -126,13 +119,11 @@ def _ours_against_cost(picture: Picture, rows: Sequence[Row]) -> None:
         color=COLORS[0],
         capsize=3,
     )
-    text = "; ".join(
-        f"T={row.printed.frames} {row.gflops:.2f}, {m:.2f}" for row, (m, _) in zip(found, stats, strict=True)
-    )
+    text = "; ".join(f"{row.name} {row.gflops:.2f}, {m:.2f}" for row, (m, _) in zip(found, stats, strict=True))
     picture.tip(bars.lines[0], f"ours: {text}")
     for row, (m, _) in zip(found, stats, strict=True):
         picture.axes.annotate(
-            f"ours, T={row.printed.frames}",
+            f"ours, {row.name}",
             (row.gflops or 0, m),
             xytext=(6, -10),
             textcoords="offset points",
@@ -208,19 +199,11 @@ def learning_curves(rows: Sequence[Row]) -> Picture:
     picture = Picture(f"curves_{number}_{scale}", f"Table {number}: validation top-1, one view, scale {scale}", 5.2, 3)
     for i, row in enumerate(r for r in rows if r.ours):
         for n, run in enumerate(row.runs):
-            epochs = _epochs(run)
-            if epochs:
-                name = row.printed.label if row.printed.label != "STAT" else f"T = {row.printed.frames}"
-                (line,) = picture.axes.plot(
-                    [e for e, _ in epochs],
-                    [v for _, v in epochs],
-                    color=COLORS[i % len(COLORS)],
-                    lw=1.4,
-                    label=name if n == 0 else None,
-                )
-                picture.tip(
-                    line, f"{name}, seed {run.seed}: {config_difference(run, _baseline(rows)) or 'the baseline'}"
-                )
+            x, y = _epochs(run)
+            label = row.name if n == 0 else None
+            (line,) = picture.axes.plot(x, y, color=COLORS[i % len(COLORS)], lw=1.4, label=label)
+            different = config_difference(run, _baseline(rows)) or "the baseline"
+            picture.tip(line, f"{row.name}, seed {run.seed}: {different}")
     if picture.hover:
         picture.axes.legend(fontsize=7)
     picture.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -258,8 +241,7 @@ def differences(rows: Sequence[Row]) -> list[str]:
     """A line a run for beneath the curves: its row, seed and what its config says otherwise than the baseline's."""
     baseline = _baseline(rows)
     return [
-        f"{row.printed.label if row.printed.label != 'STAT' else 'T = ' + row.printed.frames}, seed {run.seed}: "
-        + (config_difference(run, baseline) or "the baseline")
+        f"{row.name}, seed {run.seed}: " + (config_difference(run, baseline) or "the baseline")
         for row in rows
         for run in row.runs
     ]
@@ -273,13 +255,14 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + key, value
 
 
-def _epochs(run: FoundRun) -> list[tuple[int, float]]:
+def _epochs(run: FoundRun) -> tuple[list[int], list[float]]:
+    """Epochs, from 1 on, and validation top-1 after each."""
     file = run.folder / "epochs.csv"
     if not file.exists():
-        return []
+        return [], []
     with file.open(newline="", encoding="utf-8") as lines:
-        rows = list(csv.DictReader(lines))
-    return [(int(r["epoch"]) + 1, float(r["val/top1_1x1"])) for r in rows if r.get("val/top1_1x1")]
+        rows = [r for r in csv.DictReader(lines) if r.get("val/top1_1x1")]
+    return [int(r["epoch"]) + 1 for r in rows], [float(r["val/top1_1x1"]) for r in rows]
 
 
 def _table(collection: Collection, scale: str, number: int) -> Sequence[Row]:

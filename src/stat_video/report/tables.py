@@ -66,7 +66,7 @@ def pair_table(rows: Sequence[Row]) -> TextTable:
     """Every two of our rows: difference in top-1 with its interval."""
     cells = []
     for a, b, d in pairs(rows):
-        names = [row.printed.label if row.printed.label != "STAT" else f"STAT {row.printed.frames}" for row in (a, b)]
+        names = [a.name, b.name]
         if isinstance(d, Difference):
             verdict = "told apart" if d.told_apart else "not told apart"
             cells.append([*names, f"{d.mean:+.2f}", f"{d.low:+.2f} to {d.high:+.2f}", str(d.seeds), verdict])
@@ -183,11 +183,10 @@ def _notes(table: published.Table, rows: Sequence[Row]) -> list[str]:
     if few:
         notes.append(f"{', '.join(few)} has no more than five classes, so top-5 says nothing.")
     for row in ours:
-        name = row.printed.label if row.printed.label != "STAT" else f"STAT {row.printed.frames}"
         if row.left_out:
             left = ", ".join(f"{run.id} ({run.result.get('manifest')})" for run in row.left_out)
-            notes.append(f"{name}: left out, since they saw another state of the data set: {left}.")
+            notes.append(f"{row.name}: left out, since they saw another state of the data set: {left}.")
         if any(run.commit.endswith("+") for run in row.runs):
-            notes.append(f"{name}: + means that files were changed since that commit.")
+            notes.append(f"{row.name}: + means that files were changed since that commit.")
     notes += [f"{row.printed.id}: {row.printed.note}." for row in rows if row.printed.note]
     return notes
