@@ -98,7 +98,7 @@ def test_a_start_that_fails_turns_it_off(mode, lines, tmp_path, caplog, monkeypa
     monkeypatch.setattr(wandb, "init", init)
     model = STAT(STATConfig(crop=48, widths=(24, 48, 96, 192), depths=(1, 1, 1, 1), heads=(1, 1, 2, 4)))
     config = Config(logger=Logger(mode=mode))
-    plain = {"data": {}, "seed": 0}
+    plain = {"data": {}, "seed": 0, "init": None}
     assert make_logger(config, plain, Run(Path(tmp_path), "12345678"), model) is None
     assert [record.getMessage().split("; ")[1] for record in caplog.records] == lines
     assert all("(no route)" in record.getMessage() for record in caplog.records)

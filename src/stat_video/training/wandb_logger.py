@@ -66,9 +66,9 @@ def make_logger(config: Config, plain: dict[str, Any], run: Run, model: STAT) ->
         return None
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     modes = ["online", "offline"] if config.logger.mode == "online" else ["offline"]
+    flat = flat_config(config, plain, run, model)
     for attempt in modes:
         try:
-            flat = flat_config(config, plain, run, model)
             wandb_run = wandb.init(
                 project=config.logger.project,
                 entity=config.logger.entity,
