@@ -1,7 +1,15 @@
-"""Reading the chosen frames of a video file, as a PyTorchVideo `Video`."""
+"""Reading the chosen frames of a video file, as a PyTorchVideo `Video`.
+
+Where the container's time stamps can be trusted the packets are listed first, without decoding: their number is the
+number of frames, their sorted times say which packet holds which frame, and only what the wanted frames need is
+decoded (`_by_plan`). Elsewhere, and on any doubt, every packet is decoded and the bad ones are passed over (`_whole`).
+"""
 
 import logging
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -9,7 +17,9 @@ from typing import BinaryIO
 import av
 import numpy as np
 import torch
+from av.codec.context import ThreadType
 from av.video.reformatter import VideoReformatter
+from PIL import Image
 from pytorchvideo.data.video import Video, VideoPathHandler
 from torch import Tensor
 
@@ -17,10 +27,30 @@ from ..errors import InputError
 from .sampling import ChooseFrames
 
 log = logging.getLogger(__name__)
+TIMED = {"mov", "mp4", "matroska", "webm", "mpegts"}  # containers whose time stamps order the frames; not AVI
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}  # what a folder of frames may hold
+Found = dict[int, np.ndarray]  # frame index: (H, W, 3) uint8
+_DAMAGED: set[str] = set()  # videos that this process has warned of, once each
+
+
+class _Doubt(Exception):
+    """The plan did not come out as it should: decode everything."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Packets that hold a frame to show, and the groups that can be decoded by themselves."""
+
+    times: list[int]  # of the frames in their order
+    groups: list[list["av.Packet"]]  # in decode order; each begins with a keyframe
+
+    @property
+    def count(self) -> int:
+        return len(self.times)
 
 
 class PyAVVideo(Video):
-    """A video read with PyAV: decodes in order, converts only the wanted frames to RGB, keeps uint8.
+    """A video read with PyAV: decodes what it must, converts only the wanted frames to RGB, keeps uint8.
 
     Raises InputError, naming the video, where there is nothing to read.
     """
@@ -34,84 +64,222 @@ class PyAVVideo(Video):
     @property
     def duration(self) -> float:
         """Seconds, by the frame count and the average rate."""
-        with self._open() as container:
-            rate = container.streams.video[0].average_rate
+        with self._open() as (_, stream):
+            rate = stream.average_rate
         return self.frame_count() / float(rate or 1)
 
     def get_clip(self, start_sec: float, end_sec: float) -> dict[str, Tensor | None]:
         """PyTorchVideo's form: float32 (3, frames, H, W) in 0 ... 255 of the frames in [start_sec, end_sec)."""
-        with self._open() as container:
-            rate = float(container.streams.video[0].average_rate or 1)
+        with self._open() as (_, stream):
+            rate = float(stream.average_rate or 1)
         # The first frame at or after each time; the 1e-6 is for times such as 0.07 s that float makes a little later.
-        first, last = (math.ceil(float(t) * rate - 1e-6) for t in (start_sec, end_sec))
-        first, last = max(first, 0), min(last, self.frame_count())
-        if first >= last:
+        first, last = (max(math.ceil(float(t) * rate - 1e-6), 0) for t in (start_sec, end_sec))
+        if first >= min(last, self.frame_count()):
             return {"video": None, "audio": None}
         frames = self.frames(lambda n: list(range(min(first, n - 1), min(last, n))))
         return {"video": frames.permute(3, 0, 1, 2).float(), "audio": None}
 
     def frame_count(self) -> int:
-        """Video packets that hold a frame to show, counted without decoding."""
-        try:
-            with self._open() as container:
-                packets = container.demux(container.streams.video[0])
-                return sum(1 for p in packets if p.size and not p.is_discard)
-        except av.FFmpegError as error:
-            raise InputError(f"{self.name}: unreadable video ({error.strerror})") from error
+        """How many frames there are to show: counted without decoding where that can be trusted."""
+        with self._open() as (container, stream):
+            packets = self._packets(container, stream)
+            plan = _plan(container, packets)
+        return plan.count if plan else self._whole([])[1]
 
     def frames(self, choose: ChooseFrames) -> Tensor:
         """uint8 (T, H, W, 3): the frames that `choose` takes from the frame count, which it may be asked twice."""
-        count = self.frame_count()
-        frames, decoded = self._decode(choose(count)) if count else ([], 0)
-        if not frames and decoded:  # the packets promised more frames than the decoder gave
-            log.warning("%s: %d of %d frames decode; clips are drawn from those", self.name, decoded, count)
-            frames, decoded = self._decode(choose(decoded))
-        if not frames:
+        with self._open() as (container, stream):
+            packets = self._packets(container, stream)
+            plan = _plan(container, packets)
+            promised = plan.count if plan else sum(1 for p in packets if not p.is_discard)
+            found: Found | None = None
+            if plan and promised:
+                indices = choose(promised)
+                try:
+                    found = _by_plan(stream, plan, set(indices))
+                except (_Doubt, av.FFmpegError):
+                    found = None
+        if found is None:
+            indices = choose(promised) if promised else []
+            found, decoded = self._whole(indices)
+            if decoded and decoded != promised:
+                if plan and self.name not in _DAMAGED:  # an AVI may well have packets without a frame
+                    _DAMAGED.add(self.name)
+                    log.warning("%s: %d of %d frames decode; clips are drawn from those", self.name, decoded, promised)
+                indices = choose(decoded)
+                found, _ = self._whole(indices)
+        if not found:
             raise InputError(f"{self.name}: no frame could be decoded")
-        sizes = sorted({frame.shape[:2] for frame in frames})
+        sizes = sorted({frame.shape[:2] for frame in found.values()})
         if len(sizes) > 1:
             raise InputError(f"{self.name}: the frame size changes within the video, {sizes[0]} and {sizes[1]}")
-        return torch.from_numpy(np.stack(frames))
+        return torch.from_numpy(np.stack([found[i] for i in indices]))
 
-    def _decode(self, indices: list[int]) -> tuple[list[np.ndarray], int]:
-        """The frames at `indices` ([] if one is missing) and how many frames were decoded on the way."""
-        wanted, found, decoded = set(indices), {}, 0
-        to_rgb = VideoReformatter()  # one for all frames: each new one costs more than decoding a small frame
+    def _whole(self, indices: Sequence[int]) -> tuple[Found, int]:
+        """The frames at `indices` as far as they are there, and how many frames decode; bad packets are passed over."""
+        found, count, wanted = Found(), 0, set(indices)
+        to_rgb = VideoReformatter()
+        reason = "no frame in it"
+        with self._open() as (container, stream):
+            for packet in [*self._packets(container, stream), None]:
+                try:
+                    decoded = stream.codec_context.decode(packet)
+                except av.FFmpegError as error:
+                    reason = error.strerror or str(error)
+                    continue
+                for frame in decoded:
+                    if count in wanted:
+                        found[count] = _rgb(to_rgb, frame)
+                    count += 1
+        if not count:
+            raise InputError(f"{self.name}: unreadable video ({reason})")
+        return found, count
+
+    def _packets(self, container: "av.container.InputContainer", stream: "av.VideoStream") -> list["av.Packet"]:
+        """All packets of the stream, undecoded; those that can be read where the file breaks off."""
+        packets: list[av.Packet] = []
         try:
-            with self._open() as container:
-                for frame in container.decode(container.streams.video[0]):
-                    if decoded in wanted:
-                        # One thread: sws would start one a core for each frame, and the data workers are the threads.
-                        found[decoded] = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                    decoded += 1
-                    if len(found) == len(wanted):
-                        break
+            packets.extend(p for p in container.demux(stream) if p.size)
         except av.FFmpegError as error:
-            if not decoded:
+            if not packets:
                 raise InputError(f"{self.name}: unreadable video ({error.strerror})") from error
-        complete = len(found) == len(wanted)
-        return ([found[i] for i in indices] if complete else []), decoded
+        return packets
 
-    def _open(self) -> "av.container.InputContainer":
+    @contextmanager
+    def _open(self) -> Iterator[tuple["av.container.InputContainer", "av.VideoStream"]]:
         try:
             container = av.open(BytesIO(self._bytes), mode="r", metadata_errors="replace")
         except av.FFmpegError as error:
             raise InputError(f"{self.name}: not a readable video ({error.strerror})") from error
-        if not container.streams.video:
-            container.close()
-            raise InputError(f"{self.name}: no video stream in the file")
-        container.streams.video[0].codec_context.thread_count = 1  # the data workers are the threads
-        return container
+        with container:
+            if not container.streams.video:
+                raise InputError(f"{self.name}: no video stream in the file")
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1  # the data workers are the threads
+            stream.codec_context.thread_type = ThreadType.NONE
+            yield container, stream
+
+
+def _plan(container: "av.container.InputContainer", packets: Sequence["av.Packet"]) -> _Plan | None:
+    """Which packet holds which frame; None where the times cannot be trusted to say so."""
+    if not TIMED & set(container.format.name.split(",")) or not packets or not packets[0].is_keyframe:
+        return None
+    times = [p.pts for p in packets if not p.is_discard]
+    if any(time is None for time in times) or len(set(times)) < len(times):
+        return None
+    if any(p.is_corrupt or p.pts is None for p in packets):
+        return None
+    groups: list[list[av.Packet]] = []
+    for packet in packets:
+        if packet.is_keyframe:
+            groups.append([])
+        groups[-1].append(packet)
+    return _Plan(sorted(time for time in times if time is not None), groups)
+
+
+def _by_plan(stream: "av.VideoStream", plan: _Plan, wanted: set[int]) -> Found:
+    """Decode the groups that hold a wanted frame, each up to the last one; _Doubt where one does not come out."""
+    index_of = {plan.times[i]: i for i in wanted}
+    last = _last_needed(plan, index_of)
+    codec, to_rgb, found = stream.codec_context, VideoReformatter(), Found()
+
+    def take(frames: Sequence["av.VideoFrame"]) -> None:
+        for frame in frames:
+            i = index_of.get(frame.pts) if frame.pts is not None else None
+            if i is not None:
+                found[i] = _rgb(to_rgb, frame)
+
+    gap = False
+    for group, end in zip(plan.groups, last, strict=True):
+        if not end:
+            gap = True
+            continue
+        if gap:
+            take(codec.decode(None))
+            codec.flush_buffers()
+        for packet in group[:end]:
+            # What no wanted frame is, and no other frame refers to, need not be decoded.
+            codec.skip_frame = "DEFAULT" if packet.pts in index_of else "NONREF"
+            take(codec.decode(packet))
+        gap = end < len(group)
+    take(codec.decode(None))
+    if len(found) < len(wanted):
+        raise _Doubt
+    return found
+
+
+def _last_needed(plan: _Plan, index_of: dict[int, int]) -> list[int]:
+    """How many packets of each group are needed, in decode order; 0 for none."""
+    last = [0] * len(plan.groups)
+    for g, group in enumerate(plan.groups):
+        for n, packet in enumerate(group, 1):
+            if packet.pts in index_of:
+                last[g] = n
+                # A frame shown before its group's keyframe refers to the group before, too.
+                if g and packet.pts is not None and packet.pts < (group[0].pts or 0):
+                    last[g - 1] = len(plan.groups[g - 1])
+    return last
+
+
+def _rgb(to_rgb: VideoReformatter, frame: "av.VideoFrame") -> np.ndarray:
+    # One reformatter for all frames, and one thread: sws would start one a core for each frame.
+    return to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
+
+
+class FrameFolder(Video):
+    """A video kept as a folder of pictures, in the order of their names (Something-Something v2's usual form)."""
+
+    def __init__(self, folder: Path, fps: float = 12) -> None:
+        """``fps`` is Something-Something v2's; it matters to `get_clip` only. InputError where there is no picture."""
+        self.name, self.fps = str(folder), fps
+        self._files = sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
+        if not self._files:
+            raise InputError(f"{folder}: no picture in the folder ({', '.join(sorted(PICTURES))} are looked for)")
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return len(self._files) / self.fps
+
+    def get_clip(self, start_sec: float, end_sec: float) -> dict[str, Tensor | None]:
+        """PyTorchVideo's form: float32 (3, frames, H, W) in 0 ... 255 of the frames in [start_sec, end_sec)."""
+        first, last = (max(math.ceil(float(t) * self.fps - 1e-6), 0) for t in (start_sec, end_sec))
+        if first >= min(last, len(self._files)):
+            return {"video": None, "audio": None}
+        frames = self.frames(lambda n: list(range(first, min(last, n))))
+        return {"video": frames.permute(3, 0, 1, 2).float(), "audio": None}
+
+    def frame_count(self) -> int:
+        """How many pictures there are."""
+        return len(self._files)
+
+    def frames(self, choose: ChooseFrames) -> Tensor:
+        """uint8 (T, H, W, 3): the frames that `choose` takes from the frame count."""
+        indices = choose(len(self._files))
+        read = {i: self._read(self._files[i]) for i in set(indices)}
+        sizes = sorted({frame.shape[:2] for frame in read.values()})
+        if len(sizes) > 1:
+            raise InputError(f"{self.name}: the frame size changes within the video, {sizes[0]} and {sizes[1]}")
+        return torch.from_numpy(np.stack([read[i] for i in indices]))
+
+    def _read(self, file: Path) -> np.ndarray:
+        try:
+            with Image.open(file) as picture:
+                return np.asarray(picture.convert("RGB"))
+        except OSError as error:  # PIL.UnidentifiedImageError is one
+            raise InputError(f"{file}: unreadable picture ({error})") from None
 
 
 class PathHandler(VideoPathHandler):
-    """PyTorchVideo's path handler with our reader in the place of its decoders."""
+    """PyTorchVideo's path handler with our readers in the place of its decoders."""
 
     def video_from_path(
-        self, filepath: str, decode_audio: bool = False, decoder: str = "pyav", fps: int = 30
-    ) -> PyAVVideo:
-        """Open the file at `filepath`; InputError where it is missing or empty."""
+        self, filepath: str, decode_audio: bool = False, decoder: str = "pyav", fps: int = 12
+    ) -> PyAVVideo | FrameFolder:
+        """Open the file, or the folder of frames, at `filepath`; InputError where it is missing or empty."""
         path = Path(filepath)
+        if path.is_dir():
+            return FrameFolder(path, fps)
         if not path.is_file():
             raise InputError(f"{filepath}: no such video")
         with path.open("rb") as file:
