@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from functools import partial
 from typing import Any
 
-from .data.modules import DataConfig
+from .data.config import DataConfig
 from .data.sampling import Views
 from .errors import InputError
 from .model import STATConfig
@@ -43,7 +43,11 @@ class Folders:
     logs: str = "logs"
     built_in: str = "data"  # the built-in videos are generated below it
     kinetics400: str | None = None
+    kinetics600: str | None = None
+    kinetics700: str | None = None
     ssv2: str | None = None
+    ucf101: str | None = None
+    hmdb51: str | None = None
 
 
 @dataclass

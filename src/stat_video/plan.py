@@ -10,7 +10,7 @@ from rich.table import Table
 
 from .config import Config
 from .cost import gmacs, parameters
-from .data.modules import manifest_hash, read_counts
+from .data.lists import manifest_hash, read_counts
 from .errors import InputError
 from .report.table import varied_axes
 from .runs.results import read_results

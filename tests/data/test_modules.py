@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from stat_video.data.modules import DataConfig, VideoDataModule, find_root, read_lists
+from stat_video.data.config import DataConfig
+from stat_video.data.lists import find_root, read_lists
+from stat_video.data.modules import VideoDataModule
 from stat_video.data.motion import MotionConfig
 from stat_video.data.sampling import Views
 from stat_video.data.transforms import Augment
@@ -155,7 +157,6 @@ def test_list_that_is_not_text_is_named(root: Path, file: str) -> None:
     "line",
     [
         "videos/train 0.mp4",
-        "videos/x.mp4,0",
         "0",
         *(f"videos/x.mp4 {label}" for label in ("zumba", "1.0", "--1", "²", "-")),
     ],
@@ -179,12 +180,20 @@ def test_class_without_training_video_is_named(root: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_missing_and_empty_videos_are_counted_and_the_first_is_named(root: Path, split: str) -> None:
-    config = replace(KINETICS, root=str(root))
+def test_missing_and_empty_videos_are_counted_and_the_first_is_named(
+    root: Path, split: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, total = replace(KINETICS, root=str(root)), {"train": 6, "val": 4}[split]
     (root / f"videos/{split} 3.mp4").unlink()
-    refusal(config, str(root / f"{split}.csv"), f"{root}/videos/{split} 3.mp4", "1 of ")
+    refusal(config, str(root / f"{split}.csv"), f"{root}/videos/{split} 3.mp4", f"1 of {total}", "data.max_absent")
     (root / f"videos/{split} 1.mp4").write_bytes(b"")
-    refusal(config, str(root / f"{split}.csv"), f"{root}/videos/{split} 1.mp4", "2 of ")
+    config = replace(config, max_absent=0.25)
+    refusal(config, str(root / f"{split}.csv"), f"{root}/videos/{split} 1.mp4", f"1 of {total}", "data.max_unreadable")
+    caplog.clear()
+    lists = read_lists(root, replace(config, max_unreadable=0.25))
+    assert lists.counts[split] == total - 1  # the empty one stays: reading it fails, and that is counted
+    assert lists.absent[split] == [f"{root}/videos/{split} 3.mp4"]
+    assert [f"1 of {total} videos are {what}" in caplog.text for what in ("missing", "empty")] == [True, True]
 
 
 def test_motion_folder_with_files_missing_names_the_setting(tmp_path: Path, motion_config: MotionConfig) -> None:

@@ -10,7 +10,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from stat_video.data.built_in import ensure
-from stat_video.data.modules import DataConfig, read_lists
+from stat_video.data.config import DataConfig
+from stat_video.data.lists import read_lists
 from stat_video.data.probe import BURSTS, CLASSES, HIDDEN, MOMENTS, PLACES, ProbeConfig, draw, render
 
 CONFIG = ProbeConfig(missing=0.0, train_videos=4000, val_videos=2000)

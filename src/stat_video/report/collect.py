@@ -17,7 +17,7 @@ import torch
 
 from .. import grid, published
 from ..cost import gmacs
-from ..data.modules import read_counts
+from ..data.lists import read_counts
 from ..runs.results import read_results
 from ..runs.run import row_id
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .. import published
-from ..data.modules import read_counts
+from ..data.lists import read_counts
 from .collect import Collection, FoundRun, Row, mean_std
 from .compare import Difference, Verdict, judge, pairs
 

@@ -20,6 +20,10 @@ from pathlib import Path
 from typing import Any
 
 NOT_OF_THE_RUN = ("name", "folders", "trainer", "logger", "fresh", "plan")  # where and how it runs, not what it is
+# Where the videos are and in which form; what they are is in the hash of their lists and manifest.
+NOT_OF_THE_DATA = (
+    "root", "setting", "layout", "classes", "train", "val", "videos", "max_absent", "max_unreadable"
+)  # fmt: skip
 TRAINED_ON = "trained_on="  # config.init that names a data set; a run's own says which run it was: trained_on=DATA/ID
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "pytorchvideo", "torchmetrics", "av")
 PROJECT = Path(__file__).resolve().parents[3]
@@ -32,7 +36,7 @@ class Busy(Exception):
 def definition(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a resolved config that defines a run."""
     defining = {k: v for k, v in config.items() if k not in NOT_OF_THE_RUN}
-    defining["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "setting")}
+    defining["data"] = {k: v for k, v in config["data"].items() if k not in NOT_OF_THE_DATA}
     return defining
 
 

@@ -17,7 +17,8 @@ from rich.console import Console
 from ..config import Config
 from ..config import Trainer as TrainerConfig
 from ..cost import gmacs
-from ..data.modules import VideoDataModule, manifest_hash
+from ..data.lists import manifest_hash
+from ..data.modules import VideoDataModule
 from ..data.sampling import Views
 from ..errors import InputError
 from ..model import STAT

@@ -1,0 +1,271 @@
+"""The forms in which people have Kinetics, Something-Something v2, UCF101 and HMDB51.
+
+Each is read into class names and, for each split, (name of a video, label); `find` then says where the videos are.
+"""
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+SPLITS = ("train", "val")
+VIDEOS = {".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".ts"}
+Entry = tuple[str, int]  # path below the videos' folder, or the name without ending where `by_stem`; label
+
+
+@dataclass
+class Listing:
+    """What the lists of a data set say, whether or not the videos are there."""
+
+    classes: list[str]
+    entries: dict[str, list[Entry]] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)  # where it says so
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A form of a data set."""
+
+    about: str
+    files: Mapping[str, tuple[str, ...]]  # classes, train, val: where each may lie below the root
+    read: Callable[[Mapping[str, Path], int], Listing]  # from these files and the fold
+    by_stem: bool = False  # the lists name videos, not paths: they are looked for below the videos' folder
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file that say something; InputError where it is not there, not text or empty."""
+    return [line.strip() for line in _text(file).splitlines() if line.strip()]
+
+
+def entry(file: Path, number: int, line: str, classes: int, first: int = 0) -> Entry:
+    """A line `path label`, separated by spaces, a comma or a tab, or MMAction2's `folder frames label`."""
+    match = re.fullmatch(r"(.*?)\s*[\s,]\s*(-?[0-9]+)", line)
+    if not match or not match[1]:
+        raise InputError(f"{file}, line {number}: '{line}' is not 'path label'")
+    label = int(match[2]) - first
+    if not 0 <= label < classes:
+        raise InputError(
+            f"{file}, line {number}: label {match[2]} is outside the class list ({first} to {classes - 1 + first})"
+        )
+    return match[1], label
+
+
+def _text(file: Path) -> str:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(
+            f"{file}: a folder, where a file is expected; data.layout=folders reads class folders"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not a UTF-8 text file ({error.reason} at byte {error.start})") from None
+    if not text.strip():
+        raise InputError(f"{file}: the file is empty")
+    return text
+
+
+def _labelled(file: Path, pairs: Iterable[tuple[str, str]], classes: list[str]) -> list[Entry]:
+    """(name, class name) pairs as entries; InputError names a class that is not in the list."""
+    known = {name: i for i, name in enumerate(classes)}
+    entries = []
+    for name, label in pairs:
+        if label not in known:
+            raise InputError(f"{file}: '{name}' is of class '{label}', which is not among the {len(classes)} classes")
+        entries.append((name, known[label]))
+    return entries
+
+
+def _lists(files: Mapping[str, Path], fold: int) -> Listing:
+    """A class a line, and `path label` lists, as SlowFast, MMAction2 and PyTorchVideo read them."""
+    classes = read_lines(files["classes"])
+    listing = Listing(classes)
+    for split in SPLITS:
+        lines = enumerate(read_lines(files[split]), 1)
+        listing.entries[split] = [entry(files[split], i, line, len(classes)) for i, line in lines]
+    return listing
+
+
+def _folders(files: Mapping[str, Path], fold: int) -> Listing:
+    """train/CLASS/VIDEO and val/CLASS/VIDEO; the classes are the folders of train in the order of their names."""
+    for split in SPLITS:
+        if not files[split].is_dir():
+            raise InputError(f"{files[split]}: no such folder")
+    classes = sorted(folder.name for folder in files["train"].iterdir() if folder.is_dir())
+    if not classes:
+        raise InputError(f"{files['train']}: no class folder in it")
+    listing = Listing(classes)
+    for split in SPLITS:
+        pairs = []
+        for folder in sorted(f for f in files[split].iterdir() if f.is_dir()):
+            for video in sorted(folder.iterdir()):
+                if video.is_dir() or video.suffix.lower() in VIDEOS:
+                    pairs.append((str(video), folder.name))
+        listing.entries[split] = _labelled(files[split], pairs, classes)
+    return listing
+
+
+def _kinetics(files: Mapping[str, Path], fold: int) -> Listing:
+    """The CSVs of DeepMind and CVDF: label, youtube_id, time_start, time_end, split; classes in alphabetical order."""
+    rows: dict[str, list[tuple[str, str]]] = {}
+    for split in SPLITS:
+        table = csv.DictReader(_text(files[split]).splitlines())
+        needed = {"label", "youtube_id", "time_start", "time_end"}
+        if missing := needed - set(table.fieldnames or ()):
+            raise InputError(f"{files[split]}: no column {', '.join(sorted(missing))}; it is not one of Kinetics' CSVs")
+        rows[split] = []
+        for number, row in enumerate(table, 2):
+            try:
+                times = [int(float(row[key])) for key in ("time_start", "time_end")]
+            except (TypeError, ValueError):
+                raise InputError(f"{files[split]}, line {number}: time_start and time_end are not seconds") from None
+            rows[split].append((f"{row['label']}/{row['youtube_id']}_{times[0]:06d}_{times[1]:06d}", row["label"]))
+    listing = Listing(sorted({label for _, label in rows["train"]}))
+    for split in SPLITS:
+        listing.entries[split] = _labelled(files[split], rows[split], listing.classes)
+    return listing
+
+
+def _ssv2(files: Mapping[str, Path], fold: int) -> Listing:
+    """labels.json, train.json and validation.json, or test-answers.csv ('id;template') in the place of the last."""
+    table = _json(files["classes"])
+    try:
+        classes = [name for name, _ in sorted(table.items(), key=lambda item: int(item[1]))]
+    except (AttributeError, TypeError, ValueError):
+        raise InputError(f"{files['classes']}: not a mapping of templates to numbers") from None
+    listing = Listing(classes)
+    for split in SPLITS:
+        file = files[split]
+        if file.suffix == ".csv":
+            pairs = [(line.partition(";")[0], line.partition(";")[2]) for line in read_lines(file)]
+        else:
+            try:
+                pairs = [(str(row["id"]), row["template"]) for row in _json(file)]
+            except (KeyError, TypeError):
+                raise InputError(f"{file}: not a list of videos with id and template") from None
+        plain = [(name, template.replace("[", "").replace("]", "")) for name, template in pairs]
+        listing.entries[split] = _labelled(file, plain, classes)
+    return listing
+
+
+def _ucf101(files: Mapping[str, Path], fold: int) -> Listing:
+    """classInd.txt ('1 Name'), trainlist01.txt ('Class/video.avi 1') and testlist01.txt (without a label)."""
+    classes = [line.partition(" ")[2] for line in read_lines(files["classes"])]
+    listing = Listing(classes)
+    for split in SPLITS:
+        paths = [re.sub(r" [0-9]+$", "", line) for line in read_lines(files[split])]
+        listing.entries[split] = _labelled(files[split], ((p, p.partition("/")[0]) for p in paths), classes)
+    return listing
+
+
+def _hmdb51(files: Mapping[str, Path], fold: int) -> Listing:
+    """A file a class and fold, CLASS_test_split1.txt: 'video.avi 1' is for training, 2 for testing, 0 for neither."""
+    folder, ending = files["classes"], f"_test_split{fold}.txt"
+    lists = sorted(folder.glob(f"*{ending}")) if folder.is_dir() else []
+    if not lists:
+        raise InputError(f"{folder}: no *{ending} in it")
+    listing = Listing([file.name.removesuffix(ending) for file in lists], {split: [] for split in SPLITS})
+    for label, file in enumerate(lists):
+        for number, line in enumerate(read_lines(file), 1):
+            name, _, use = line.rpartition(" ")
+            if use not in ("0", "1", "2") or not name:
+                raise InputError(f"{file}, line {number}: '{line}' is not 'video 0', 1 or 2")
+            if use != "0":
+                listing.entries[SPLITS[int(use) - 1]].append((f"{listing.classes[label]}/{name}", label))
+    return listing
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(_text(file))
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON ({error})") from None
+
+
+_SSV2 = "something-something-v2"
+LAYOUTS = {
+    "lists": Layout(
+        "classes.txt, train.csv and val.csv ('path label')",
+        {"classes": ("classes.txt",), "train": ("train.csv", "train.txt"), "val": ("val.csv", "val.txt")},
+        _lists,
+    ),
+    "folders": Layout("class folders", {"train": ("train",), "val": ("val", "validation", "test")}, _folders),
+    "kinetics": Layout(
+        "the official CSVs of Kinetics",
+        {
+            "train": ("train.csv", "annotations/train.csv"),
+            "val": ("val.csv", "validate.csv", "annotations/val.csv", "annotations/validate.csv"),
+        },
+        _kinetics,
+        by_stem=True,
+    ),
+    "ssv2": Layout(
+        "the official JSON files of Something-Something v2",
+        {
+            "classes": ("labels.json", "labels/labels.json", f"{_SSV2}-labels.json"),
+            "train": ("train.json", "labels/train.json", f"{_SSV2}-train.json"),
+            "val": ("validation.json", "labels/validation.json", f"{_SSV2}-validation.json"),
+        },
+        _ssv2,
+        by_stem=True,
+    ),
+    "ucf101": Layout(
+        "the official lists of UCF101",
+        {
+            "classes": ("ucfTrainTestlist/classInd.txt", "classInd.txt"),
+            "train": ("ucfTrainTestlist/trainlist{fold:02d}.txt", "trainlist{fold:02d}.txt"),
+            "val": ("ucfTrainTestlist/testlist{fold:02d}.txt", "testlist{fold:02d}.txt"),
+        },
+        _ucf101,
+    ),
+    "hmdb51": Layout("the official lists of HMDB51", {"classes": ("testTrainMulti_7030_splits", "splits")}, _hmdb51),
+}
+
+
+def find(folder: Path, names: Iterable[str], by_stem: bool) -> dict[str, Path | None]:
+    """Where each video of a list is, a file or a folder of frames; None where it is not there."""
+    if not by_stem:
+        return {name: _at(folder, name) for name in names}
+    wanted = {name: name.rpartition("/")[2] for name in names}
+    index = _index(folder, set(wanted.values()))
+    found: dict[str, Path | None] = {}
+    for name, stem in wanted.items():
+        places = index.get(stem, [])
+        # The same video may lie in two folders; that of its class goes first. Kinetics' folders may have '_' for ' '.
+        label = _plain(name.rpartition("/")[0])
+        found[name] = min(places, key=lambda p: (_plain(p.parent.name) != label, str(p)), default=None)
+    return found
+
+
+def _at(folder: Path, name: str) -> Path | None:
+    path = folder / name
+    if path.exists():
+        return path
+    frames = re.fullmatch(r"(.+?)[\s,]+[0-9]+", name)  # MMAction2's 'folder frames label'
+    return folder / frames[1] if frames and (folder / frames[1]).is_dir() else None
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _index(folder: Path, stems: set[str]) -> dict[str, list[Path]]:
+    """Files and folders of frames below `folder` by name without ending; nothing is looked for inside the latter."""
+    index: dict[str, list[Path]] = {}
+    for at, folders, files in os.walk(folder):
+        folders.sort()
+        for name in [f for f in folders if f in stems]:
+            index.setdefault(name, []).append(Path(at, name))
+            folders.remove(name)
+        for file in sorted(files):
+            path = Path(at, file)
+            if path.stem in stems and path.suffix.lower() in VIDEOS:
+                index.setdefault(path.stem, []).append(path)
+    return index

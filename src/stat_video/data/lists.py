@@ -1,0 +1,168 @@
+"""The videos of a data set: listed, found, counted; what is wrong is said in one line before any work."""
+
+import csv
+import hashlib
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
+
+from ..errors import InputError
+from .built_in import ensure
+from .config import DataConfig
+from .layouts import LAYOUTS, SPLITS, Listing, find
+
+log = logging.getLogger(__name__)
+MANIFEST = "manifest.csv"  # of `src/prepare.py`, in the data set's folder
+
+
+@dataclass
+class Lists:
+    """The class names, and of each split the videos that are there and the names of those that are not."""
+
+    classes: list[str]
+    videos: dict[str, LabeledVideoPaths] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)  # of `videos`
+    absent: dict[str, list[str]] = field(default_factory=dict)
+
+
+def find_root(config: DataConfig) -> Path:
+    """Folder of the data set; the built-in one is generated. InputError names the setting where it is missing."""
+    if config.root is None:
+        raise InputError(
+            f"data={config.name}: its folder is not set; name the folder that holds {LAYOUTS[config.layout].about} "
+            f"with {config.setting}=FOLDER, or once for all in conf/local.yaml"
+        )
+    root = Path(config.root).expanduser()
+    if config.built_in is not None:
+        try:
+            return ensure(root, config.built_in)
+        except OSError as error:  # a full or read-only disk, or a folder with files missing
+            raise InputError(f"{config.setting}={config.root}: {error}") from None
+    if not root.is_dir():
+        raise InputError(f"{config.setting}={config.root}: there is no such folder")
+    return root
+
+
+def read_listing(root: Path, config: DataConfig) -> Listing:
+    """What the lists below `root` say, in the form that `config.layout` names."""
+    layout = LAYOUTS[config.layout]
+    files = {}
+    for key, places in layout.files.items():
+        given = getattr(config, key)
+        candidates = [root / place.format(fold=config.fold) for place in ((given,) if given else places)]
+        files[key] = next((file for file in candidates if file.exists()), candidates[0])
+    try:
+        listing = layout.read(files, config.fold)
+    except InputError as error:
+        if all(file.exists() for file in files.values()):
+            raise
+        others = ", ".join(name for name in LAYOUTS if name != config.layout)
+        raise InputError(
+            f"{error.line}; {config.setting} names the folder that should hold {layout.about}; "
+            f"for another form set data.layout to one of {others}"
+        ) from None
+    listing.files = files
+    return listing
+
+
+def manifest_hash(config: DataConfig) -> str | None:
+    """What tells one state of a data set from another; None where it is not there.
+
+    A hash of its classes, names and labels, and of the manifest where `src/prepare.py` wrote one, which knows the
+    content of each file. Built-in videos follow from their config and generator, so they need not exist.
+    """
+    if config.built_in is not None:
+        return config.built_in.folder_name
+    if config.root is None:
+        return None
+    root = Path(config.root).expanduser()
+    try:
+        listing = read_listing(root, config)
+    except InputError:
+        return None
+    entries = {split: [(_below(root, name), label) for name, label in listing.entries[split]] for split in SPLITS}
+    digest = hashlib.sha256(repr((listing.classes, entries)).encode())
+    if (root / MANIFEST).is_file():
+        digest.update((root / MANIFEST).read_bytes())
+    return digest.hexdigest()[:8]
+
+
+def _below(root: Path, name: str) -> str:
+    return str(Path(name).relative_to(root)) if Path(name).is_relative_to(root) else name
+
+
+def read_counts(config: DataConfig) -> tuple[int | None, int | None]:
+    """Numbers of classes and of training videos, None where the data set is not there; nothing is generated."""
+    if config.built_in is not None:
+        return len(config.built_in.classes), config.built_in.train_videos
+    if config.root is None:
+        return None, None
+    try:
+        listing = read_listing(Path(config.root).expanduser(), config)
+    except InputError:
+        return None, None
+    return len(listing.classes), len(listing.entries["train"])
+
+
+def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) -> Lists:
+    """Class names and labelled paths of both splits, checked: no class empty, each file there and as in the manifest.
+
+    Videos that are absent or empty end in an InputError unless their share is within `config.max_absent` or
+    `config.max_unreadable`. ``val_videos`` keeps so many validation videos, evenly spread over the list.
+    """
+    listing = read_listing(root, config)
+    sizes = read_sizes(root)
+    lists = Lists(listing.classes)
+    for split in SPLITS:
+        entries, of = listing.entries[split], str(listing.files.get(split, f"{root}: {split} list"))
+        labels = Counter(label for _, label in entries)
+        # A validation list may leave a class out; training on a class without a single video is a mistake.
+        empty = [name for i, name in enumerate(listing.classes) if not labels[i]]
+        if empty and split == "train":
+            raise InputError(f"{of}: no video of class {', '.join(map(repr, empty[:3]))} ({len(empty)} empty classes)")
+        if not entries:
+            raise InputError(f"{of}: no video in it")
+        places = find(root / config.videos, (name for name, _ in entries), LAYOUTS[config.layout].by_stem)
+        there = [(path, label) for name, label in entries if (path := places[name]) is not None]
+        lists.absent[split] = [str(root / config.videos / name) for name, _ in entries if places[name] is None]
+        _allow(of, "missing", lists.absent[split], len(entries), config.max_absent, "data.max_absent")
+        bytes_of = {path: path.stat().st_size for path, _ in there if not path.is_dir()}
+        hollow = [str(path) for path, size in bytes_of.items() if not size]
+        _allow(of, "empty", hollow, len(entries), config.max_unreadable, "data.max_unreadable")
+        changed = [p for p, size in bytes_of.items() if sizes.get(_below(root, str(p)), size) != size]
+        if changed:
+            raise InputError(
+                f"{of}: {len(changed)} videos are not as {root / MANIFEST} has them, first {changed[0]}; "
+                f"python src/prepare.py do=verify data={config.name} looks at them anew"
+            )
+        if split == "val" and val_videos is not None:
+            keep = min(val_videos, len(there))
+            there = [there[i * len(there) // keep] for i in range(keep)]
+        lists.videos[split] = LabeledVideoPaths([(str(path), label) for path, label in there])
+        lists.counts[split] = len(there)
+    return lists
+
+
+def _allow(of: str, what: str, names: list[str], total: int, limit: float, key: str) -> None:
+    """InputError where more of a list is amiss than is allowed, a warning where there is some."""
+    if not names:
+        return
+    said = f"{of}: {len(names)} of {total} videos are {what}, first {names[0]}"
+    if len(names) > limit * total:
+        raise InputError(f"{said}; {key}={limit:g} is the share that is allowed")
+    log.warning("%s; they are counted in the result", said)
+
+
+def read_sizes(root: Path) -> dict[str, int]:
+    """Bytes of each file of the manifest, {} where there is none."""
+    file = root / MANIFEST
+    if not file.is_file():
+        return {}
+    try:
+        with file.open(newline="", encoding="utf-8") as rows:
+            return {row["path"]: int(row["bytes"]) for row in csv.DictReader(rows) if row["bytes"]}
+    except (KeyError, ValueError):
+        raise InputError(f"{file}: not a manifest of src/prepare.py; remove it or run do=verify") from None

@@ -1,0 +1,226 @@
+"""The same few videos in each form in which people have them: the same classes, videos and labels."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from stat_video.data.config import DataConfig
+from stat_video.data.layouts import LAYOUTS
+from stat_video.data.lists import Lists, manifest_hash, read_lists
+from stat_video.errors import InputError
+
+CLASSES = ["air drumming", "baking", "zumba"]
+TRAIN = [(f"id-{i}_x", i % 3) for i in range(7)]  # YouTube's ids hold '-' and '_'
+VAL = [(f"-val{i}", i % 3) for i in range(4)]
+SPLITS = {"train": TRAIN, "val": VAL}
+
+
+def put(path: Path, content: bytes = b"video") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def text(path: Path, lines: list[str]) -> None:
+    put(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def lists(separator: str) -> Callable[[Path], dict[str, str]]:
+    def make(root: Path) -> dict[str, str]:
+        text(root / "classes.txt", CLASSES)
+        for split, videos in SPLITS.items():
+            text(root / f"{split}.csv", [f"{split}/{name}.mp4{separator}{label}" for name, label in videos])
+            for name, _ in videos:
+                put(root / f"{split}/{name}.mp4")
+        return {}
+
+    return make
+
+
+def mmaction2_frames(root: Path) -> dict[str, str]:
+    """Folders of pictures, their number between folder and label."""
+    text(root / "classes.txt", CLASSES)
+    for split, videos in SPLITS.items():
+        text(root / f"{split}.txt", [f"{name} 12 {label}" for name, label in videos])
+        for name, _ in videos:
+            put(root / "rawframes" / name / "img_00001.jpg")
+    return {"videos": "rawframes"}
+
+
+def folders(root: Path) -> dict[str, str]:
+    for split, videos in SPLITS.items():
+        for name, label in videos:
+            put(root / split / CLASSES[label] / f"{name}.webm")
+            put(root / split / CLASSES[label] / "Thumbs.db")
+    return {"layout": "folders"}
+
+
+def kinetics(place: str) -> Callable[[Path], dict[str, str]]:
+    def make(root: Path) -> dict[str, str]:
+        for split, videos in SPLITS.items():
+            with put(root / f"annotations/{split}.csv").open("w", newline="") as file:
+                table = csv.writer(file)
+                table.writerow(["label", "youtube_id", "time_start", "time_end", "split"])
+                for i, (name, label) in enumerate(videos):
+                    table.writerow([CLASSES[label], name, i, i + 10, split])
+                    stem = f"{name}_{i:06d}_{i + 10:06d}"
+                    label_folder = CLASSES[label].replace(" ", "_")
+                    put(root / place.format(split=split, label=label_folder) / f"{stem}.mp4")
+        return {"layout": "kinetics"}
+
+    return make
+
+
+def ssv2(frames: bool, answers: bool) -> Callable[[Path], dict[str, str]]:
+    """Labels are templates, with the brackets of their places in the videos' file only."""
+
+    def make(root: Path) -> dict[str, str]:
+        text(root / "labels/labels.json", [json.dumps({name: str(i) for i, name in enumerate(CLASSES)})])
+        for split, file in (("train", "train"), ("val", "validation")):
+            rows = [{"id": name, "label": "x", "template": f"[{CLASSES[i]}]"} for name, i in SPLITS[split]]
+            text(root / f"labels/{file}.json", [json.dumps(rows)])
+            for name, _ in SPLITS[split]:
+                put(root / "videos" / (f"{name}/000001.jpg" if frames else f"{name}.webm"))
+        if not answers:
+            return {"layout": "ssv2", "videos": "videos"}
+        text(root / "labels/test-answers.csv", [f"{name};{CLASSES[label]}" for name, label in VAL])
+        (root / "labels/validation.json").unlink()
+        return {"layout": "ssv2", "val": "labels/test-answers.csv"}
+
+    return make
+
+
+def ucf101(root: Path) -> dict[str, str]:
+    lists = root / "ucfTrainTestlist"
+    text(lists / "classInd.txt", [f"{i} {name}" for i, name in enumerate(CLASSES, 1)])
+    text(lists / "trainlist02.txt", [f"{CLASSES[label]}/{name}.avi {label + 1}" for name, label in TRAIN])
+    text(lists / "testlist02.txt", [f"{CLASSES[label]}/{name}.avi" for name, label in VAL])
+    for name, label in [*TRAIN, *VAL]:
+        put(root / "UCF-101" / CLASSES[label] / f"{name}.avi")
+    return {"layout": "ucf101", "videos": "UCF-101", "fold": 2}
+
+
+def hmdb51(root: Path) -> dict[str, str]:
+    for label, name in enumerate(CLASSES):
+        lines = [f"{video}.avi {use}" for use, s in ((1, TRAIN), (2, VAL)) for video, of in s if of == label]
+        text(root / f"testTrainMulti_7030_splits/{name}_test_split1.txt", [*lines, "unused.avi 0"])
+    for video, label in [*TRAIN, *VAL]:
+        put(root / CLASSES[label] / f"{video}.avi")
+    return {"layout": "hmdb51"}
+
+
+@dataclass
+class Form:
+    make: Callable[[Path], dict[str, str]]
+    in_order: bool = True  # of the split lists above
+
+
+FORMS = {
+    "spaces": Form(lists(" ")),
+    "commas": Form(lists(",")),
+    "tabs": Form(lists("\t")),
+    "mmaction2 frames": Form(mmaction2_frames),
+    "class folders": Form(folders, in_order=False),
+    "kinetics, a folder a split and class": Form(kinetics("{split}/{label}")),
+    "kinetics, a folder a class": Form(kinetics("k400/{label}")),
+    "kinetics, one folder": Form(kinetics("videos")),
+    "ssv2 videos": Form(ssv2(frames=False, answers=False)),
+    "ssv2 frames": Form(ssv2(frames=True, answers=False)),
+    "ssv2 test answers": Form(ssv2(frames=False, answers=True)),
+    "ucf101": Form(ucf101),
+    "hmdb51": Form(hmdb51, in_order=False),
+}
+
+
+def videos_of(found: Lists, split: str) -> list[tuple[str, int]]:
+    """(name as in SPLITS, label) of what was found, each checked to be there."""
+    entries = []
+    for i in range(found.counts[split]):
+        path, info = found.videos[split][i]
+        assert Path(path).exists()
+        name = Path(path).stem
+        known = next(n for n, _ in SPLITS[split] if name == n or name.startswith(f"{n}_0"))
+        entries.append((known, info["label"]))
+    return entries
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_videos(form: str, tmp_path: Path) -> None:
+    config = DataConfig("some", root=str(tmp_path), **FORMS[form].make(tmp_path))  # type: ignore[arg-type]
+    found = read_lists(tmp_path, config)
+    assert found.classes == CLASSES
+    order = list if FORMS[form].in_order else sorted
+    assert {split: order(videos_of(found, split)) for split in SPLITS} == {s: order(v) for s, v in SPLITS.items()}
+    assert manifest_hash(config) is not None
+
+
+@pytest.mark.parametrize("form", [name for name in FORMS if name != "class folders"])  # folders list what is there
+def test_a_video_that_is_gone_is_named(form: str, tmp_path: Path) -> None:
+    config = DataConfig("some", root=str(tmp_path), **FORMS[form].make(tmp_path))  # type: ignore[arg-type]
+    victim = next(p for p in tmp_path.rglob("id-3_x*"))
+    victim.rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"1 of 7 videos are missing, first .*id-3_x"):
+        read_lists(tmp_path, config)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_folder_without_the_lists_says_what_is_looked_for(layout: str, tmp_path: Path) -> None:
+    config = DataConfig("some", root=str(tmp_path), setting="folders.some", layout=layout)
+    assert manifest_hash(config) is None
+    with pytest.raises(InputError) as caught:
+        read_lists(tmp_path, config)
+    assert "\n" not in caught.value.line
+    assert f"folders.some names the folder that should hold {LAYOUTS[layout].about}" in caught.value.line
+    assert "data.layout" in caught.value.line
+
+
+@pytest.mark.parametrize(
+    ("form", "file", "content", "named"),
+    [
+        ("ssv2 videos", "labels/labels.json", "{", "not JSON"),
+        ("ssv2 videos", "labels/labels.json", '{"a": "b"}', "not a mapping of templates to numbers"),
+        ("ssv2 videos", "labels/train.json", '{"a": 1}', "not a list of videos with id and template"),
+        ("ssv2 videos", "labels/train.json", '[{"id": 1, "template": "flying"}]', "'flying'"),
+        ("kinetics, one folder", "annotations/train.csv", "a,b\n1,2\n", "no column label"),
+        ("kinetics, one folder", "annotations/train.csv", "label,youtube_id,time_start,time_end\na,b,c,1\n", "line 2"),
+        ("ucf101", "ucfTrainTestlist/testlist02.txt", "Flying/x.avi\n", "'Flying'"),
+        ("hmdb51", "testTrainMulti_7030_splits/zumba_test_split1.txt", "x.avi 3\n", "line 1"),
+    ],
+)
+def test_a_list_of_another_form_is_named(form: str, file: str, content: str, named: str, tmp_path: Path) -> None:
+    config = DataConfig("some", root=str(tmp_path), **FORMS[form].make(tmp_path))  # type: ignore[arg-type]
+    (tmp_path / file).write_text(content)
+    with pytest.raises(InputError) as caught:
+        read_lists(tmp_path, config)
+    assert named in caught.value.line
+    assert str(tmp_path / file) in caught.value.line
+
+
+def test_a_class_unknown_to_training_is_named(tmp_path: Path) -> None:
+    options = folders(tmp_path)
+    put(tmp_path / "val/flying/a.mp4")
+    with pytest.raises(InputError, match=r"class 'flying', which is not among the 3"):
+        read_lists(tmp_path, DataConfig("some", root=str(tmp_path), **options))  # type: ignore[arg-type]
+
+
+def test_another_list_or_label_is_another_data_set(tmp_path: Path) -> None:
+    config = DataConfig("some", root=str(tmp_path), **lists(" ")(tmp_path))  # type: ignore[arg-type]
+    before = manifest_hash(config)
+    assert manifest_hash(config) == before
+    (tmp_path / "val.csv").write_text((tmp_path / "val.csv").read_text().replace(" 0", " 1", 1))
+    assert manifest_hash(config) != before
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("layout", "tar"), ("fold", 4), ("reader", "opencv"), ("max_absent", 1.0), ("max_unreadable", -1)],
+)
+def test_values_that_are_not_allowed_are_named(key: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"data.{key}={value}: .*allowed"):
+        DataConfig(**{key: value})  # type: ignore[arg-type]
