@@ -16,6 +16,7 @@ from stat_video.data.dataset import ClipDataset, TrainRequest, TrainSampler, Vie
 from stat_video.data.reader import PathHandler
 from stat_video.data.sampling import Views
 from stat_video.data.transforms import Augment, TrainTransform, ViewTransform
+from stat_video.errors import InputError
 
 T, CROP = 4, 24
 
@@ -166,3 +167,73 @@ def test_loader_gives_each_view_once(videos: LabeledVideoPaths) -> None:
     assert seen == [(video, view) for video in range(24) for view in range(2)]
     labels = np.concatenate([items["label"] for items in loader])
     assert np.array_equal(labels, np.arange(48) // 2 % 12)
+
+
+# -------------------------------------------------------------------------------------- what cannot be read
+
+
+@pytest.fixture
+def damaged(videos: LabeledVideoPaths, tmp_path: Path) -> tuple[LabeledVideoPaths, dict[int, str]]:
+    """The motion videos with four of the 24 replaced by what is none; and which."""
+    entries = [(str(videos[i][0]), videos[i][1]["label"]) for i in range(len(videos))]
+    contents = {2: b"", 3: b"a text", 9: Path(entries[9][0]).read_bytes()[:900], 17: None}
+    for i, content in contents.items():
+        path = tmp_path / f"{i}.mp4"
+        if content is not None:
+            path.write_bytes(content)
+        entries[i] = (str(path), entries[i][1])
+    return LabeledVideoPaths(entries), {i: entries[i][0] for i in contents}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_takes_drawn_videos_for_unreadable_ones(
+    damaged: tuple[LabeledVideoPaths, dict[int, str]], videos: LabeledVideoPaths, workers: int
+) -> None:
+    """Same length, same other clips, each lack said by its path; who stands in brings its own label."""
+    broken, lacking = damaged
+    whole = load(videos)
+    data = train_set(broken)
+    sampler = TrainSampler(len(data), seed=0, repeats=2)
+    seen: Counter[int] = Counter()
+    said: dict[int, set[str]] = {}
+    for batch in DataLoader(data, 8, sampler=sampler, num_workers=workers):
+        for i, index in enumerate(batch["index"].tolist()):
+            said.setdefault(index, set()).add(batch["unreadable"][i])
+            if index not in lacking:
+                assert torch.equal(batch["video"][i], whole[0, index, seen[index]])
+            else:
+                assert batch["video"][i].any()
+            seen[index] += 1
+    assert seen == Counter(dict.fromkeys(range(24), 2))
+    assert said == {i: {lacking.get(i, "")} for i in range(24)}
+
+
+def test_the_stand_in_has_its_own_label_and_stays_the_same(damaged: tuple[LabeledVideoPaths, dict[int, str]]) -> None:
+    broken, lacking = damaged
+    labels = {i: broken[i][1]["label"] for i in range(24)}
+    items = [train_set(broken)[TrainRequest(3, epoch, 0)] for epoch in range(30)]
+    assert len({item["label"] for item in items}) > 4  # drawn anew each epoch, from all classes
+    again = train_set(broken)[TrainRequest(3, 7, 0)]
+    assert torch.equal(again["video"], items[7]["video"])
+    assert again["label"] == items[7]["label"]
+    readable = [i for i in range(24) if i not in lacking]
+    assert {item["label"] for item in items} <= {labels[i] for i in readable}
+
+
+def test_a_test_view_of_an_unreadable_video_is_there_and_says_so(
+    damaged: tuple[LabeledVideoPaths, dict[int, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, lacking = damaged
+    data = ClipDataset(broken, T, view=ViewTransform(28, CROP), views=Views(2, 3))
+    batches = list(DataLoader(data, 8, sampler=ViewSampler(len(data), Views(2, 3))))
+    unreadable = [path for batch in batches for path in batch["unreadable"]]
+    assert len(unreadable) == 24 * 6
+    assert unreadable == [lacking.get(i, "") for i in range(24) for _ in range(6)]
+    for path in lacking.values():
+        assert sum(path in record.getMessage() for record in caplog.records) == 1  # once, not once a view
+
+
+def test_nothing_readable_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "0.mp4").write_text("none")
+    with pytest.raises(InputError, match=r"0.mp4: unreadable, and so are 9 videos"):
+        train_set(LabeledVideoPaths([(str(tmp_path / "0.mp4"), 0)]))[TrainRequest(0, 0, 0)]

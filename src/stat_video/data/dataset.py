@@ -1,21 +1,28 @@
 """A map-style set of labelled videos with a true length, and the samplers that say which clip of which video is next.
 
-Everything random about a clip is seeded by (seed, epoch, video, repeat), so neither the number of workers nor the
-order in which they work changes a clip.
+A video that cannot be read is named, and nothing is dropped: in training another, drawn one takes its place, in a test
+its views count as wrong. Everything random about a clip is seeded by (seed, epoch, video, repeat), so neither the
+number of workers nor the order in which they work changes a clip.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypedDict
 
+import av
 import numpy as np
 import torch
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from ..errors import InputError
 from .reader import PathHandler
-from .sampling import Views, segment_frames, view_frames
+from .sampling import ChooseFrames, Views, segment_frames, view_frames
 from .transforms import TrainTransform, ViewTransform
+
+log = logging.getLogger(__name__)
+TRIES = 10  # videos read in the place of one that cannot be, before it is given up
 
 
 class Clip(TypedDict):
@@ -23,8 +30,9 @@ class Clip(TypedDict):
 
     video: Tensor  # uint8 (T, 3, crop, crop)
     label: Any  # int; in a batch long (B,), like the two below
-    index: Any  # of the video in its list
+    index: Any  # in the list, of the video asked for
     view: Any  # of the protocol; 0 in training
+    unreadable: Any  # the path asked for where it cannot be read, else ''; in a batch a list
 
 
 class TrainRequest(NamedTuple):
@@ -54,31 +62,63 @@ class ClipDataset(Dataset[Clip]):
         view: ViewTransform | None = None,
         views: Views = Views(1, 1),
         seed: int = 0,
+        reader: str = "pyav",
     ) -> None:
         self.videos, self.T, self.views, self.seed = videos, T, views, seed
         self.train_transform, self.view_transform = train, view
-        self.handler = PathHandler()
+        self.handler = PathHandler(reader)
+        self.named: set[str] = set()  # unreadable videos that the log has
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, request: TrainRequest | ViewRequest) -> Clip:
+        return self._view(request) if isinstance(request, ViewRequest) else self._training(request)
+
+    def _view(self, request: ViewRequest) -> Clip:
+        """Zeros where the video cannot be read: whoever scores it goes by `unreadable`."""
+        assert self.view_transform is not None
+        clip, crop = self.views.clip_crop(request.view)
         path, info = self.videos[request.video]
-        video = self.handler.video_from_path(path)
-        if isinstance(request, ViewRequest):
-            assert self.view_transform is not None
-            clip, crop = self.views.clip_crop(request.view)
-            frames = video.frames(view_frames(self.T, clip, self.views.clips))
+        frames = self._read(path, view_frames(self.T, clip, self.views.clips), "its views count as wrong")
+        if frames is None:
+            pixels = torch.zeros(self.T, 3, self.view_transform.size, self.view_transform.size, dtype=torch.uint8)
+        else:
             pixels = self.view_transform(frames, crop, self.views.crops)
-            return Clip(video=pixels, label=info["label"], index=request.video, view=request.view)
+        unreadable = path if frames is None else ""
+        return Clip(video=pixels, label=info["label"], index=request.video, view=request.view, unreadable=unreadable)
+
+    def _training(self, request: TrainRequest) -> Clip:
         assert self.train_transform is not None
         rng = np.random.default_rng([self.seed, request.epoch, request.video, request.repeat])
-        frames = video.frames(segment_frames(rng.random(self.T).tolist()))
+        choose = segment_frames(rng.random(self.T).tolist())
+        asked, info = path, _ = self.videos[request.video]
+        for _ in range(TRIES):
+            frames = self._read(path, choose, "drawn ones take its place")
+            if frames is not None:
+                break
+            path, info = self.videos[int(rng.integers(len(self.videos)))]
+        else:
+            raise InputError(
+                f"{asked}: unreadable, and so are {TRIES - 1} videos drawn in its place; see src/prepare.py"
+            )
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
             # torch.manual_seed would also queue a call with its stack trace for each kind of device, and keep it.
             torch.default_generator.manual_seed(int(rng.integers(2**63)))
             pixels = self.train_transform(frames)
-        return Clip(video=pixels, label=info["label"], index=request.video, view=0)
+        unreadable = asked if path != asked else ""
+        return Clip(video=pixels, label=info["label"], index=request.video, view=0, unreadable=unreadable)
+
+    def _read(self, path: str, choose: ChooseFrames, then: str) -> Tensor | None:
+        """The frames; None, and once a line in the log, where they cannot be had."""
+        try:
+            return self.handler.video_from_path(path).frames(choose)
+        except (InputError, av.FFmpegError, OSError) as error:
+            if path not in self.named:
+                self.named.add(path)
+                reason = error.line if isinstance(error, InputError) else f"{path}: {error}"
+                log.warning("%s; %s", reason, then)
+            return None
 
 
 class TrainSampler(Sampler[TrainRequest]):

@@ -54,7 +54,7 @@ class VideoDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Clip]:
         """Random clips; the last incomplete batch is left out, as all recipes here do."""
         videos = self.check().videos["train"]
-        data = ClipDataset(videos, self.T, train=self.train_transform, seed=self.seed)
+        data = ClipDataset(videos, self.T, train=self.train_transform, seed=self.seed, reader=self.config.reader)
         sampler = TrainSampler(len(data), seed=self.seed, repeats=self.repeats, **self._ranks())
         if len(sampler) < self.batch_size:
             raise InputError(
@@ -72,7 +72,8 @@ class VideoDataModule(LightningDataModule):
         return self._view_loader(self.views)
 
     def _view_loader(self, views: Views) -> DataLoader[Clip]:
-        data = ClipDataset(self.check().videos["val"], self.T, view=self.view_transform, views=views)
+        videos, reader = self.check().videos["val"], self.config.reader
+        data = ClipDataset(videos, self.T, view=self.view_transform, views=views, reader=reader)
         return self._loader(data, ViewSampler(len(data), views, **self._ranks()), drop_last=False)
 
     def _loader(self, data: ClipDataset, sampler: Any, drop_last: bool) -> DataLoader[Clip]:

@@ -271,7 +271,11 @@ class FrameFolder(Video):
 
 
 class PathHandler(VideoPathHandler):
-    """PyTorchVideo's path handler with our readers in the place of its decoders."""
+    """PyTorchVideo's path handler with our readers in the place of its decoders: `pyav` or `torchcodec`."""
+
+    def __init__(self, reader: str = "pyav") -> None:
+        super().__init__()
+        self.reader = reader
 
     def video_from_path(
         self, filepath: str, decode_audio: bool = False, decoder: str = "pyav", fps: int = 12

@@ -20,6 +20,7 @@ from ..cost import gmacs
 from ..data.lists import read_counts
 from ..runs.results import read_results
 from ..runs.run import row_id
+from ..training.metrics import ranks
 
 OTHER_CLASSES = 400  # of a data set that is not there, to count the cost of a row on it
 
@@ -49,17 +50,12 @@ class FoundRun:
 
     @cached_property
     def ranks(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
-        """(videos,) how many classes score above the right one, and the labels; None where no logits are saved.
-
-        Scores are averaged over the views after the softmax, as the reported accuracy is.
-        """
+        """`metrics.ranks` (videos,) of the test, and the labels; None where no logits are saved."""
         file = self.folder / f"logits_{self.result['config']['views']}.pt"
         if not file.exists():
             return None
         saved = torch.load(file, weights_only=True)
-        scores = saved["logits"].softmax(-1).mean(1)
-        right = scores.gather(1, saved["labels"][:, None].long())
-        return (scores > right).sum(1).numpy(), saved["labels"].numpy()
+        return ranks(saved["logits"], saved["labels"]).numpy(), saved["labels"].numpy()
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,13 @@ def _notes(table: published.Table, rows: Sequence[Row]) -> list[str]:
         if row.left_out:
             left = ", ".join(f"{run.id} ({run.result.get('manifest')})" for run in row.left_out)
             notes.append(f"{row.name}: left out, since they saw another state of the data set: {left}.")
+        for run in row.runs:
+            lacking = [f"{len(paths)} {split}" for split, paths in run.result.get("unreadable", {}).items() if paths]
+            if lacking:
+                notes.append(
+                    f"{row.name}, seed {run.seed}: {' and '.join(lacking)} videos could not be read; those of "
+                    "the test count as wrong."
+                )
         if any(run.commit.endswith("+") for run in row.runs):
             notes.append(f"{row.name}: + means that files were changed since that commit.")
     notes += [f"{row.printed.id}: {row.printed.note}." for row in rows if row.printed.note]

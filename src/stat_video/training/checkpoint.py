@@ -11,7 +11,7 @@ WEIGHTS = "model."  # prefix of STAT's tensors in the StatModule's state
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """{'config', 'classes', 'weights', 'epoch'} of a checkpoint; no code in it can run (weights_only).
+    """{'config', 'classes', 'manifest', 'weights', 'epoch'} of a checkpoint; no code in it can run (weights_only).
 
     Raises InputError where the file is missing, truncated, or not written by this project.
     """
@@ -26,4 +26,5 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(ours, dict) or not {"config", "classes"} <= ours.keys() or "state_dict" not in content:
         raise InputError(f"{path}: a checkpoint, but not one of this project's (no 'stat_video' entry in it)")
     weights = {k.removeprefix(WEIGHTS): v for k, v in content["state_dict"].items() if k.startswith(WEIGHTS)}
-    return {"config": ours["config"], "classes": ours["classes"], "weights": weights, "epoch": content.get("epoch")}
+    known = {key: ours.get(key) for key in ("config", "classes", "manifest")}
+    return {**known, "weights": weights, "epoch": content.get("epoch")}

@@ -11,14 +11,16 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from ..config import Config, EvaluateConfig
+from ..data.lists import manifest_hash
 from ..data.sampling import Views
 from ..errors import InputError
 from ..model import STAT
 from ..runs.files import write_json
 from ..runs.run import provenance
 from .checkpoint import read_checkpoint
-from .fit import lightning_arguments, load_into, make_data, progress, save_logits
+from .fit import lightning_arguments, load_into, make_data, progress, save_logits, say_lacking
 from .module import StatModule
+from .unreadable import UnreadableVideos
 
 
 def rebuild(path: Path) -> tuple[STAT, Config, list[str]]:
@@ -46,8 +48,13 @@ def evaluate(path: Path, asked: EvaluateConfig, console: Console) -> dict[str, A
             f"{path}: it knows {len(classes)} classes ({', '.join(classes[:2])}, ...), but data={config.data.name} "
             f"lists {len(found.classes)} ({', '.join(found.classes[:2])}, ...); they have to be the same"
         )
+    manifest, trained_on = manifest_hash(config.data), read_checkpoint(path)["manifest"]
+    if manifest != trained_on:
+        console.print(f"The data set is not as it was in training: {manifest} now, {trained_on} then", soft_wrap=True)
     module = StatModule(model, config.recipe, data.normalize, classes, views, class_groups=config.data.class_groups)
     callbacks, bar = progress()
+    unreadable = UnreadableVideos(found.counts["train"], config.data.max_unreadable)
+    callbacks.append(unreadable)
     trainer = L.Trainer(**lightning_arguments(config.trainer), callbacks=callbacks, enable_progress_bar=bar)
     console.print(f"Testing {path} on {found.counts['val']} videos, {views} views", soft_wrap=True, highlight=False)
     metrics = {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
@@ -58,6 +65,9 @@ def evaluate(path: Path, asked: EvaluateConfig, console: Console) -> dict[str, A
         "views": str(views),
         "metrics": metrics,
         "videos": found.counts["val"],
+        "absent": {"val": len(found.absent["val"])},
+        "unreadable": {"val": unreadable.result(trainer)["val"]},
+        "manifest": manifest,
         "seed": config.seed,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         **provenance(),
@@ -65,5 +75,6 @@ def evaluate(path: Path, asked: EvaluateConfig, console: Console) -> dict[str, A
     }
     save_logits(module, path.parent / f"logits_{views}.pt")
     if trainer.is_global_zero:
+        say_lacking(result, console)
         write_json(path.parent / f"evaluation_{views}.json", result)
     return result

@@ -30,7 +30,13 @@ from .callbacks import AtomicCheckpointIO, EpochLog
 from .checkpoint import read_checkpoint
 from .module import StatModule
 from .optim import accumulation
+from .unreadable import UnreadableVideos
 from .wandb_logger import log_result, make_logger
+
+MEANS = {
+    "absent": "Videos of the lists that are not there, and stand in no figure",
+    "unreadable": "Videos that could not be read, drawn anew in training and wrong in the test",
+}
 
 
 def fit(config: Config, console: Console) -> dict[str, Any]:
@@ -57,13 +63,15 @@ def _rank_zero() -> bool:
 
 def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, console: Console) -> dict[str, Any]:
     views = Views.parse(config.views)
-    trainer = make_trainer(config, run, console)
     data = make_data(config, views)
+    trainer = make_trainer(config, run, console)
     data.batch_size, trainer.accumulate_grad_batches = accumulation(
         config.recipe, trainer.world_size, config.trainer.batch_per_device
     )
     state = read_checkpoint(Path(config.init))["weights"] if config.init is not None else None
     lists = data.check()
+    unreadable = UnreadableVideos(lists.counts["train"], config.data.max_unreadable)
+    trainer.callbacks.append(unreadable)  # type: ignore[attr-defined]
     L.seed_everything(config.seed, workers=True, verbose=False)
     model = STAT(config.stat_config(len(lists.classes)))
     if state is not None:
@@ -71,7 +79,9 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
             console.print(f"init: {change}", soft_wrap=True)
     if config.trainer.compile:
         model.compile()
-    module = StatModule(model, config.recipe, data.normalize, lists.classes, views, plain, config.data.class_groups)
+    module = StatModule(
+        model, config.recipe, data.normalize, lists.classes, views, plain, config.data.class_groups, manifest
+    )
 
     began = run.checkpoint.exists()
     millions = sum(p.numel() for p in model.parameters()) / 1e6
@@ -103,6 +113,8 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
             "id": run.id,
             "metrics": metrics,
             "videos": lists.counts,
+            "absent": {split: len(names) for split, names in lists.absent.items()},
+            "unreadable": unreadable.result(trainer),
             "manifest": manifest,
             "gmacs": gmacs(model.config),
             "epochs": trainer.current_epoch,
@@ -123,12 +135,22 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
         }
         save_logits(module, run.folder / f"logits_{views}.pt")
         if trainer.is_global_zero:
+            say_lacking(result, console)
             write_json(run.folder / "result.json", result)
             log_result(logger, result, module, data, run)
     finally:
         if logger:
             logger.finish()
     return result
+
+
+def say_lacking(result: dict[str, Any], console: Console) -> None:
+    """A line of what the data set lacked, where it lacked something."""
+    for what in ("absent", "unreadable"):
+        counts = {split: n if isinstance(n, int) else len(n) for split, n in result.get(what, {}).items()}
+        if any(counts.values()):
+            said = ", ".join(f"{n} in {split}" for split, n in counts.items() if n)
+            console.print(f"{MEANS[what]}: {said}", soft_wrap=True, highlight=False)
 
 
 def make_data(config: Config, views: Views) -> VideoDataModule:

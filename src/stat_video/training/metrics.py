@@ -10,8 +10,19 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from ..data.sampling import Views
 
 
+def ranks(logits: Tensor, labels: Tensor) -> Tensor:
+    """(videos,) how many classes score above the right one, from logits (videos, views, num_classes).
+
+    Scores are averaged over the views after the softmax. A video with a view of NaN, one that could not be read, gets
+    num_classes: wrong at any k.
+    """
+    scores = logits.softmax(-1).mean(1)
+    above = (scores > scores.gather(1, labels[:, None].long())).sum(1)
+    return torch.where(scores.isnan().any(1), scores.shape[1], above)
+
+
 class MultiViewAccuracy(Metric):
-    """Top-1 and top-5 in percent over whole videos.
+    """Top-1 and top-5 in percent over whole videos; those whose logits are NaN, as unreadable ones', count as wrong.
 
     Keeps the logits of each (video, view), gathers them across ranks, and refuses to compute unless all views of
     each video are there exactly once.
@@ -60,11 +71,14 @@ class MultiViewAccuracy(Metric):
         """{'top1', 'top5'} in percent, and 'top1_<group>' over the videos of each group of classes."""
         logits, labels = self.gathered()
         scores = logits.softmax(-1).mean(1)
-        n = scores.shape[-1]
-        figures = {
-            f"top{k}": 100 * multiclass_accuracy(scores, labels, n, average="micro", top_k=min(k, n)) for k in (1, 5)
-        }
-        correct = (scores.argmax(-1) == labels).float()
+        n, read = scores.shape[-1], ~scores.isnan().any(-1)
+        share = read.float().mean()  # the denominator is all videos
+        figures = {f"top{k}": torch.zeros_like(share) for k in (1, 5)}
+        if read.any():
+            for k in (1, 5):
+                right = multiclass_accuracy(scores[read], labels[read], n, average="micro", top_k=min(k, n))
+                figures[f"top{k}"] = 100 * right * share
+        correct = ((scores.argmax(-1) == labels) & read).float()
         for group, members in self.groups.items():
             figures[f"top1_{group}"] = 100 * correct[torch.isin(labels, labels.new_tensor(members))].mean()
         return figures

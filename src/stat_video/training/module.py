@@ -29,7 +29,7 @@ class StatModule(LightningModule):
 
     Logs train/loss, val/loss_1x1, val/top1_1x1, val/top5_1x1 and, in a test, test/top1_<views> and test/top5_<views>;
     accuracies in percent, and with ``class_groups`` test/top1_<views>_<group>. Checkpoints carry ``config`` and
-    ``classes`` as plain containers, from which everything is rebuilt.
+    ``classes`` as plain containers, from which everything is rebuilt, and ``manifest``, the state of the data set.
     """
 
     def __init__(
@@ -41,8 +41,10 @@ class StatModule(LightningModule):
         views: Views,
         config: dict[str, Any] | None = None,
         class_groups: bool = False,
+        manifest: str | None = None,
     ) -> None:
         super().__init__()
+        self.manifest = manifest
         self.model, self.recipe, self.classes, self.views, self.config = model, recipe, classes, views, config
         self.normalize = normalize
         self.erase = Erase(recipe.augment.erasing)
@@ -62,13 +64,20 @@ class StatModule(LightningModule):
         self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(video), prog_bar=True)
         return loss
 
+    def _scored(self, batch: Clip) -> Tensor:
+        """Logits, NaN where the video could not be read: missing is kept as missing, and counts as wrong."""
+        logits = self(batch["video"])
+        logits[[i for i, path in enumerate(batch["unreadable"]) if path]] = math.nan
+        return logits
+
     def validation_step(self, batch: Clip, batch_index: int) -> None:
         """One centre view of each video."""
-        logits = self(batch["video"])
-        labels = batch["label"]
+        logits, labels = self._scored(batch), batch["label"]
         self.val_accuracy.update(logits, labels, batch["index"], batch["view"])
-        loss = F.cross_entropy(logits, labels)
-        self.log("val/loss_1x1", loss, on_epoch=True, batch_size=len(logits), sync_dist=True)
+        read = [i for i, path in enumerate(batch["unreadable"]) if not path]
+        if read:  # the loss is of the videos that can be read
+            loss = F.cross_entropy(logits[read], labels[read])
+            self.log("val/loss_1x1", loss, on_epoch=True, batch_size=len(read), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log and reset the 1x1 accuracy."""
@@ -78,7 +87,7 @@ class StatModule(LightningModule):
 
     def test_step(self, batch: Clip, batch_index: int) -> None:
         """One view of the protocol."""
-        logits = self(batch["video"])
+        logits = self._scored(batch)
         self.test_accuracy.update(logits, batch["label"], batch["index"], batch["view"])
 
     def on_test_epoch_end(self) -> None:
@@ -100,4 +109,5 @@ class StatModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Plain containers only, so that the file opens with weights_only=True."""
-        checkpoint["stat_video"] = {"config": self.config, "classes": list(self.classes), "format": 1}
+        known = {"config": self.config, "classes": list(self.classes), "manifest": self.manifest}
+        checkpoint["stat_video"] = {**known, "format": 1}

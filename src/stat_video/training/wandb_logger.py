@@ -12,7 +12,6 @@ import torch
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy
 
 from ..config import Config
 from ..cost import gmacs
@@ -23,6 +22,7 @@ from ..explain import draw, explain
 from ..model import STAT
 from ..published import load
 from ..runs.run import Run, row_id
+from .metrics import ranks
 from .module import StatModule
 
 log = logging.getLogger(__name__)
@@ -151,10 +151,9 @@ def log_result(
 
 def class_accuracy(logits: Tensor, labels: Tensor) -> list[tuple[int, int, float]]:
     """(class, videos, top-1 in percent) of each class that has videos, from logits (videos, views, num_classes)."""
-    scores, classes = logits.softmax(-1).mean(1), logits.shape[-1]
-    top1 = 100 * multiclass_accuracy(scores, labels, classes, average="none")
-    videos = torch.bincount(labels, minlength=classes)
-    return [(c, int(videos[c]), float(top1[c])) for c in range(classes) if videos[c]]
+    right = (ranks(logits, labels) == 0).float()
+    videos = torch.bincount(labels, minlength=logits.shape[-1])
+    return [(c, int(n), 100 * float(right[labels == c].mean())) for c, n in enumerate(videos) if n]
 
 
 def _log_classes(logger: RunLogger, logits: Path, classes: list[str], views: str) -> None:
