@@ -26,6 +26,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from .config import SCALES, Config, EvaluateConfig, Folders, PredictConfig
 from .dashboard import DashboardConfig
 from .errors import InputError
+from .prepare import PrepareConfig
 from .report.config import ReportConfig
 from .runs.run import PROJECT, Busy
 
@@ -38,6 +39,7 @@ SCHEMAS: dict[str, Any] = {
     "predict": PredictConfig,
     "dashboard": DashboardConfig,
     "report": ReportConfig,
+    "prepare": PrepareConfig,
 }
 
 

@@ -193,7 +193,10 @@ def test_missing_and_empty_videos_are_counted_and_the_first_is_named(
     lists = read_lists(root, replace(config, max_unreadable=0.25))
     assert lists.counts[split] == total - 1  # the empty one stays: reading it fails, and that is counted
     assert lists.absent[split] == [f"{root}/videos/{split} 3.mp4"]
-    assert [f"1 of {total} videos are {what}" in caplog.text for what in ("missing", "empty")] == [True, True]
+    assert [f"1 of {total} videos are {what}" in caplog.text for what in ("missing", "empty or unreadable")] == [
+        True,
+        True,
+    ]
 
 
 def test_motion_folder_with_files_missing_names_the_setting(tmp_path: Path, motion_config: MotionConfig) -> None:

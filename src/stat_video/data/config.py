@@ -22,6 +22,7 @@ class DataConfig:
     train: str | None = None
     val: str | None = None
     videos: str = "."  # the folder, relative to root, below which the videos are
+    manifest: str | None = None  # of src/prepare.py; null: manifest.csv below root
     fold: int = 1  # of UCF101's and HMDB51's three splits
     max_absent: float = 0.0  # share of a list's videos that may not be there, each counted; more ends in one line
     max_unreadable: float = 0.01  # share of the videos that may be empty or broken, likewise

@@ -1,9 +1,9 @@
 """The videos of a data set: listed, found, counted; what is wrong is said in one line before any work."""
 
-import csv
 import hashlib
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from ..errors import InputError
 from .built_in import ensure
 from .config import DataConfig
 from .layouts import LAYOUTS, SPLITS, Listing, find
+from .manifest import UNREADABLE, manifest_path, read_manifest
 
 log = logging.getLogger(__name__)
-MANIFEST = "manifest.csv"  # of `src/prepare.py`, in the data set's folder
 
 
 @dataclass
@@ -83,15 +83,16 @@ def manifest_hash(config: DataConfig) -> str | None:
         listing = read_listing(root, config)
     except InputError:
         return None
-    entries = {split: [(_below(root, name), label) for name, label in listing.entries[split]] for split in SPLITS}
+    entries = {split: [(below(root, name), label) for name, label in listing.entries[split]] for split in SPLITS}
     digest = hashlib.sha256(repr((listing.classes, entries)).encode())
-    if (root / MANIFEST).is_file():
-        digest.update((root / MANIFEST).read_bytes())
+    if (manifest := manifest_path(root, config)).is_file():
+        digest.update(manifest.read_bytes())
     return digest.hexdigest()[:8]
 
 
-def _below(root: Path, name: str) -> str:
-    return str(Path(name).relative_to(root)) if Path(name).is_relative_to(root) else name
+def below(root: Path, path: str | Path) -> str:
+    """The path as seen from `root`, where it is below it."""
+    return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else str(path)
 
 
 def read_counts(config: DataConfig) -> tuple[int | None, int | None]:
@@ -114,7 +115,7 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
     `config.max_unreadable`. ``val_videos`` keeps so many validation videos, evenly spread over the list.
     """
     listing = read_listing(root, config)
-    sizes = read_sizes(root)
+    manifest = {row.path: row for row in read_manifest(manifest_path(root, config))}
     lists = Lists(listing.classes)
     for split in SPLITS:
         entries, of = listing.entries[split], str(listing.files.get(split, f"{root}: {split} list"))
@@ -130,14 +131,15 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
         lists.absent[split] = [str(root / config.videos / name) for name, _ in entries if places[name] is None]
         _allow(of, "missing", lists.absent[split], len(entries), config.max_absent, "data.max_absent")
         bytes_of = {path: path.stat().st_size for path, _ in there if not path.is_dir()}
-        hollow = [str(path) for path, size in bytes_of.items() if not size]
-        _allow(of, "empty", hollow, len(entries), config.max_unreadable, "data.max_unreadable")
-        changed = [p for p, size in bytes_of.items() if sizes.get(_below(root, str(p)), size) != size]
+        known = {path: manifest.get(below(root, path)) for path, _ in there}
+        changed = [path for path, size in bytes_of.items() if (row := known[path]) and row.bytes != size]
         if changed:
             raise InputError(
-                f"{of}: {len(changed)} videos are not as {root / MANIFEST} has them, first {changed[0]}; "
+                f"{of}: {len(changed)} videos are not as {manifest_path(root, config)} has them, first {changed[0]}; "
                 f"python src/prepare.py do=verify data={config.name} looks at them anew"
             )
+        broken = [p for p, _ in there if bytes_of.get(p) == 0 or ((row := known[p]) and row.status == UNREADABLE)]
+        _allow(of, "empty or unreadable", broken, len(entries), config.max_unreadable, "data.max_unreadable")
         if split == "val" and val_videos is not None:
             keep = min(val_videos, len(there))
             there = [there[i * len(there) // keep] for i in range(keep)]
@@ -146,7 +148,7 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
     return lists
 
 
-def _allow(of: str, what: str, names: list[str], total: int, limit: float, key: str) -> None:
+def _allow(of: str, what: str, names: Sequence[object], total: int, limit: float, key: str) -> None:
     """InputError where more of a list is amiss than is allowed, a warning where there is some."""
     if not names:
         return
@@ -154,15 +156,3 @@ def _allow(of: str, what: str, names: list[str], total: int, limit: float, key: 
     if len(names) > limit * total:
         raise InputError(f"{said}; {key}={limit:g} is the share that is allowed")
     log.warning("%s; they are counted in the result", said)
-
-
-def read_sizes(root: Path) -> dict[str, int]:
-    """Bytes of each file of the manifest, {} where there is none."""
-    file = root / MANIFEST
-    if not file.is_file():
-        return {}
-    try:
-        with file.open(newline="", encoding="utf-8") as rows:
-            return {row["path"]: int(row["bytes"]) for row in csv.DictReader(rows) if row["bytes"]}
-    except (KeyError, ValueError):
-        raise InputError(f"{file}: not a manifest of src/prepare.py; remove it or run do=verify") from None

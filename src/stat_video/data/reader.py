@@ -8,8 +8,9 @@ decoded (`_by_plan`). Elsewhere, and on any doubt, every packet is decoded and t
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -49,6 +50,19 @@ class _Plan:
         return len(self.times)
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What a decode of every packet says of a video."""
+
+    frames: int
+    fps: float
+    height: int
+    width: int
+    codec: str
+    pixels: str  # FFmpeg's name of the pixel format
+    trouble: str  # '' where it is whole
+
+
 class PyAVVideo(Video):
     """A video read with PyAV: decodes what it must, converts only the wanted frames to RGB, keeps uint8.
 
@@ -62,16 +76,19 @@ class PyAVVideo(Video):
             raise InputError(f"{self.name}: the file is empty")
 
     @property
+    def rate(self) -> Fraction:
+        """Frames a second on average, 0 where the file does not say."""
+        with self._open() as (_, stream):
+            return stream.average_rate or Fraction(0)
+
+    @property
     def duration(self) -> float:
         """Seconds, by the frame count and the average rate."""
-        with self._open() as (_, stream):
-            rate = stream.average_rate
-        return self.frame_count() / float(rate or 1)
+        return self.frame_count() / float(self.rate or 1)
 
     def get_clip(self, start_sec: float, end_sec: float) -> dict[str, Tensor | None]:
         """PyTorchVideo's form: float32 (3, frames, H, W) in 0 ... 255 of the frames in [start_sec, end_sec)."""
-        with self._open() as (_, stream):
-            rate = float(stream.average_rate or 1)
+        rate = float(self.rate or 1)
         # The first frame at or after each time; the 1e-6 is for times such as 0.07 s that float makes a little later.
         first, last = (max(math.ceil(float(t) * rate - 1e-6), 0) for t in (start_sec, end_sec))
         if first >= min(last, self.frame_count()):
@@ -114,6 +131,41 @@ class PyAVVideo(Video):
         if len(sizes) > 1:
             raise InputError(f"{self.name}: the frame size changes within the video, {sizes[0]} and {sizes[1]}")
         return torch.from_numpy(np.stack([found[i] for i in indices]))
+
+    def inspect(self) -> Inspection:
+        """Decode every packet, converting none; InputError where no frame comes out."""
+        frames = errors = concealed = 0
+        reason = ""
+        with self._open() as (container, stream):
+            packets = self._packets(container, stream)
+            plan = _plan(container, packets)
+            # What the header promises; not an AVI's, which counts packets without a frame, too.
+            promised = max(stream.frames, plan.count) if plan else 0
+            for packet in [*packets, None]:
+                try:
+                    decoded = stream.codec_context.decode(packet)
+                except av.FFmpegError as error:
+                    errors, reason = errors + 1, error.strerror or str(error)
+                    continue
+                frames += len(decoded)
+                concealed += sum(frame.is_corrupt for frame in decoded)
+            context = stream.codec_context
+            if not frames:
+                raise InputError(f"{self.name}: unreadable video ({reason or 'no frame in it'})")
+            trouble = [f"{errors} packets do not decode ({reason})"] if errors else []
+            trouble += [f"{concealed} frames are damaged"] if concealed else []
+            trouble += [f"{frames} of {promised} frames are there"] if frames < promised else []
+            rate = float(stream.average_rate or 0)
+            return Inspection(
+                frames, rate, context.height, context.width, context.name, context.pix_fmt or "", "; ".join(trouble)
+            )
+
+    def decoded(self) -> Iterator["av.VideoFrame"]:
+        """All frames in their order, as they were coded; bad packets are passed over."""
+        with self._open() as (container, stream):
+            for packet in [*self._packets(container, stream), None]:
+                with suppress(av.FFmpegError):
+                    yield from stream.codec_context.decode(packet)
 
     def _whole(self, indices: Sequence[int]) -> tuple[Found, int]:
         """The frames at `indices` as far as they are there, and how many frames decode; bad packets are passed over."""
@@ -231,7 +283,7 @@ class FrameFolder(Video):
 
     def __init__(self, folder: Path, fps: float = 12) -> None:
         """``fps`` is Something-Something v2's; it matters to `get_clip` only. InputError where there is no picture."""
-        self.name, self.fps = str(folder), fps
+        self.name, self.fps, self.rate = str(folder), fps, Fraction(fps)
         self._files = sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
         if not self._files:
             raise InputError(f"{folder}: no picture in the folder ({', '.join(sorted(PICTURES))} are looked for)")
@@ -252,6 +304,19 @@ class FrameFolder(Video):
     def frame_count(self) -> int:
         """How many pictures there are."""
         return len(self._files)
+
+    def decoded(self) -> Iterator["av.VideoFrame"]:
+        """All frames in their order."""
+        for file in self._files:
+            yield av.VideoFrame.from_ndarray(self._read(file), format="rgb24")
+
+    def inspect(self) -> Inspection:
+        """Read every picture; InputError names the first that cannot be."""
+        sizes = [self._read(file).shape[:2] for file in self._files]
+        trouble = "" if len(set(sizes)) == 1 else "the frame size changes"
+        height, width = sizes[0]
+        codec = self._files[0].suffix[1:].lower()
+        return Inspection(len(sizes), self.fps, height, width, codec, "rgb24", trouble)
 
     def frames(self, choose: ChooseFrames) -> Tensor:
         """uint8 (T, H, W, 3): the frames that `choose` takes from the frame count."""

@@ -22,7 +22,8 @@ from typing import Any
 NOT_OF_THE_RUN = ("name", "folders", "trainer", "logger", "fresh", "plan")  # where and how it runs, not what it is
 # Where the videos are and in which form; what they are is in the hash of their lists and manifest.
 NOT_OF_THE_DATA = (
-    "root", "setting", "layout", "classes", "train", "val", "videos", "max_absent", "max_unreadable"
+    "root", "setting", "layout", "classes", "train", "val", "videos", "manifest", "fold", "reader",
+    "max_absent", "max_unreadable",
 )  # fmt: skip
 TRAINED_ON = "trained_on="  # config.init that names a data set; a run's own says which run it was: trained_on=DATA/ID
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "pytorchvideo", "torchmetrics", "av")

@@ -1,0 +1,80 @@
+"""The manifest of a data set: what a whole read of every video found, a row a video."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from ..errors import InputError
+from ..runs.files import replacing
+from .config import DataConfig
+
+OK, DAMAGED, UNREADABLE, ABSENT = STATUSES = ("ok", "damaged", "unreadable", "absent")
+
+
+@dataclass(frozen=True)
+class VideoRow:
+    """One video of a list. What is not known of an absent or unreadable one is empty."""
+
+    split: str
+    path: str  # below the data set's folder where it is there, else the name in the list
+    label: int
+    name: str  # of the class
+    status: str  # ok; damaged: some frames are lost; unreadable: all are; absent: there is no file
+    reason: str = ""
+    frames: int | None = None
+    fps: float | None = None
+    width: int | None = None
+    height: int | None = None
+    codec: str = ""
+    pixels: str = ""
+    bytes: int | None = None
+    sha256: str = ""  # of the file, or of all pictures of a folder
+
+
+def manifest_path(root: Path, config: DataConfig) -> Path:
+    """Where the manifest of the data set at `root` is."""
+    return root / (config.manifest or "manifest.csv")  # an absolute path stays what it is
+
+
+def write_manifest(path: Path, rows: Sequence[VideoRow]) -> None:
+    """Nothing in it depends on when or how it was made: the same data give the same bytes."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(VideoRow)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def read_manifest(path: Path) -> list[VideoRow]:
+    """The rows, [] where there is no manifest; InputError where the file is something else."""
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [_row(row) for row in csv.DictReader(file)]
+    except (KeyError, ValueError, TypeError):
+        raise InputError(f"{path}: not a manifest of src/prepare.py; remove it, or write it with do=verify") from None
+
+
+def _row(row: dict[str, str]) -> VideoRow:
+    if row["status"] not in STATUSES:
+        raise ValueError
+    numbers = {key: int(row[key]) if row[key] else None for key in ("frames", "width", "height", "bytes")}
+    fps = float(row["fps"]) if row["fps"] else None
+    return VideoRow(**{**row, **numbers, "label": int(row["label"]), "fps": fps})  # type: ignore[arg-type]
+
+
+def counts(rows: Sequence[VideoRow]) -> dict[str, int]:
+    """Videos by status, and how many are listed."""
+    found = Counter(row.status for row in rows)
+    return {"listed": len(rows), **{status: found[status] for status in STATUSES}}
+
+
+def in_both_splits(rows: Sequence[VideoRow]) -> list[tuple[str, str]]:
+    """(training path, validation path) of files with the same content: what a figure is measured on was trained on."""
+    train = {row.sha256: row.path for row in rows if row.split == "train" and row.sha256}
+    return [(train[row.sha256], row.path) for row in rows if row.split == "val" and row.sha256 in train]

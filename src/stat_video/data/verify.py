@@ -1,0 +1,203 @@
+"""Reading every video of a data set once, to know what is in it: `src/prepare.py do=verify`."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import av
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from ..errors import InputError
+from ..runs.files import replacing
+from .config import DataConfig
+from .layouts import LAYOUTS, SPLITS, find
+from .lists import below, find_root, read_listing
+from .manifest import ABSENT, DAMAGED, OK, UNREADABLE, VideoRow, counts, in_both_splits, manifest_path, write_manifest
+from .reader import PathHandler
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+def listed(root: Path, config: DataConfig) -> list[VideoRow]:
+    """A row for each video of the lists, in their order; absent or still to be read."""
+    listing, rows = read_listing(root, config), []
+    for split in SPLITS:
+        names = [name for name, _ in listing.entries[split]]
+        places = find(root / config.videos, names, LAYOUTS[config.layout].by_stem)
+        for name, label in listing.entries[split]:
+            place = places[name]
+            path = name if place is None else below(root, place)
+            rows.append(VideoRow(split, path, label, listing.classes[label], ABSENT if place is None else ""))
+    return rows
+
+
+def inspect(root: Path, row: VideoRow) -> VideoRow:
+    """The row, filled in from a decode of every packet."""
+    path = root / row.path
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        digest, size = hashlib.sha256(), 0
+        for file in files:
+            content = file.read_bytes()
+            size += len(content)
+            digest.update(content if file is path else file.name.encode() + content)
+        row = replace(row, bytes=size, sha256=digest.hexdigest())
+        found = PathHandler().video_from_path(str(path)).inspect()
+    except (InputError, av.FFmpegError, OSError) as error:
+        reason = error.line if isinstance(error, InputError) else str(error)
+        return replace(row, status=UNREADABLE, reason=reason.removeprefix(f"{path}: "))
+    return replace(
+        row,
+        status=DAMAGED if found.trouble else OK,
+        reason=found.trouble,
+        frames=found.frames,
+        fps=round(found.fps, 3),
+        width=found.width,
+        height=found.height,
+        codec=found.codec,
+        pixels=found.pixels,
+    )
+
+
+def verify(config: DataConfig, workers: int | None, console: Console) -> list[VideoRow]:
+    """Read every video, write the manifest, a summary by class and a list of what is wrong; return the rows.
+
+    What is read is noted at once, so that a killed verification goes on where it was; a file that has changed since is
+    read again.
+    """
+    root = find_root(config)
+    rows = listed(root, config)
+    manifest = manifest_path(root, config)
+    journal = Journal(manifest.with_name(f".{manifest.name}.begun"))
+    known = journal.read()
+    todo = [
+        row
+        for row in rows
+        if row.status != ABSENT and not (row.path in known and _stamp(root, row) == known[row.path][0])
+    ]
+    present = sum(row.status != ABSENT for row in rows)
+    console.print(
+        f"Reading {len(todo)} of {present} videos in {root}"
+        + (", the others were read before" if present > len(todo) else ""),
+        soft_wrap=True,
+    )
+    done = in_parallel(lambda row: inspect(root, row), todo, workers)
+    for row in track(done, "verify", len(todo), console=console, disable=not console.is_terminal):
+        stamp = _stamp(root, row)
+        journal.add(stamp, row)
+        known[row.path] = (stamp, row)
+    # A file may stand in both lists, and the journal may be of older ones: place and label are this listing's.
+    whole = [
+        row if row.status == ABSENT else replace(known[row.path][1], split=row.split, label=row.label, name=row.name)
+        for row in rows
+    ]
+    write_manifest(manifest, whole)
+    _write_summary(manifest, whole)
+    journal.remove()
+    return whole
+
+
+def _stamp(root: Path, row: VideoRow) -> list[int]:
+    """What changes when a file does."""
+    try:
+        about = (root / row.path).stat()
+    except OSError:
+        return []
+    return [about.st_size, about.st_mtime_ns]
+
+
+class Journal:
+    """What a verification has read so far, a line each; a line that a kill tore is read again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, tuple[list[int], VideoRow]]:
+        """Path -> stamp of the file, row."""
+        known = {}
+        for line in self.path.read_bytes().splitlines() if self.path.is_file() else ():
+            try:
+                stamp, row = json.loads(line)
+                known[row["path"]] = (stamp, VideoRow(**row))
+            except (ValueError, TypeError, KeyError):
+                continue
+        return known
+
+    def add(self, stamp: Sequence[int], row: VideoRow) -> None:
+        """Append a line."""
+        try:
+            with self.path.open("ab") as file:
+                file.write(f"\n{json.dumps([stamp, asdict(row)])}\n".encode())
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: could not be written ({error.strerror}); data.manifest=FILE puts the manifest elsewhere"
+            ) from None
+
+    def remove(self) -> None:
+        """It is in the manifest now."""
+        self.path.unlink(missing_ok=True)
+
+
+def in_parallel(do: Callable[[J], R], jobs: Sequence[J], workers: int | None) -> Iterator[R]:
+    """Results as they come, from threads: decoding and encoding leave Python's lock to the others."""
+    workers = workers or os.cpu_count() or 1
+    waiting = iter(jobs)
+    with ThreadPoolExecutor(workers) as pool:
+        running: set[Future[R]] = {pool.submit(do, job) for job in islice(waiting, 2 * workers)}
+        try:
+            while running:
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield future.result()
+                    running |= {pool.submit(do, job) for job in islice(waiting, 1)}
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _write_summary(manifest: Path, rows: Sequence[VideoRow]) -> None:
+    by_class: dict[tuple[str, str], list[VideoRow]] = {}
+    for row in rows:
+        by_class.setdefault((row.split, row.name), []).append(row)
+    lines = [
+        [split, name, c["listed"], c["listed"] - c[ABSENT], c[OK] + c[DAMAGED]]
+        for (split, name), videos in by_class.items()
+        for c in [counts(videos)]
+    ]
+    _write_csv(
+        manifest.with_name(f"{manifest.stem}_classes.csv"), ["split", "class", "expected", "present", "readable"], lines
+    )
+    wrong = [[row.split, row.path, row.name, row.status, row.reason] for row in rows if row.status != OK]
+    wrong += [["both", a, "", "same content", f"also {b}"] for a, b in in_both_splits(rows)]
+    _write_csv(
+        manifest.with_name(f"{manifest.stem}_problems.csv"), ["split", "path", "class", "status", "reason"], wrong
+    )
+
+
+def _write_csv(path: Path, head: Sequence[str], lines: Sequence[Sequence[object]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([head, *lines])
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def summary_table(name: str, rows: Sequence[VideoRow]) -> Table:
+    """Videos by split and status."""
+    table = Table(title=f"data {name}")
+    shown = {split: counts([row for row in rows if row.split == split]) for split in SPLITS}
+    for column in ("split", *shown[SPLITS[0]]):
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for split, found in shown.items():
+        table.add_row(split, *map(str, found.values()))
+    return table
