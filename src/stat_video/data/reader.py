@@ -30,8 +30,14 @@ from .sampling import ChooseFrames
 log = logging.getLogger(__name__)
 TIMED = {"mov", "mp4", "matroska", "webm", "mpegts"}  # containers whose time stamps order the frames; not AVI
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}  # what a folder of frames may hold
+READ_ERRORS = (InputError, av.FFmpegError, OSError, ValueError)  # what reading a video may end in
 Found = dict[int, np.ndarray]  # frame index: (H, W, 3) uint8
 _DAMAGED: set[str] = set()  # videos that this process has warned of, once each
+
+
+def reason_of(error: Exception, path: str) -> str:
+    """Why the video at `path` cannot be read, without its path."""
+    return (error.line if isinstance(error, InputError) else str(error)).removeprefix(f"{path}: ")
 
 
 class _Doubt(Exception):
@@ -138,9 +144,9 @@ class PyAVVideo(Video):
         reason = ""
         with self._open() as (container, stream):
             packets = self._packets(container, stream)
-            plan = _plan(container, packets)
-            # What the header promises; not an AVI's, which counts packets without a frame, too.
-            promised = max(stream.frames, plan.count) if plan else 0
+            # What the header promises, less what an edit list hides. An AVI counts packets without a frame, too.
+            timed = TIMED & set(container.format.name.split(","))
+            promised = stream.frames - sum(p.is_discard for p in packets) if timed else 0.9 * stream.frames
             for packet in [*packets, None]:
                 try:
                     decoded = stream.codec_context.decode(packet)
@@ -154,7 +160,7 @@ class PyAVVideo(Video):
                 raise InputError(f"{self.name}: unreadable video ({reason or 'no frame in it'})")
             trouble = [f"{errors} packets do not decode ({reason})"] if errors else []
             trouble += [f"{concealed} frames are damaged"] if concealed else []
-            trouble += [f"{frames} of {promised} frames are there"] if frames < promised else []
+            trouble += [f"{frames} of {stream.frames} frames are there"] if frames < promised else []
             rate = float(stream.average_rate or 0)
             return Inspection(
                 frames, rate, context.height, context.width, context.name, context.pix_fmt or "", "; ".join(trouble)
@@ -275,7 +281,9 @@ def _last_needed(plan: _Plan, index_of: dict[int, int]) -> list[int]:
 
 def _rgb(to_rgb: VideoReformatter, frame: "av.VideoFrame") -> np.ndarray:
     # One reformatter for all frames, and one thread: sws would start one a core for each frame.
-    return to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
+    picture = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
+    # Upright, as players show it: a phone's video has its frames lying, and how far to turn them.
+    return np.rot90(picture, round(frame.rotation / 90)) if frame.rotation else picture
 
 
 class FrameFolder(Video):
@@ -335,6 +343,9 @@ class FrameFolder(Video):
             raise InputError(f"{file}: unreadable picture ({error})") from None
 
 
+AnyVideo = PyAVVideo | FrameFolder
+
+
 class PathHandler(VideoPathHandler):
     """PyTorchVideo's path handler with our readers in the place of its decoders: `pyav` or `torchcodec`."""
 
@@ -344,7 +355,7 @@ class PathHandler(VideoPathHandler):
 
     def video_from_path(
         self, filepath: str, decode_audio: bool = False, decoder: str = "pyav", fps: int = 12
-    ) -> PyAVVideo | FrameFolder:
+    ) -> AnyVideo:
         """Open the file, or the folder of frames, at `filepath`; InputError where it is missing or empty."""
         path = Path(filepath)
         if path.is_dir():
