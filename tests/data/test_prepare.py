@@ -16,7 +16,9 @@ from running import SMALL, Place, only, read_json, refused, script
 from stat_video.config import Config, Folders
 from stat_video.data.config import DataConfig
 from stat_video.data.lists import manifest_hash
+from stat_video.data.motion import MotionConfig
 from stat_video.errors import InputError
+from stat_video.prepare import PrepareConfig, prepare
 from stat_video.runs.files import write_json
 from stat_video.runs.run import Run
 from stat_video.training import fit as training
@@ -44,16 +46,17 @@ def words(root: Path) -> tuple[str, ...]:
 
 
 def test_what_cannot_be_done_is_one_line(root: Path, tmp_path: Path) -> None:
+    assert "folders.ssv2=FOLDER" in refused(script("prepare", "do=verify", "data=ssv2"))
+    data, out = DataConfig("kinetics400", root=str(root), setting="folders.kinetics400"), str(tmp_path / "copies")
     for told, named in (
-        ((), "do=None: allowed are verify, transcode"),
-        (("do=transcode", *words(root)), "out=FOLDER"),
-        (
-            ("do=transcode", f"out={tmp_path / 'copies'}", *words(root), "encoding.preset=quick"),
-            "encoding.preset=quick",
-        ),
-        (("do=verify", "data=ssv2"), "folders.ssv2=FOLDER"),
+        ({}, "do=None: allowed are verify, transcode"),
+        ({"do": "transcode", "data": data}, "out=FOLDER"),
+        ({"do": "transcode", "data": DataConfig(motion=MotionConfig()), "out": out}, "data=motion: built-in"),
+        ({"do": "verify", "data": data, "workers": 0}, "workers=0"),
+        ({"do": "verify", "data": data, "T": 0}, "T=0"),
     ):
-        assert named in refused(script("prepare", *told))
+        with pytest.raises(InputError, match=named):
+            prepare(PrepareConfig(**told), Console())  # type: ignore[arg-type]
     assert not (tmp_path / "copies").exists()
     assert not list(root.glob("*manifest*"))
 
@@ -112,9 +115,13 @@ def test_verify_then_train_then_change_a_video(root: Path, place: Place, tmp_pat
     assert f"its data set has changed since, from {verified} to " in line
     assert "fresh=true" in line
     assert read_json(only("result.json", tmp_path / "logs"))["manifest"] == verified
-    assert f"The data set is not as it was in training: {verified.partition('.')[0]}." in script(*test).stdout
+    assert "not as it was in training" not in script(*test).stdout  # the checkpoint is of before it was verified
     fresh = script(*train, "fresh=true")
     assert fresh.returncode == 0, fresh.stderr
+    verified = read_json(checkpoint.parent / "result.json")["manifest"]
+    (root / "train/2.mp4").write_bytes((root / "train/1.mp4").read_bytes())
+    script("prepare", "do=verify", *words(root))
+    assert f"The data set is not as it was in training: {verified.partition('.')[0]}." in script(*test).stdout
 
 
 def test_transcode_then_verify_the_copies(root: Path, tmp_path: Path) -> None:

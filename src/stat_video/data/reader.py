@@ -351,7 +351,11 @@ class PathHandler(VideoPathHandler):
 
     def __init__(self, reader: str = "pyav") -> None:
         super().__init__()
-        self.reader = reader
+        self.video_class = PyAVVideo
+        if reader == "torchcodec":
+            from .reader_torchcodec import TorchCodecVideo
+
+            self.video_class = TorchCodecVideo
 
     def video_from_path(
         self, filepath: str, decode_audio: bool = False, decoder: str = "pyav", fps: int = 12
@@ -363,4 +367,4 @@ class PathHandler(VideoPathHandler):
         if not path.is_file():
             raise InputError(f"{filepath}: no such video")
         with path.open("rb") as file:
-            return PyAVVideo(file, str(path))
+            return self.video_class(file, str(path))
