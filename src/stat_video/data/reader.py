@@ -45,7 +45,7 @@ class _Doubt(Exception):
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """Packets that hold a frame to show, and the groups that can be decoded by themselves."""
 
     times: list[int]  # of the frames in their order
@@ -106,14 +106,14 @@ class PyAVVideo(Video):
         """How many frames there are to show: counted without decoding where that can be trusted."""
         with self._open() as (container, stream):
             packets = self._packets(container, stream)
-            plan = _plan(container, packets)
+            plan = plan_of(container, packets)
         return plan.count if plan else self._whole([])[1]
 
     def frames(self, choose: ChooseFrames) -> Tensor:
         """uint8 (T, H, W, 3): the frames that `choose` takes from the frame count, which it may be asked twice."""
         with self._open() as (container, stream):
             packets = self._packets(container, stream)
-            plan = _plan(container, packets)
+            plan = plan_of(container, packets)
             promised = plan.count if plan else sum(1 for p in packets if not p.is_discard)
             found: Found | None = None
             if plan and promised:
@@ -218,7 +218,7 @@ class PyAVVideo(Video):
             yield container, stream
 
 
-def _plan(container: "av.container.InputContainer", packets: Sequence["av.Packet"]) -> _Plan | None:
+def plan_of(container: "av.container.InputContainer", packets: Sequence["av.Packet"]) -> Plan | None:
     """Which packet holds which frame; None where the times cannot be trusted to say so."""
     if not TIMED & set(container.format.name.split(",")) or not packets or not packets[0].is_keyframe:
         return None
@@ -232,10 +232,10 @@ def _plan(container: "av.container.InputContainer", packets: Sequence["av.Packet
         if packet.is_keyframe:
             groups.append([])
         groups[-1].append(packet)
-    return _Plan(sorted(time for time in times if time is not None), groups)
+    return Plan(sorted(time for time in times if time is not None), groups)
 
 
-def _by_plan(stream: "av.VideoStream", plan: _Plan, wanted: set[int]) -> Found:
+def _by_plan(stream: "av.VideoStream", plan: Plan, wanted: set[int]) -> Found:
     """Decode the groups that hold a wanted frame, each up to the last one; _Doubt where one does not come out."""
     index_of = {plan.times[i]: i for i in wanted}
     last = _last_needed(plan, index_of)
@@ -266,7 +266,7 @@ def _by_plan(stream: "av.VideoStream", plan: _Plan, wanted: set[int]) -> Found:
     return found
 
 
-def _last_needed(plan: _Plan, index_of: dict[int, int]) -> list[int]:
+def _last_needed(plan: Plan, index_of: dict[int, int]) -> list[int]:
     """How many packets of each group are needed, in decode order; 0 for none."""
     last = [0] * len(plan.groups)
     for g, group in enumerate(plan.groups):

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import InputError
-from .reader import TIMED, PyAVVideo
+from .reader import PyAVVideo, plan_of
 from .sampling import ChooseFrames
 
 
@@ -30,8 +30,8 @@ def require_torchcodec() -> None:
 class TorchCodecVideo(PyAVVideo):
     """A video whose frames TorchCodec decodes in its exact mode.
 
-    It goes by the frames' times: where those are not to be trusted (AVI, MPEG-TS), and for what it does not decode,
-    PyAV reads, which passes over what is broken.
+    It goes by the frames' times: where those are not to be trusted (AVI, MPEG-TS, a file that breaks off), and for what
+    it does not decode, PyAV reads, which passes over what is broken.
     """
 
     def frame_count(self) -> int:
@@ -48,10 +48,13 @@ class TorchCodecVideo(PyAVVideo):
         return super().frames(choose)
 
     def _exact(self) -> Any:
-        with self._open() as (container, _):
-            timed = (TIMED - {"mpegts"}) & set(container.format.name.split(","))
+        with self._open() as (container, stream):
+            plan = plan_of(container, self._packets(container, stream))
+            if plan is None or container.format.name == "mpegts":
+                return None
         with suppress(RuntimeError, ValueError):
-            return _decoder(self._bytes) if timed else None
+            decoder = _decoder(self._bytes)
+            return decoder if len(decoder) == plan.count else None
         return None
 
 
