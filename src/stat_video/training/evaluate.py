@@ -18,7 +18,8 @@ from ..model import STAT
 from ..runs.files import write_json
 from ..runs.run import provenance
 from .checkpoint import read_checkpoint
-from .fit import lightning_arguments, load_into, make_data, progress, save_logits, say_lacking
+from .fit import load_into, make_data, progress, save_logits, say_lacking
+from .hardware import lightning_arguments, rank_zero
 from .module import StatModule
 from .unreadable import UnreadableVideos
 
@@ -37,6 +38,7 @@ def rebuild(path: Path) -> tuple[STAT, Config, list[str]]:
 
 def evaluate(path: Path, asked: EvaluateConfig, console: Console) -> dict[str, Any]:
     """Multi-view test of the validation videos; writes evaluation_<views>.json and the logits beside the checkpoint."""
+    console.quiet = not rank_zero()
     model, config, classes = rebuild(path)
     views = Views.parse(asked.views or config.views)
     config.trainer, config.folders = asked.trainer, asked.folders

@@ -1,10 +1,9 @@
 """One run from its config to its result: trained, tested, written down; resumed where it was killed."""
 
-import os
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheck
 from rich.console import Console
 
 from ..config import Config
-from ..config import Trainer as TrainerConfig
 from ..cost import gmacs
 from ..data.lists import manifest_hash
 from ..data.modules import VideoDataModule
@@ -28,6 +26,7 @@ from ..runs.run import TRAINED_ON, Run, provenance
 from ..runs.source import find_source
 from .callbacks import AtomicCheckpointIO, EpochLog
 from .checkpoint import read_checkpoint
+from .hardware import data_workers, lightning_arguments, rank_zero
 from .module import StatModule
 from .optim import accumulation
 from .unreadable import UnreadableVideos
@@ -41,24 +40,43 @@ MEANS = {
 
 def fit(config: Config, console: Console) -> dict[str, Any]:
     """Train, test and write result.json; a finished run is not run again, a begun one goes on. Returns the result."""
-    plain = asdict(config)
-    logs, manifest = Path(config.folders.logs), manifest_hash(config.data)
-    if config.init is not None and config.init.startswith(TRAINED_ON):
-        init = find_source(config, logs)
-        config.init, plain["init"] = str(init.checkpoint), f"{config.init}/{init.id}"
-    run = Run.of(plain, logs, manifest)
-    with run.alone() if _rank_zero() else nullcontext():  # its other ranks belong to it
+    console.quiet = not rank_zero()
+    config, plain, run, manifest = _defined(config)
+    with run.alone() if rank_zero() else nullcontext():  # its other ranks belong to it
         if config.fresh:
-            run.set_aside()
-        elif (result := run.result()) is not None:
-            when = result["finished"]
-            console.print(f"Finished before ({when}): {run.folder}; fresh=true runs it again", soft_wrap=True)
-            return {**result, "name": config.name}
+            if rank_zero():
+                run.set_aside()
+        elif (result := _result(run, config, console)) is not None:
+            return result
         return _fit(config, plain, run, manifest, console)
 
 
-def _rank_zero() -> bool:
-    return not int(os.environ.get("LOCAL_RANK", 0) or 0) and not int(os.environ.get("RANK", 0) or 0)
+def finished(config: Config, console: Console) -> dict[str, Any] | None:
+    """The result of a run that was finished before, else None; Busy where another process is at it."""
+    if config.fresh:
+        return None
+    config, _, run, _ = _defined(config)
+    if (result := _result(run, config, console)) is None:
+        with run.alone():
+            pass
+    return result
+
+
+def _defined(config: Config) -> tuple[Config, dict[str, Any], Run, str | None]:
+    """The config with the file of its first weights, as the result has it, its run, and the state of its data."""
+    plain, logs, manifest = asdict(config), Path(config.folders.logs), manifest_hash(config.data)
+    if config.init is not None and config.init.startswith(TRAINED_ON):
+        init = find_source(config, logs)
+        config, plain["init"] = replace(config, init=str(init.checkpoint)), f"{config.init}/{init.id}"
+    return config, plain, Run.of(plain, logs, manifest), manifest
+
+
+def _result(run: Run, config: Config, console: Console) -> dict[str, Any] | None:
+    if (result := run.result()) is None:
+        return None
+    when = result["finished"]
+    console.print(f"Finished before ({when}): {run.folder}; fresh=true runs it again", soft_wrap=True)
+    return {**result, "name": config.name}
 
 
 def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, console: Console) -> dict[str, Any]:
@@ -167,35 +185,6 @@ def make_data(config: Config, views: Views) -> VideoDataModule:
         batch_size=config.trainer.batch_per_device,
         workers=data_workers(config.trainer),
     )
-
-
-def data_workers(config: TrainerConfig) -> int:
-    """Data loading processes of a device: as told, else this node's cores shared among its devices, 8 at most."""
-    if config.workers is not None:
-        return config.workers
-    devices = torch.cuda.device_count() if config.accelerator != "cpu" else 1
-    return min(8, max(1, (os.cpu_count() or 1) // max(devices, 1)))
-
-
-def lightning_arguments(config: TrainerConfig) -> dict[str, Any]:
-    """Arguments of Lightning's Trainer that say which hardware; InputError where it is not there."""
-    cuda = torch.cuda.is_available() and config.accelerator in ("auto", "cuda", "gpu")
-    if config.accelerator in ("cuda", "gpu") and not cuda:
-        raise InputError(
-            f"trainer.accelerator={config.accelerator}: no CUDA device here; trainer=cpu or trainer=auto is allowed"
-        )
-    return {
-        "accelerator": config.accelerator,
-        "devices": config.devices,
-        "num_nodes": config.num_nodes,
-        "strategy": config.strategy,
-        "precision": ("bf16-mixed" if cuda else "32-true") if config.precision == "auto" else config.precision,
-        "deterministic": config.deterministic,
-        "use_distributed_sampler": False,  # ours neither pads nor repeats
-        "logger": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-    }
 
 
 def progress() -> tuple[list[Callback], bool]:
