@@ -17,6 +17,8 @@ from .runs.run import PROJECT
 from .sweep import FROZEN, Job, Outcome, Row, freeze, outcome_file, read_outcome
 from .training.hardware import devices
 
+GOES_ON = ("PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING", "RESIZING")  # states of a job that is not over
+
 
 @dataclass
 class Slurm:
@@ -44,12 +46,13 @@ class RowJob:
     def __init__(self, command: list[str]) -> None:
         self.command = command
 
-    def __call__(self) -> int:
+    def __call__(self) -> None:
         """Run the command; it gets SLURM's warning itself, saves and requeues: submitit keeps out of it."""
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)  # what the command inherits
         process = subprocess.Popen(self.command)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        return process.wait()
+        if process.wait():
+            raise RuntimeError(f"exit code {process.returncode}")
 
 
 class SlurmJobs:
@@ -97,7 +100,7 @@ class _Submitted:
             outcome = read_outcome(self.file, 0)
             reason = f"another process has it (job {self.job.job_id})" if outcome.busy else outcome.reason
             return Outcome(outcome.returned, reason)  # a job does not wait in the queue twice
-        if self.job.done():
+        if self.job.done() and self.job.state not in GOES_ON:
             return Outcome(reason=f"job {self.job.job_id} ended as {self.job.state}; its log: {self.job.paths.stdout}")
         return None
 

@@ -20,7 +20,7 @@ from ..runs.run import provenance
 from .checkpoint import read_checkpoint
 from .fit import load_into, make_data, progress, save_logits, say_lacking
 from .hardware import lightning_arguments, rank_zero
-from .module import StatModule
+from .sharding import make_module
 from .unreadable import UnreadableVideos
 
 
@@ -53,7 +53,9 @@ def evaluate(path: Path, asked: EvaluateConfig, console: Console) -> dict[str, A
     manifest, trained_on = manifest_hash(config.data), read_checkpoint(path)["manifest"]
     if manifest != trained_on:
         console.print(f"The data set is not as it was in training: {manifest} now, {trained_on} then", soft_wrap=True)
-    module = StatModule(model, config.recipe, data.normalize, classes, views, class_groups=config.data.class_groups)
+    module = make_module(config.trainer)(
+        model, config.recipe, data.normalize, classes, views, class_groups=config.data.class_groups
+    )
     callbacks, bar = progress()
     unreadable = UnreadableVideos(found.counts["train"], config.data.max_unreadable)
     callbacks.append(unreadable)

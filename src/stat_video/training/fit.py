@@ -22,13 +22,15 @@ from ..errors import InputError
 from ..model import STAT
 from ..model.weights import load_weights
 from ..runs.files import replacing, write_json
-from ..runs.run import TRAINED_ON, Run, provenance
+from ..runs.run import TRAINED_ON, Run, definition, provenance
 from ..runs.source import find_source
 from .callbacks import AtomicCheckpointIO, EpochLog
 from .checkpoint import read_checkpoint
 from .hardware import data_workers, lightning_arguments, rank_zero
 from .module import StatModule
-from .optim import accumulation
+from .optim import accumulation, describe_batch
+from .ranks import SameOnAllRanks
+from .sharding import make_module
 from .unreadable import UnreadableVideos
 from .wandb_logger import log_result, make_logger
 
@@ -83,13 +85,17 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
     views = Views.parse(config.views)
     data = make_data(config, views)
     trainer = make_trainer(config, run, console)
-    data.batch_size, trainer.accumulate_grad_batches = accumulation(
-        config.recipe, trainer.world_size, config.trainer.batch_per_device
-    )
+    ranks, recipe = trainer.world_size, config.recipe
+    clips, passes = accumulation(recipe, ranks, config.trainer.batch_per_device)
+    data.batch_size, trainer.accumulate_grad_batches = clips, passes
+    batch = describe_batch(recipe, ranks, clips, passes)
     state = read_checkpoint(Path(config.init))["weights"] if config.init is not None else None
     lists = data.check()
     unreadable = UnreadableVideos(lists.counts["train"], config.data.max_unreadable)
-    trainer.callbacks.append(unreadable)  # type: ignore[attr-defined]
+    began = run.checkpoint.exists() and not (config.fresh and not rank_zero())  # the first rank has set it aside
+    trained = {key: value for key, value in plain["trainer"].items() if key not in ("workers", "clips_per_second")}
+    about = {**definition(plain), "manifest": manifest, "trainer": trained, "resumes": began}
+    trainer.callbacks += [unreadable, SameOnAllRanks(about)]  # type: ignore[attr-defined]
     L.seed_everything(config.seed, workers=True, verbose=False)
     model = STAT(config.stat_config(len(lists.classes)))
     if state is not None:
@@ -97,17 +103,16 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
             console.print(f"init: {change}", soft_wrap=True)
     if config.trainer.compile:
         model.compile()
-    module = StatModule(
-        model, config.recipe, data.normalize, lists.classes, views, plain, config.data.class_groups, manifest
+    module = make_module(config.trainer)(
+        model, recipe, data.normalize, lists.classes, views, plain, config.data.class_groups, manifest
     )
 
-    began = run.checkpoint.exists()
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     console.print(
         f"{'Resuming' if began else 'Training'} {run.folder.name}: {millions:.2f} M parameters, "
         f"{lists.counts['train']} training and {lists.counts['val']} validation videos, {len(lists.classes)} classes; "
-        f"{data.batch_size} clips x {trainer.accumulate_grad_batches} passes x {trainer.world_size} devices a step, "
-        f"lr {config.recipe.scaled_lr:.2e}",
+        f"{recipe.batch_size} clips a step: {recipe.repeats} of a video, {ranks} devices x {clips} clips x {passes} "
+        f"passes; lr {recipe.scaled_lr:.2e}, {recipe.lr:.2e} for {recipe.lr_batch} clips",
         soft_wrap=True,
         highlight=False,
     )
@@ -115,6 +120,8 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
     started = time.monotonic()
     logger = make_logger(config, plain, run, model) if trainer.is_global_zero else None
     trainer.loggers = [logger] if logger else []
+    if logger:
+        logger.log_hyperparams({"batch": batch})
     try:
         if began:
             read_checkpoint(run.checkpoint)  # one line where it is damaged, before anything is loaded
@@ -137,6 +144,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
             "gmacs": gmacs(model.config),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
+            "batch": batch,
             "train_seconds": round(epoch_log(trainer).seconds_at_end, 1),
             "wall_seconds": round(time.monotonic() - started, 1),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -183,6 +191,7 @@ def make_data(config: Config, views: Views) -> VideoDataModule:
         repeats=config.recipe.repeats,
         val_videos=config.recipe.val_videos,
         batch_size=config.trainer.batch_per_device,
+        step=config.recipe.batch_size,
         workers=data_workers(config.trainer),
     )
 
@@ -207,6 +216,8 @@ def make_trainer(config: Config, run: Run, console: Console) -> L.Trainer:
         ),
     ]
     if recipe.ema:
+        if config.trainer.strategy == "fsdp":
+            raise InputError(f"recipe.ema={recipe.ema}: not to be had with trainer.strategy=fsdp; trainer=ddp has it")
         callbacks.append(EMAWeightAveraging(decay=recipe.ema))
     try:
         return L.Trainer(

@@ -40,6 +40,12 @@ def data_workers(config: Trainer, side_by_side: int = 1) -> int:
     return min(8, max(1, cores() // max(cuda, side_by_side, devices(config))))
 
 
+def precision_of(config: Trainer) -> str:
+    """As told, else bf16-mixed on CUDA and fp32 elsewhere."""
+    cuda = torch.cuda.is_available() and config.accelerator in ("auto", "cuda", "gpu")
+    return ("bf16-mixed" if cuda else "32-true") if config.precision == "auto" else config.precision
+
+
 def lightning_arguments(config: Trainer) -> dict[str, Any]:
     """Arguments of Lightning's Trainer that say which hardware; InputError where it is not there."""
     cuda = torch.cuda.is_available() and config.accelerator in ("auto", "cuda", "gpu")
@@ -48,7 +54,7 @@ def lightning_arguments(config: Trainer) -> dict[str, Any]:
             f"trainer.accelerator={config.accelerator}: no CUDA device here; trainer=cpu or trainer=auto is allowed"
         )
     strategy: Any = config.strategy
-    precision = ("bf16-mixed" if cuda else "32-true") if config.precision == "auto" else config.precision
+    precision = precision_of(config)
     if strategy == "fsdp":
         from .sharding import make_strategy  # here, since scripts that train nothing need not load Lightning
 
