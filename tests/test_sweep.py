@@ -177,7 +177,7 @@ if config["do"] == "wait":
 print("a line", flush=True)
 known = {k: v for k, v in os.environ.items() if k.startswith(("LOCAL", "RANK", "WORLD", "MASTER", "PL_", "SLURM"))}
 returned = {"env": known, "config": config, "cuda": os.environ.get("CUDA_VISIBLE_DEVICES"),
-            "threads": os.environ.get("OMP_NUM_THREADS"), "parent": os.environ["STAT_VIDEO_PARENT"]}
+            "threads": os.environ.get("OMP_NUM_THREADS"), "parent": os.environ.get("STAT_VIDEO_PARENT")}
 file.with_name(file.name.replace(".config", ".outcome")).write_text(json.dumps({"returned": returned}))
 """
 

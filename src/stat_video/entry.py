@@ -270,7 +270,12 @@ def sweep(
             launcher = FreshProcesses(folder, Processes(**settings))
             launcher.check(rows)
             stack.enter_context(launcher.passing_signals_on())
-        outcomes = run_rows(rows, known, launcher, partial(print, flush=True))
+        try:
+            outcomes = run_rows(rows, known, launcher, partial(print, flush=True))
+        except KeyboardInterrupt:
+            if how != "slurm":
+                raise
+            raise InputError("stopped; the jobs stay in the queue: squeue lists them, scancel ends them") from None
     for row, outcome in zip(rows, outcomes, strict=True):
         if outcome is not None and outcome.reason is not None:
             failures.setdefault(outcome.reason, []).append(row.words)

@@ -213,10 +213,11 @@ class FreshProcesses:
 
     @contextmanager
     def passing_signals_on(self) -> Iterator[None]:
-        """SIGTERM, SIGINT and SLURM's SIGUSR1 reach the running rows, once each; then no further row is started."""
+        """SIGTERM, SIGINT and SLURM's SIGUSR1 reach the running rows, once each; after a stop no further row starts."""
 
         def pass_on(number: int, _: Any) -> None:
-            self.stopped = signal.Signals(number)
+            if number != signal.SIGUSR1:
+                self.stopped = signal.Signals(number)
             for process in self.processes:
                 process.send_signal(number)
 
