@@ -333,6 +333,32 @@ def test_a_sweep_of_rows_with_two_processes_each(place: Any, tmp_path: Path) -> 
     assert not list(tmp_path.glob(".launched/*"))
 
 
+@pytest.mark.slow
+def test_a_sweep_told_to_stop_leaves_nothing_running_and_goes_on(place: Any, tmp_path: Path) -> None:
+    """SIGTERM while two ranks of a row train; then the same words."""
+    words = ["-m", "modules=ca,ca_sa", *PROBE, *place.keys_with(tmp_path), "trainer=ddp_cpu", "trainer.workers=0"]
+    words += ["recipe.epochs=4", "name=stopped"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "src" / "train.py"), *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not list(tmp_path.rglob("last.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    assert "error: stopped by SIGTERM; the same command goes on with the 2 rows left" in said
+    assert not subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False).stdout
+    done = script("train", *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Resuming") == 1
+    assert len(list(tmp_path.rglob("result.json"))) == 2
+
+
 # ----------------------------------------------------------------------------------------------------- SLURM
 
 
