@@ -20,10 +20,15 @@ from running import SMALL, Place, only, read_json
 from stat_video import grid
 from stat_video.config import Config, EvaluateConfig
 from stat_video.data.dataset import TrainSampler
+from stat_video.data.sampling import Views
+from stat_video.data.transforms import Normalize
 from stat_video.errors import InputError
+from stat_video.model import STAT
 from stat_video.training.callbacks import EpochLog
 from stat_video.training.evaluate import evaluate
 from stat_video.training.fit import fit
+from stat_video.training.module import StatModule
+from stat_video.training.optim import Recipe
 from stat_video.training.ranks import flat
 
 QUIET = Console(quiet=True)
@@ -218,3 +223,22 @@ def test_the_clips_of_a_step_do_not_depend_on_the_number_of_ranks(videos: int, r
     assert all(len(set(clips)) == step for clips in expected)
     for ranks in (2, 4):
         assert steps(ranks) == expected
+
+
+def test_each_rank_and_step_draws_apart_and_again_the_same(place: Place, tmp_path: Path) -> None:
+    model = STAT(one_step(place, tmp_path).stat_config(2))
+    module = StatModule(model, Recipe(), Normalize(0.45, 0.225), ["a", "b"], Views(1, 1))
+
+    class Where:
+        current_epoch, global_rank = 0, 0
+
+    def draw(epoch: int, batch: int, rank: int) -> float:
+        module._trainer = Where()  # type: ignore[assignment]
+        Where.current_epoch, Where.global_rank = epoch, rank
+        module.on_train_batch_start({}, batch)  # type: ignore[typeddict-item]
+        return float(torch.rand(()))
+
+    places = [(epoch, batch, rank) for epoch in range(2) for batch in range(3) for rank in range(2)]
+    drawn = [draw(*where) for where in places]
+    assert len(set(drawn)) == len(places)
+    assert [draw(*where) for where in places] == drawn

@@ -4,6 +4,8 @@ import math
 from functools import partial
 from typing import Any
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor
@@ -31,9 +33,10 @@ def _videos(loader: Any) -> int:
 class StatModule(LightningModule):
     """Trains a STAT on batches of `Clip`s.
 
-    Logs train/loss, val/loss_1x1, val/top1_1x1, val/top5_1x1 and, in a test, test/top1_<views> and test/top5_<views>;
-    accuracies in percent, and with ``class_groups`` test/top1_<views>_<group>. Checkpoints carry ``config`` and
-    ``classes`` as plain containers, from which everything is rebuilt, and ``manifest``, the state of the data set.
+    Logs train/loss_step, train/loss_epoch, val/loss_1x1, val/top1_1x1, val/top5_1x1 and, in a test, test/top1_<views>
+    and test/top5_<views>; accuracies in percent, and with ``class_groups`` test/top1_<views>_<group>. Checkpoints
+    carry ``config`` and ``classes`` as plain containers, from which everything is rebuilt, and ``manifest``, the state
+    of the data set.
     """
 
     def __init__(
@@ -61,11 +64,23 @@ class StatModule(LightningModule):
         """uint8 (B, T, 3, crop, crop) -> logits (B, num_classes)."""
         return self.model(self.normalize(video))
 
+    def on_train_batch_start(self, batch: Clip, batch_index: int) -> None:
+        """What is drawn on the device (mixing, erasing, stochastic depth) depends on seed, epoch, batch and rank alone.
+
+        So ranks draw apart, and a resumed run draws what it would have drawn.
+        """
+        where = [(self.config or {}).get("seed", 0), self.current_epoch, batch_index, self.global_rank]
+        (seed,) = np.random.SeedSequence(where).generate_state(1, np.uint64).tolist()
+        torch.default_generator.manual_seed(seed)  # see ClipDataset: torch.manual_seed keeps a stack trace
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
     def training_step(self, batch: Clip, batch_index: int) -> Tensor:
         """Loss of a batch, mixed and erased."""
         video, labels = self.mix(self.erase(self.normalize(batch["video"])), batch["label"])
         loss = F.cross_entropy(self.model(video), labels, label_smoothing=self.recipe.label_smoothing)
-        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(video), prog_bar=True)
+        self.log("train/loss_step", loss, prog_bar=True)  # of this rank
+        self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(video))
         return loss
 
     def _scored(self, batch: Clip) -> Tensor:
