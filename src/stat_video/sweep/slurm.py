@@ -12,17 +12,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
-from .runs.run import PROJECT
-from .sweep import FROZEN, Job, Outcome, Row, freeze, outcome_file, read_outcome
-from .training.hardware import devices
+from ..errors import InputError
+from ..runs.run import PROJECT
+from ..training.hardware import devices
+from .frozen import FROZEN, freeze, outcome_file, read_outcome
+from .rows import Job, Outcome, Row
 
 GOES_ON = ("PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING", "RESIZING")  # states of a job that is not over
 
 
 @dataclass
 class Slurm:
-    """What is asked of SLURM for a row; `trainer.num_nodes` is the number of its nodes."""
+    """Settings: `hydra.launcher.*`. What a row asks of SLURM; `trainer.num_nodes` is the number of its nodes."""
 
     _target_: str = "hydra_plugins.stat_video_launchers.Composing"
     side_by_side: int = 100  # jobs in the queue at a time
