@@ -5,9 +5,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
+VIDEOS ?=
 TABLES := ablation_modules,ablation_window,ablation_token,ablation_aggregation,ablation_stem,kinetics,ssv2
 
-.PHONY: help setup train tables report test test-slow lint format lock clean
+.PHONY: help setup train tables report test test-slow bench-data lint format lock clean
 
 help: ## print the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,11 +31,14 @@ tables: $(READY) ## run what is missing of Tables 1 to 7 (ARGS='seeds=3', ARGS='
 report: $(READY) ## write logs/report/index.html: the tables, ours beside the paper's
 	$(PY) src/report.py $(ARGS)
 
-test: $(READY) ## set up, then run the tests
-	$(PY) -m pytest
+test: $(READY) ## set up, then run the tests, a file a core
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
 
 test-slow: $(READY) ## the tests that take minutes
 	$(PY) -m pytest -m slow
+
+bench-data: $(READY) ## how fast videos become clips, beside PyTorchVideo (real footage: VIDEOS='folder clip.mp4')
+	PYTHONPATH=src $(PY) benchmarks/data.py $(VIDEOS)
 
 lint: $(READY) ## format check, lint, types
 	$(VENV)/bin/ruff format --check .

@@ -172,7 +172,7 @@ def test_options_run_and_can_be_evaluated(words, place, request):
 
 
 def test_a_sweep_prints_a_row_for_each_value(place):
-    words = ["-m", "experiment=ablation_window", *PROBE, *place.keys, "recipe.max_steps=1"]
+    words = ["-m", "experiment=ablation_window", *PROBE, *place.keys, "recipe.max_steps=1", "hydra/launcher=basic"]
     done = script("train", *words)
     assert done.returncode == 0, done.stderr
     table = done.stdout[done.stdout.index("ablation_window, scale tiny") :]
@@ -232,8 +232,11 @@ def test_an_unreadable_video_stops_training_in_one_line(place, tmp_path):
     words = ["data=kinetics400", f"folders.kinetics400={tmp_path}", "data.short_side=48", *place.keys, "name=bad"]
     small = [w for w in SMALL if "motion" not in w and "workers" not in w]
     for workers in (0, 1):  # an error out of a worker process comes wrapped in its trace
-        line = refused(script("train", *small, *words, f"trainer.workers={workers}"))
-        assert str(tmp_path / "x.mp4") in line
+        done = script("train", *small, *words, f"trainer.workers={workers}")
+        *warnings, last = done.stderr.strip().splitlines()
+        assert done.returncode == 2, done.stderr
+        assert [line.partition(": not a readable video")[0] for line in warnings] == [f"WARNING: {tmp_path / 'x.mp4'}"]
+        assert last.startswith(f"error: {tmp_path / 'x.mp4'}: unreadable, and so are "), done.stderr
 
 
 def test_a_disk_that_takes_no_more_is_one_line_and_nothing_is_lost(trained, place):

@@ -4,12 +4,13 @@ import difflib
 import logging
 import os
 import re
+import signal
 import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,14 @@ from .dashboard import DashboardConfig
 from .errors import InputError
 from .prepare import PrepareConfig
 from .report.config import ReportConfig
+from .runs.files import write_json
 from .runs.run import PROJECT, Busy
+from .sweep.frozen import FROZEN, end_with_parent, frozen_for_devices, outcome_file, read_frozen
+from .sweep.launch import LAUNCHERS, run_sweep
+from .sweep.rows import BUSY_SECONDS, Outcome, Row
+from .training.hardware import rank_zero
 
 CONF = PROJECT / "conf"
-POLL_SECONDS = 5  # between two looks at a row that another process runs
 SCHEMAS: dict[str, Any] = {
     "train": Config,
     "cost": Config,
@@ -103,6 +108,8 @@ def sweeps(words: list[str]) -> list[list[str]]:
             if not re.fullmatch("[1-9][0-9]*", value):
                 raise InputError(f"{word}: allowed is a number of seeds, 1 or more")
             options = ["seed=" + ",".join(map(str, range(int(value))))]
+        elif key == "hydra/launcher" and value not in LAUNCHERS:
+            raise InputError(f"{word}: allowed are {', '.join(LAUNCHERS)}")
         elif key == "experiment" and "," in value:
             options = [f"experiment={name}" for name in value.split(",") if name]
         if options != [word] and not multirun:
@@ -111,76 +118,109 @@ def sweeps(words: list[str]) -> list[list[str]]:
     return lines
 
 
-def entry(name: str, after: Callable[[list[Any]], None] | None = None) -> Callable[[Callable[[Any], Any]], Any]:
+def entry(
+    name: str,
+    after: Callable[[list[Any]], None] | None = None,
+    known: Callable[[Any], Any] = lambda config: None,
+) -> Callable[[Callable[[Any], Any]], Any]:
     """Turn `task(config)` into a script that reads conf/<name>.yaml and the command line.
 
-    Bad input ends in one line on stderr and exit code 2; an error of ours shows its trace. In a sweep a row that fails
-    is named at the end and does not stop the others; one that another process is running is left until last. ``after``
-    gets what the tasks returned, row by row.
+    Hydra composes; then the rows are run (sweep/), each from its resolved config. Bad input ends in one line on
+    stderr and exit code 2; an error of ours shows its trace. In a sweep a row that fails is named at the end and does
+    not stop the others; one that another process is running is left until last. ``after`` gets what the tasks returned,
+    row by row. What ``known(config)`` returns unless None is taken in place of running the task.
     """
 
     def decorate(task: Callable[[Any], Any]) -> Callable[[], None]:
-        results: list[Any] = []
+        rows: list[Row] = []
         failures: dict[str, list[str]] = {}  # what was wrong: the rows of the sweep that it stopped
-        postponed: list[tuple[str, DictConfig]] = []
-        began = False
-
-        def attempt(row: str, config: DictConfig) -> None:
-            try:
-                results.append(task(checked(config, SCHEMAS[name])))
-            except InputError as error:
-                failures.setdefault(error.line, []).append(row)
-            except Exception as error:
-                if isinstance(error, Busy) or not row:
-                    raise
-                traceback.print_exc()  # a mistake of ours, or of the machine: the other rows go on
-                failures.setdefault(f"{type(error).__name__}: {one_line(error)}", []).append(row)
+        launcher: list[tuple[str, Any]] = []  # hydra/launcher of each row of a sweep, and its settings
 
         def job(config: DictConfig) -> None:
-            nonlocal began
-            began = True
             hydra_config = HydraConfig.get()
-            row = " ".join(hydra_config.overrides.task) if hydra_config.mode == RunMode.MULTIRUN else ""
-            if row:
-                print(f"\nrow {hydra_config.job.num + 1}: {row}", flush=True)
+            words = ""
+            if hydra_config.mode == RunMode.MULTIRUN:
+                words = " ".join(hydra_config.overrides.task)
+                settings = OmegaConf.to_container(hydra_config.launcher, resolve=True)
+                launcher.append((hydra_config.runtime.choices["hydra/launcher"], settings))
             try:
-                attempt(row, config)
+                rows.append(Row(words, checked(config, SCHEMAS[name])))
+            except InputError as error:
+                failures.setdefault(error.line, []).append(words)
+
+        def attempt(config: Any) -> Outcome:
+            try:
+                return Outcome(task(config))
+            except InputError as error:
+                return Outcome(reason=error.line)
             except Busy as busy:
-                print(f"{busy}; {'left until last' if row else 'waiting for it'}", flush=True)
-                postponed.append((row, config))
+                print(busy, flush=True)
+                return Outcome(busy=True)
+            except Exception as error:
+                traceback.print_exc()  # a mistake of ours, or of the machine
+                return Outcome(reason=f"{type(error).__name__}: {one_line(error)}")
 
-        def run_postponed() -> None:
-            while postponed:
-                row, config = postponed.pop(0)
+        def single(config: Any) -> list[Any]:
+            told = False
+            while True:
                 try:
-                    attempt(row, config)
-                except Busy:
-                    postponed.append((row, config))
-                    time.sleep(POLL_SECONDS)
+                    returned = known(config)
+                    return [task(config) if returned is None else returned]
+                except Busy as busy:
+                    if not told:
+                        print(f"{busy}; waiting for it", flush=True)
+                    told = True
+                    time.sleep(BUSY_SECONDS)
 
-        run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
+        def from_file(path: Path) -> int:
+            """As a process that another one started: a row of its sweep, or a further device of its run."""
+            started = end_with_parent()
+            try:
+                outcome = attempt(checked(OmegaConf.create(read_frozen(path)), SCHEMAS[name]))
+            except InputError as error:
+                outcome = Outcome(reason=error.line)
+            if outcome.reason is None:
+                if rank_zero():
+                    write_json(outcome_file(path), asdict(outcome))
+                return 0
+            if rank_zero() or not outcome_file(path).exists():
+                write_json(outcome_file(path), asdict(outcome))
+            if not (rank_zero() and started):  # else the process that started this one says it
+                print(f"error: {'' if rank_zero() else 'on another rank: '}{outcome.reason}", file=sys.stderr)
+            return 2
 
         def script() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach us instead of being printed
             quiet()
+            if len(sys.argv) == 2 and sys.argv[1].startswith(FROZEN):
+                sys.exit(from_file(Path(sys.argv[1].removeprefix(FROZEN))))
+            results: list[Any] = []
+            stopped: signal.Signals | None = None
             try:
                 local = register()
                 if name == "train" and "scale" in local and not any(w.startswith("scale=") for w in sys.argv):
                     sys.argv.append(f"scale={local['scale']}")  # Hydra has no other way to choose a group from outside
-                for words in sweeps(sys.argv):
-                    sys.argv = words
+                run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
+                for line in sweeps(sys.argv):
+                    sys.argv = line
                     GlobalHydra.instance().clear()
                     run()
-                run_postponed()
+                if launcher and rows:
+                    results, stopped = run_sweep(rows, *launcher[0], known, attempt, failures)
+                elif rows:
+                    with frozen_for_devices(rows[0].config):
+                        results = single(rows[0].config)
             except Exception as error:
-                if began and not isinstance(error, HydraException | OmegaConfBaseException):
+                if rows and not isinstance(error, InputError | HydraException | OmegaConfBaseException):
                     raise  # a mistake of ours: with its trace
                 failures[one_line(error)] = []
             finally:
-                if results and after:
+                if results and after and rank_zero():
                     after(results)
-            for reason, rows in failures.items():
-                print(f"error: {' | '.join([*filter(None, rows), reason])}", file=sys.stderr)
+            for reason, words in failures.items():
+                print(f"error: {' | '.join([*filter(None, words), reason])}", file=sys.stderr)
+            if stopped:
+                sys.exit(128 + stopped)
             if failures:
                 sys.exit(2)
 
@@ -193,7 +233,9 @@ def quiet() -> None:
     """Our own warnings as plain lines on stderr; leave out what libraries say of themselves."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    logging.getLogger("stat_video").addHandler(handler)
+    ours = logging.getLogger("stat_video")
+    ours.addHandler(handler)
+    ours.propagate = False  # Hydra's own handler would say all of it again on stdout
     logging.getLogger("hydra").setLevel(logging.CRITICAL)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="(hydra|lightning)")

@@ -307,7 +307,8 @@ def test_another_value_at_the_top_is_another_run(key: str) -> None:
 def test_another_value_of_model_recipe_and_data_is_another_run(group: str, key: str) -> None:
     config = definition()
     config[group][key] = changed(config[group][key])
-    assert (run_id(config) == run_id(definition())) == (key in ("root", "setting"))
+    where = {"root", "setting", "layout", "classes", "train", "val", "videos", "manifest", "fold", "reader"}
+    assert (run_id(config) == run_id(definition())) == (key in where | {"max_absent", "max_unreadable"})
 
 
 def test_augmentation_counts() -> None:

@@ -6,10 +6,9 @@ number of workers nor the order in which they work changes a clip.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypedDict
 
-import av
 import numpy as np
 import torch
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ..errors import InputError
-from .reader import PathHandler
+from .reader import READ_ERRORS, PathHandler, reason_of
 from .sampling import ChooseFrames, Views, segment_frames, view_frames
 from .transforms import TrainTransform, ViewTransform
 
@@ -113,20 +112,28 @@ class ClipDataset(Dataset[Clip]):
         """The frames; None, and once a line in the log, where they cannot be had."""
         try:
             return self.handler.video_from_path(path).frames(choose)
-        except (InputError, av.FFmpegError, OSError) as error:
+        except READ_ERRORS as error:
             if path not in self.named:
                 self.named.add(path)
-                reason = error.line if isinstance(error, InputError) else f"{path}: {error}"
-                log.warning("%s; %s", reason, then)
+                log.warning("%s: %s; %s", path, reason_of(error, path), then)
             return None
 
 
 class TrainSampler(Sampler[TrainRequest]):
-    """Every video once an epoch over all ranks, `repeats` clips of it side by side; the same length on each rank."""
+    """Every video once an epoch over all ranks, `repeats` clips of it side by side; the same length on each rank.
 
-    def __init__(self, videos: int, *, seed: int, repeats: int = 1, rank: int = 0, world_size: int = 1) -> None:
+    An epoch is of whole optimizer steps of ``step`` clips over all ranks. The clips of a step do not depend on the
+    number of ranks. What is left over at the end is left out, another time others.
+    """
+
+    def __init__(
+        self, videos: int, *, seed: int, repeats: int = 1, rank: int = 0, world_size: int = 1, step: int | None = None
+    ) -> None:
         self.videos, self.seed, self.repeats = videos, seed, repeats
         self.rank, self.world_size = rank, world_size
+        self.step = step or repeats * world_size
+        assert self.step % world_size == 0
+        assert self.step % repeats == 0
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -134,14 +141,14 @@ class TrainSampler(Sampler[TrainRequest]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.videos // self.world_size * self.repeats
+        return self.videos * self.repeats // self.step * (self.step // self.world_size)
 
     def __iter__(self) -> Iterator[TrainRequest]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.videos)
-        mine: Sequence[int] = order[self.rank :: self.world_size][: self.videos // self.world_size].tolist()
-        for index in mine:
-            for repeat in range(self.repeats):
-                yield TrainRequest(index, self.epoch, repeat)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.videos).tolist()
+        clips = [TrainRequest(video, self.epoch, repeat) for video in order for repeat in range(self.repeats)]
+        share = self.step // self.world_size
+        for start in range(self.rank * share, len(self) * self.world_size, self.step):
+            yield from clips[start : start + share]
 
 
 class ViewSampler(Sampler[ViewRequest]):

@@ -9,6 +9,7 @@ from ..errors import InputError
 from .config import DataConfig
 from .dataset import Clip, ClipDataset, TrainSampler, ViewSampler
 from .lists import Lists, find_root, read_lists
+from .reader_torchcodec import require_torchcodec
 from .sampling import Views
 from .transforms import Augment, Normalize, TrainTransform, ViewTransform
 
@@ -31,11 +32,13 @@ class VideoDataModule(LightningDataModule):
         repeats: int = 1,
         val_videos: int | None = None,
         batch_size: int = 16,
+        step: int | None = None,
         workers: int = 0,
     ) -> None:
+        """``batch_size`` clips of a device and pass, ``step`` of an optimizer step: all devices, all passes."""
         super().__init__()
         self.config, self.T, self.views, self.seed, self.repeats = config, T, views, seed, repeats
-        self.val_videos, self.batch_size, self.workers = val_videos, batch_size, workers
+        self.val_videos, self.batch_size, self.step, self.workers = val_videos, batch_size, step, workers
         self.train_transform = TrainTransform(crop, augment, config.hflip)
         self.view_transform = ViewTransform(config.short_side, crop)
         self.normalize = Normalize(config.mean, config.std)
@@ -47,19 +50,21 @@ class VideoDataModule(LightningDataModule):
 
     def check(self) -> Lists:
         """Read class list and lists; raise InputError for what can be known to be wrong before any work."""
+        if self.config.reader == "torchcodec":
+            require_torchcodec()
         if self.lists is None:
             self.lists = read_lists(find_root(self.config), self.config, self.val_videos)
         return self.lists
 
     def train_dataloader(self) -> DataLoader[Clip]:
-        """Random clips; the last incomplete batch is left out, as all recipes here do."""
+        """Random clips; the last incomplete step is left out, as all recipes here do."""
         videos = self.check().videos["train"]
         data = ClipDataset(videos, self.T, train=self.train_transform, seed=self.seed, reader=self.config.reader)
-        sampler = TrainSampler(len(data), seed=self.seed, repeats=self.repeats, **self._ranks())
+        sampler = TrainSampler(len(data), seed=self.seed, repeats=self.repeats, step=self.step, **self._ranks())
         if len(sampler) < self.batch_size:
             raise InputError(
-                f"{self.config.name}: an epoch of {len(sampler)} training clips a device holds no batch of "
-                f"{self.batch_size}; set recipe.batch_size or trainer.batch_per_device"
+                f"{self.config.name}: an epoch of {len(data) * self.repeats} training clips holds no step of "
+                f"{self.step or self.batch_size}; set recipe.batch_size"
             )
         return self._loader(data, sampler, drop_last=True)
 
@@ -74,6 +79,11 @@ class VideoDataModule(LightningDataModule):
     def _view_loader(self, views: Views) -> DataLoader[Clip]:
         videos, reader = self.check().videos["val"], self.config.reader
         data = ClipDataset(videos, self.T, view=self.view_transform, views=views, reader=reader)
+        if len(data) * len(views) < self._ranks()["world_size"]:
+            raise InputError(
+                f"{self.config.name}: {len(data) * len(views)} views of validation videos for "
+                f"{self._ranks()['world_size']} devices: each needs one; set recipe.val_videos or trainer.devices"
+            )
         return self._loader(data, ViewSampler(len(data), views, **self._ranks()), drop_last=False)
 
     def _loader(self, data: ClipDataset, sampler: Any, drop_last: bool) -> DataLoader[Clip]:

@@ -62,7 +62,7 @@ class EpochLog(Callback):
         """A line every minute."""
         if self.say and time.monotonic() - self.last_line > self.every_seconds:
             self.last_line = time.monotonic()
-            loss = trainer.callback_metrics.get("train/loss", torch.tensor(float("nan")))
+            loss = trainer.callback_metrics.get("train/loss_step", torch.tensor(float("nan")))
             self.say(
                 f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, batch {batch_index + 1}/"
                 f"{trainer.num_training_batches}, loss {float(loss):.3f}, {self.seconds:.0f} s"

@@ -1,10 +1,9 @@
 """One run from its config to its result: trained, tested, written down; resumed where it was killed."""
 
-import os
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheck
 from rich.console import Console
 
 from ..config import Config
-from ..config import Trainer as TrainerConfig
 from ..cost import gmacs
 from ..data.lists import manifest_hash
 from ..data.modules import VideoDataModule
@@ -24,12 +22,15 @@ from ..errors import InputError
 from ..model import STAT
 from ..model.weights import load_weights
 from ..runs.files import replacing, write_json
-from ..runs.run import TRAINED_ON, Run, provenance
+from ..runs.run import TRAINED_ON, Run, definition, provenance, same_data
 from ..runs.source import find_source
 from .callbacks import AtomicCheckpointIO, EpochLog
 from .checkpoint import read_checkpoint
+from .hardware import data_workers, lightning_arguments, rank_zero
 from .module import StatModule
-from .optim import accumulation
+from .optim import accumulation, describe_batch
+from .ranks import SameOnAllRanks
+from .sharding import make_module
 from .unreadable import UnreadableVideos
 from .wandb_logger import log_result, make_logger
 
@@ -41,37 +42,70 @@ MEANS = {
 
 def fit(config: Config, console: Console) -> dict[str, Any]:
     """Train, test and write result.json; a finished run is not run again, a begun one goes on. Returns the result."""
-    plain = asdict(config)
-    logs, manifest = Path(config.folders.logs), manifest_hash(config.data)
-    if config.init is not None and config.init.startswith(TRAINED_ON):
-        init = find_source(config, logs)
-        config.init, plain["init"] = str(init.checkpoint), f"{config.init}/{init.id}"
-    run = Run.of(plain, logs, manifest)
-    with run.alone() if _rank_zero() else nullcontext():  # its other ranks belong to it
+    console.quiet = not rank_zero()
+    config, plain, run, manifest = _defined(config)
+    with run.alone() if rank_zero() else nullcontext():  # its other ranks belong to it
         if config.fresh:
-            run.set_aside()
-        elif (result := run.result()) is not None:
-            when = result["finished"]
-            console.print(f"Finished before ({when}): {run.folder}; fresh=true runs it again", soft_wrap=True)
-            return {**result, "name": config.name}
+            if rank_zero():
+                run.set_aside()
+        elif (result := _result(run, config, manifest, console)) is not None:
+            return result
         return _fit(config, plain, run, manifest, console)
 
 
-def _rank_zero() -> bool:
-    return not int(os.environ.get("LOCAL_RANK", 0) or 0) and not int(os.environ.get("RANK", 0) or 0)
+def finished(config: Config, console: Console) -> dict[str, Any] | None:
+    """The result of a run that was finished before, else None; Busy where another process is at it."""
+    if config.fresh:
+        return None
+    config, _, run, manifest = _defined(config)
+    if (result := _result(run, config, manifest, console)) is None:
+        with run.alone():
+            pass
+    return result
+
+
+def _defined(config: Config) -> tuple[Config, dict[str, Any], Run, str | None]:
+    """The config with the file of its first weights, as the result has it, its run, and the state of its data."""
+    plain, logs, manifest = asdict(config), Path(config.folders.logs), manifest_hash(config.data)
+    if config.init is not None and config.init.startswith(TRAINED_ON):
+        init = find_source(config, logs)
+        config, plain["init"] = replace(config, init=str(init.checkpoint)), f"{config.init}/{init.id}"
+    return config, plain, Run.of(plain, logs, manifest), manifest
+
+
+def _result(run: Run, config: Config, manifest: str | None, console: Console) -> dict[str, Any] | None:
+    if (result := run.result()) is None:
+        return None
+    _refuse_other_data(run, result.get("manifest"), manifest)
+    when = result["finished"]
+    console.print(f"Finished before ({when}): {run.folder}; fresh=true runs it again", soft_wrap=True)
+    return {**result, "name": config.name}
+
+
+def _refuse_other_data(run: Run, then: str | None, now: str | None) -> None:
+    """A run is of one state of its data set from its first step to its result."""
+    if not same_data(then, now):
+        raise InputError(
+            f"{run.folder}: its data set has changed since, from {then} to {now} (a manifest of src/prepare.py); "
+            f"with fresh=true the run is set aside and begins anew"
+        )
 
 
 def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, console: Console) -> dict[str, Any]:
     views = Views.parse(config.views)
     data = make_data(config, views)
     trainer = make_trainer(config, run, console)
-    data.batch_size, trainer.accumulate_grad_batches = accumulation(
-        config.recipe, trainer.world_size, config.trainer.batch_per_device
-    )
+    ranks, recipe = trainer.world_size, config.recipe
+    clips, passes = accumulation(recipe, ranks, config.trainer.batch_per_device)
+    data.batch_size, trainer.accumulate_grad_batches = clips, passes
+    batch = describe_batch(recipe, ranks, clips, passes)
     state = read_checkpoint(Path(config.init))["weights"] if config.init is not None else None
     lists = data.check()
     unreadable = UnreadableVideos(lists.counts["train"], config.data.max_unreadable)
-    trainer.callbacks.append(unreadable)  # type: ignore[attr-defined]
+    began = run.checkpoint.exists() and not (config.fresh and not rank_zero())  # the first rank has set it aside
+    trained = {key: value for key, value in plain["trainer"].items() if key not in ("workers", "clips_per_second")}
+    about = {**definition(plain), "manifest": manifest, "trainer": trained, "resumes": began}
+    trainer.callbacks += [unreadable, SameOnAllRanks(about)]  # type: ignore[attr-defined]
     L.seed_everything(config.seed, workers=True, verbose=False)
     model = STAT(config.stat_config(len(lists.classes)))
     if state is not None:
@@ -79,17 +113,16 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
             console.print(f"init: {change}", soft_wrap=True)
     if config.trainer.compile:
         model.compile()
-    module = StatModule(
-        model, config.recipe, data.normalize, lists.classes, views, plain, config.data.class_groups, manifest
+    module = make_module(config.trainer)(
+        model, recipe, data.normalize, lists.classes, views, plain, config.data.class_groups, manifest
     )
 
-    began = run.checkpoint.exists()
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     console.print(
         f"{'Resuming' if began else 'Training'} {run.folder.name}: {millions:.2f} M parameters, "
         f"{lists.counts['train']} training and {lists.counts['val']} validation videos, {len(lists.classes)} classes; "
-        f"{data.batch_size} clips x {trainer.accumulate_grad_batches} passes x {trainer.world_size} devices a step, "
-        f"lr {config.recipe.scaled_lr:.2e}",
+        f"{recipe.batch_size} clips a step: {recipe.repeats} of a video, {ranks} devices x {clips} clips x {passes} "
+        f"passes; lr {recipe.scaled_lr:.2e}, {recipe.lr:.2e} for {recipe.lr_batch} clips",
         soft_wrap=True,
         highlight=False,
     )
@@ -97,9 +130,12 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
     started = time.monotonic()
     logger = make_logger(config, plain, run, model) if trainer.is_global_zero else None
     trainer.loggers = [logger] if logger else []
+    if logger:
+        logger.log_hyperparams({"batch": batch})
     try:
         if began:
-            read_checkpoint(run.checkpoint)  # one line where it is damaged, before anything is loaded
+            # One line where it is damaged, before anything is loaded.
+            _refuse_other_data(run, read_checkpoint(run.checkpoint)["manifest"], manifest)
         trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint if began else None, weights_only=True)
         if trainer.interrupted:
             raise InputError(f"interrupted; the same command goes on from {run.checkpoint}")
@@ -119,6 +155,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
             "gmacs": gmacs(model.config),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
+            "batch": batch,
             "train_seconds": round(epoch_log(trainer).seconds_at_end, 1),
             "wall_seconds": round(time.monotonic() - started, 1),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -165,37 +202,9 @@ def make_data(config: Config, views: Views) -> VideoDataModule:
         repeats=config.recipe.repeats,
         val_videos=config.recipe.val_videos,
         batch_size=config.trainer.batch_per_device,
+        step=config.recipe.batch_size,
         workers=data_workers(config.trainer),
     )
-
-
-def data_workers(config: TrainerConfig) -> int:
-    """Data loading processes of a device: as told, else this node's cores shared among its devices, 8 at most."""
-    if config.workers is not None:
-        return config.workers
-    devices = torch.cuda.device_count() if config.accelerator != "cpu" else 1
-    return min(8, max(1, (os.cpu_count() or 1) // max(devices, 1)))
-
-
-def lightning_arguments(config: TrainerConfig) -> dict[str, Any]:
-    """Arguments of Lightning's Trainer that say which hardware; InputError where it is not there."""
-    cuda = torch.cuda.is_available() and config.accelerator in ("auto", "cuda", "gpu")
-    if config.accelerator in ("cuda", "gpu") and not cuda:
-        raise InputError(
-            f"trainer.accelerator={config.accelerator}: no CUDA device here; trainer=cpu or trainer=auto is allowed"
-        )
-    return {
-        "accelerator": config.accelerator,
-        "devices": config.devices,
-        "num_nodes": config.num_nodes,
-        "strategy": config.strategy,
-        "precision": ("bf16-mixed" if cuda else "32-true") if config.precision == "auto" else config.precision,
-        "deterministic": config.deterministic,
-        "use_distributed_sampler": False,  # ours neither pads nor repeats
-        "logger": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-    }
 
 
 def progress() -> tuple[list[Callback], bool]:
@@ -218,6 +227,8 @@ def make_trainer(config: Config, run: Run, console: Console) -> L.Trainer:
         ),
     ]
     if recipe.ema:
+        if config.trainer.strategy == "fsdp":
+            raise InputError(f"recipe.ema={recipe.ema}: not to be had with trainer.strategy=fsdp; trainer=ddp has it")
         callbacks.append(EMAWeightAveraging(decay=recipe.ema))
     try:
         return L.Trainer(
