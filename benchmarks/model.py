@@ -504,13 +504,13 @@ def main() -> None:
     for part in args.only:
         say(f"[bold]{part}[/bold]")
         result[part] = MEASURE[part](args)
-    result |= {"machine": machine(args), "batch": args.batch, **provenance()}
-    result["measured"] = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(file, result)
-    around = PAGE.read_text(encoding="utf-8")
-    before, after = around.split(BEGIN)[0], around.split(END)[1]
-    with replacing(PAGE) as target:
-        target.write(f"{before}{BEGIN}\n\n{page(result)}\n{END}{after}".encode())
+        result |= {"machine": machine(args), "batch": args.batch, **provenance()}
+        result["measured"] = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(file, result)
+        around = PAGE.read_text(encoding="utf-8")
+        before, after = around.split(BEGIN)[0], around.split(END)[1]
+        with replacing(PAGE) as target:
+            target.write(f"{before}{BEGIN}\n\n{page(result)}\n{END}{after}".encode())
     say(targets(result))
 
 
