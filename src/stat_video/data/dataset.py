@@ -7,6 +7,7 @@ number of workers nor the order in which they work changes a clip.
 
 import logging
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple, TypedDict
 
 import av
@@ -122,12 +123,24 @@ class ClipDataset(Dataset[Clip]):
 
 
 class TrainSampler(Sampler[TrainRequest]):
-    """Every video once an epoch over all ranks, `repeats` clips of it side by side; the same length on each rank."""
+    """Every video once an epoch over all ranks, `repeats` clips of it side by side; the same length on each rank.
 
-    def __init__(self, videos: int, *, seed: int, repeats: int = 1, rank: int = 0, world_size: int = 1) -> None:
+    ``start`` is where a resumed run takes it up: an epoch, and how many of this rank's clips lie behind in it.
+    """
+
+    def __init__(
+        self,
+        videos: int,
+        *,
+        seed: int,
+        repeats: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        start: tuple[int, int] = (0, 0),
+    ) -> None:
         self.videos, self.seed, self.repeats = videos, seed, repeats
-        self.rank, self.world_size = rank, world_size
-        self.epoch = 0
+        self.rank, self.world_size, self.start = rank, world_size, start
+        self.epoch = start[0]
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
@@ -139,9 +152,8 @@ class TrainSampler(Sampler[TrainRequest]):
     def __iter__(self) -> Iterator[TrainRequest]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.videos)
         mine: Sequence[int] = order[self.rank :: self.world_size][: self.videos // self.world_size].tolist()
-        for index in mine:
-            for repeat in range(self.repeats):
-                yield TrainRequest(index, self.epoch, repeat)
+        requests = (TrainRequest(index, self.epoch, repeat) for index in mine for repeat in range(self.repeats))
+        yield from islice(requests, self.start[1] if self.epoch == self.start[0] else 0, None)
 
 
 class ViewSampler(Sampler[ViewRequest]):

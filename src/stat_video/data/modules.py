@@ -1,5 +1,6 @@
 """The LightningDataModule of Kinetics, Something-Something v2 and the rest, and of the built-in videos."""
 
+import signal
 from typing import Any
 
 from lightning import LightningDataModule
@@ -11,6 +12,12 @@ from .dataset import Clip, ClipDataset, TrainSampler, ViewSampler
 from .lists import Lists, find_root, read_lists
 from .sampling import Views
 from .transforms import Augment, Normalize, TrainTransform, ViewTransform
+
+
+def ignore_signals(worker: int) -> None:
+    """Of a data worker: what is sent to all processes of a group is the training's to answer."""
+    for signum in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 class VideoDataModule(LightningDataModule):
@@ -40,6 +47,7 @@ class VideoDataModule(LightningDataModule):
         self.view_transform = ViewTransform(config.short_side, crop)
         self.normalize = Normalize(config.mean, config.std)
         self.lists: Lists | None = None
+        self.start = (0, 0)  # of a resumed run: its epoch, and the clips of all devices that lie behind in it
 
     def prepare_data(self) -> None:
         """Generate the built-in videos where they are missing."""
@@ -55,7 +63,9 @@ class VideoDataModule(LightningDataModule):
         """Random clips; the last incomplete batch is left out, as all recipes here do."""
         videos = self.check().videos["train"]
         data = ClipDataset(videos, self.T, train=self.train_transform, seed=self.seed, reader=self.config.reader)
-        sampler = TrainSampler(len(data), seed=self.seed, repeats=self.repeats, **self._ranks())
+        ranks = self._ranks()
+        start = (self.start[0], self.start[1] // ranks["world_size"])
+        sampler = TrainSampler(len(data), seed=self.seed, repeats=self.repeats, start=start, **ranks)
         if len(sampler) < self.batch_size:
             raise InputError(
                 f"{self.config.name}: an epoch of {len(sampler)} training clips a device holds no batch of "
@@ -85,6 +95,7 @@ class VideoDataModule(LightningDataModule):
             drop_last=drop_last,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.workers > 0,
+            worker_init_fn=ignore_signals,
         )
 
     def _ranks(self) -> dict[str, int]:

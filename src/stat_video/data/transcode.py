@@ -1,6 +1,7 @@
 """Copies of a data set made for training: `src/prepare.py do=transcode`. The originals are only read."""
 
 import io
+import os
 import statistics
 import time
 from collections import Counter
@@ -15,10 +16,10 @@ import numpy.typing as npt
 from av.video.frame import PictureType
 from av.video.reformatter import Interpolation, VideoReformatter
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from ..errors import InputError
+from ..progress import shown
 from ..runs.files import replacing
 from .config import DataConfig
 from .layouts import SPLITS
@@ -86,7 +87,7 @@ def transcode(config: DataConfig, out: Path, encoding: Encoding, workers: int | 
     console.print(f"Transcoding {len(unique)} videos of {root} into {out}", soft_wrap=True)
     done = in_parallel(lambda row: copy(root, out, row, encoding), unique, workers)
     copies = {}
-    for made in track(done, "transcode", len(unique), console=console, disable=not console.is_terminal):
+    for made in shown(done, "transcode", len(unique), console):
         copies[made.row.path] = made
         if made.state != OK:
             console.print(f"{made.row.path}: {made.state} ({made.reason})", soft_wrap=True, highlight=False)
@@ -100,8 +101,7 @@ def copy(root: Path, out: Path, row: VideoRow, encoding: Encoding) -> Copy:
     """Make one copy, unless it is there whole."""
     source = root / row.path
     before = sum(f.stat().st_size for f in source.iterdir()) if source.is_dir() else source.stat().st_size
-    # The ending stays in the name: a.avi and a.mp4 of one folder are two videos.
-    name = row.path if source.suffix == ".mp4" else f"{row.path}.mp4"
+    name = copied_name(row.path)
     target = out / name
     if target.is_file() and not _same(source, target):
         return Copy(row, name, OK, "", before, target.stat().st_size)
@@ -114,6 +114,18 @@ def copy(root: Path, out: Path, row: VideoRow, encoding: Encoding) -> Copy:
     with replacing(target) as file:
         file.write(content)
     return Copy(row, name, state, reason.removeprefix(f"{source}: "), before, len(content))
+
+
+def copied_name(path: str) -> str:
+    """Where the copy of a listed video lies below the new folder, whatever the list says of where the original is.
+
+    A list may name videos outside the data set's folder, `/data/a.mp4` or `../a.mp4`: they are read there, and nothing
+    is written there. The ending stays in the name: a.avi and a.mp4 of one folder are two videos.
+    """
+    plain = os.path.normpath(path)
+    if plain.startswith((os.sep, f"..{os.sep}")):
+        plain = f"elsewhere/{plain.replace(f'..{os.sep}', 'up/').lstrip(os.sep)}"
+    return plain if plain.endswith(".mp4") else f"{plain}.mp4"
 
 
 def _same(source: Path, target: Path) -> bool:

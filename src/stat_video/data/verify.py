@@ -14,10 +14,10 @@ from typing import TypeVar
 
 import av
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from ..errors import InputError
+from ..progress import shown
 from ..runs.files import replacing
 from .config import DataConfig
 from .layouts import LAYOUTS, SPLITS, find
@@ -93,7 +93,7 @@ def verify(config: DataConfig, workers: int | None, console: Console) -> list[Vi
         soft_wrap=True,
     )
     done = in_parallel(lambda row: inspect(root, row), todo, workers)
-    for row in track(done, "verify", len(todo), console=console, disable=not console.is_terminal):
+    for row in shown(done, "verify", len(todo), console):
         stamp = _stamp(root, row)
         journal.add(stamp, row)
         known[row.path] = (stamp, row)

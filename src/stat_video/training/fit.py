@@ -6,12 +6,13 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from rich.console import Console
 
 from ..config import Config
@@ -23,13 +24,15 @@ from ..data.sampling import Views
 from ..errors import InputError
 from ..model import STAT
 from ..model.weights import load_weights
-from ..runs.files import replacing, write_json
+from ..runs.files import remove_unfinished, replacing, write_json
 from ..runs.run import TRAINED_ON, Run, provenance
 from ..runs.source import find_source
-from .callbacks import AtomicCheckpointIO, EpochLog
+from .callbacks import Bar, EpochLog, Say, StepLines
 from .checkpoint import read_checkpoint
+from .finite import NonFinite
 from .module import StatModule
 from .optim import accumulation
+from .saving import AtomicCheckpointIO, Saving, StepSeed
 from .unreadable import UnreadableVideos
 from .wandb_logger import log_result, make_logger
 
@@ -83,10 +86,14 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
         model, config.recipe, data.normalize, lists.classes, views, plain, config.data.class_groups, manifest
     )
 
-    began = run.checkpoint.exists()
+    if trainer.is_global_zero:
+        remove_unfinished(run.folder)
+    checkpoint = newest_whole(run, console)
+    if checkpoint:
+        data.start = place_of(checkpoint)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     console.print(
-        f"{'Resuming' if began else 'Training'} {run.folder.name}: {millions:.2f} M parameters, "
+        f"{'Resuming' if checkpoint else 'Training'} {run.folder.name}: {millions:.2f} M parameters, "
         f"{lists.counts['train']} training and {lists.counts['val']} validation videos, {len(lists.classes)} classes; "
         f"{data.batch_size} clips x {trainer.accumulate_grad_batches} passes x {trainer.world_size} devices a step, "
         f"lr {config.recipe.scaled_lr:.2e}",
@@ -98,11 +105,10 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
     logger = make_logger(config, plain, run, model) if trainer.is_global_zero else None
     trainer.loggers = [logger] if logger else []
     try:
-        if began:
-            read_checkpoint(run.checkpoint)  # one line where it is damaged, before anything is loaded
-        trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint if began else None, weights_only=True)
-        if trainer.interrupted:
-            raise InputError(f"interrupted; the same command goes on from {run.checkpoint}")
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EMAWeightAveraging):  # which a run with nothing left to train has not told yet
+                callback.on_train_end(trainer, module)
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         if not metrics:  # killed between the last epoch and the result: nothing was left to train
             metrics = {k: float(v) for k, v in trainer.validate(module, datamodule=data, verbose=False)[0].items()}
@@ -120,6 +126,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "train_seconds": round(epoch_log(trainer).seconds_at_end, 1),
+            "data_wait": round(epoch_log(trainer).data_wait, 4),
             "wall_seconds": round(time.monotonic() - started, 1),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seed": config.seed,
@@ -137,7 +144,18 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
         if trainer.is_global_zero:
             say_lacking(result, console)
             write_json(run.folder / "result.json", result)
+            for path in run.checkpoints[1:]:  # nothing goes on from them any more
+                path.unlink()
             log_result(logger, result, module, data, run)
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        if saving(trainer).asked:  # the same signal ended both
+            saving(trainer).stop(trainer)
+        reason = str(error).partition(". ")[0]
+        raise InputError(
+            f"{reason}; where memory is short, fewer trainer.workers need less; the same command goes on"
+        ) from error
     finally:
         if logger:
             logger.finish()
@@ -198,32 +216,60 @@ def lightning_arguments(config: TrainerConfig) -> dict[str, Any]:
     }
 
 
-def progress() -> tuple[list[Callback], bool]:
-    """A progress bar where somebody watches, and whether there is one."""
+def newest_whole(run: Run, console: Console) -> Path | None:
+    """The newest checkpoint that can be read, None where the run has not begun.
+
+    A broken one is set aside with a line that says so; InputError where none is whole, since starting over is not
+    for us to decide.
+    """
+    begun = run.checkpoints
+    for path in begun:
+        try:
+            read_checkpoint(path)
+        except InputError as error:
+            console.print(f"{error.line}; going on from the one before", soft_wrap=True, highlight=False)
+        else:
+            if _rank_zero():
+                for broken in begun[: begun.index(path)]:
+                    broken.replace(broken.with_suffix(".broken"))
+            return path
+    if begun:
+        raise InputError(f"{run.folder}: none of its checkpoints can be read; fresh=true sets it aside and starts over")
+    return None
+
+
+def place_of(checkpoint: Path) -> tuple[int, int]:
+    """(epoch, clips of it that lie behind) from which a checkpoint goes on."""
+    content = read_checkpoint(checkpoint)
+    place = content["place"] or {"epoch": content["epoch"] + 1, "clips": 0}  # once, only an epoch's end was saved
+    return place["epoch"], place["clips"]
+
+
+def progress(console: Console) -> tuple[list[Callback], bool]:
+    """A progress bar where somebody watches, else a line a minute; and whether it is the bar."""
     watched = sys.stdout.isatty()
-    return ([RichProgressBar(leave=False)] if watched else []), watched
+    return [Bar(leave=False) if watched else StepLines(plainly(console))], watched
+
+
+def plainly(console: Console) -> Say:
+    """Prints lines as they are."""
+    return partial(console.print, soft_wrap=True, highlight=False)
 
 
 def make_trainer(config: Config, run: Run, console: Console) -> L.Trainer:
     """Lightning's Trainer with the callbacks of a run."""
     recipe = config.recipe
-    callbacks, bar = progress()
-    callbacks += [
-        EpochLog(run.epochs_file, None if bar else lambda line: console.print(line, soft_wrap=True, highlight=False)),
-        ModelCheckpoint(
-            dirpath=run.folder,
-            filename=run.checkpoint.stem,
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,
-        ),
-    ]
+    callbacks, bar = progress(console)
+    epochs = EpochLog(run.epochs_file, None if bar else plainly(console))
+    callbacks += [StepSeed(config.seed), NonFinite(run.folder), epochs, Saving(run, config.trainer)]
     if recipe.ema:
         callbacks.append(EMAWeightAveraging(decay=recipe.ema))
     try:
         return L.Trainer(
             **lightning_arguments(config.trainer),
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(config.trainer.keep_checkpoints)],
+            profiler=epochs.clock,
             enable_progress_bar=bar,
             default_root_dir=run.folder,
             max_epochs=recipe.epochs,
@@ -239,6 +285,11 @@ def make_trainer(config: Config, run: Run, console: Console) -> L.Trainer:
 def epoch_log(trainer: L.Trainer) -> EpochLog:
     """The EpochLog among a trainer's callbacks."""
     return next(c for c in trainer.callbacks if isinstance(c, EpochLog))  # type: ignore[attr-defined]
+
+
+def saving(trainer: L.Trainer) -> Saving:
+    """The Saving among a trainer's callbacks."""
+    return next(c for c in trainer.callbacks if isinstance(c, Saving))  # type: ignore[attr-defined]
 
 
 def load_into(model: STAT, state: dict[str, torch.Tensor], source: str, new_classifier: bool) -> list[str]:
