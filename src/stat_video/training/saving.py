@@ -31,7 +31,7 @@ from ..runs.run import Run
 from .checkpoint import seal
 
 log = logging.getLogger(__name__)
-GO_ON, SAVE, REQUEUE, STOP = range(4)  # what a rank wants at a step's end; all do the highest
+GO_ON, SAVE, STOP = range(3)  # what a rank wants at a step's end; all do the highest
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -117,14 +117,20 @@ class Signals(Callback):
         self._stop_evaluation(trainer)
 
     def _stop_evaluation(self, trainer: Trainer) -> None:
-        if self.asked in (signal.SIGTERM, signal.SIGINT):
+        if self.leaving:
             self.stop(trainer)
 
-    def stop(self, trainer: Trainer, signum: int | None = None) -> None:
+    @property
+    def leaving(self) -> bool:
+        """Whether what is asked for ends this process."""
+        return self.asked is not None and (self.asked != signal.SIGUSR1 or SLURMEnvironment.detect())
+
+    def stop(self, trainer: Trainer) -> None:
         """Raise Stopped, with a line that says how it goes on."""
-        stopped = Stopped(signum or self.asked or signal.SIGTERM)
+        stopped = Stopped(self.asked or signal.SIGTERM)  # or: another rank was asked
         if trainer.is_global_zero:
-            log.warning("%s: stopped; the same command goes on", stopped.name)
+            goes_on = self.asked == signal.SIGUSR1 and requeue()
+            log.warning("%s: stopped; %s", stopped.name, goes_on or "the same command goes on")
         raise stopped
 
 
@@ -153,8 +159,8 @@ class Saving(Signals, Checkpoint):
         done, of, passes = index + 1, trainer.num_training_batches, trainer.accumulate_grad_batches
         validates = (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0  # type: ignore[operator]
         if done == of:  # a validation is about to come, then the epoch's end
-            if validates and self._agreed(trainer, self._wish(trainer)) >= REQUEUE:
-                self._end(trainer)
+            if validates and self._agreed(trainer, self._wish(trainer)) == STOP:
+                self.stop(trainer)
             return
         if done % passes:
             return
@@ -164,15 +170,15 @@ class Saving(Signals, Checkpoint):
             wish = max(wish, SAVE)
         if (agreed := self._agreed(trainer, wish)) >= SAVE:
             self.save(trainer)
-        if agreed >= REQUEUE:
-            self._end(trainer)
+        if agreed == STOP:
+            self.stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Save; all that an epoch brings is known and written."""
         self.between_steps = False
         self.save(trainer)
-        if self._agreed(trainer, self._wish(trainer)) >= REQUEUE:
-            self._end(trainer)
+        if self._agreed(trainer, self._wish(trainer)) == STOP:
+            self.stop(trainer)
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         """Save where something else than the training failed between two steps: a data worker died, memory ran out.
@@ -207,14 +213,12 @@ class Saving(Signals, Checkpoint):
         """Write a checkpoint; all ranks call it."""
         trainer.save_checkpoint(self.run.checkpoint, weights_only=False)  # all of it
         self.saved = time.monotonic()
-        if self.asked == signal.SIGUSR1 and not SLURMEnvironment.detect():
+        if not self.leaving:
             self.asked = None
 
     def _wish(self, trainer: Trainer) -> int:
-        if self.asked in (signal.SIGTERM, signal.SIGINT):
-            return STOP
-        if self.asked == signal.SIGUSR1:
-            return REQUEUE if SLURMEnvironment.detect() else SAVE
+        if self.asked is not None:
+            return STOP if self.leaving else SAVE
         steps, minutes = self.config.save_steps, self.config.save_minutes
         due = steps is not None and trainer.global_step % steps == 0
         return SAVE if due or time.monotonic() - self.saved >= 60 * minutes else GO_ON
@@ -227,22 +231,17 @@ class Saving(Signals, Checkpoint):
         torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX)
         return int(wishes)
 
-    def _end(self, trainer: Trainer) -> None:
-        if self.asked == signal.SIGUSR1 and trainer.is_global_zero:
-            requeue()
-        self.stop(trainer)
 
-
-def requeue() -> None:
-    """Ask SLURM to run this job once more."""
+def requeue() -> str | None:
+    """Ask SLURM to run this job once more; what to say of it, None where it can't be."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
     try:
         subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
-        log.warning("SIGUSR1: saved, but job %s could not be put back into the queue (%s)", job, error)
-    else:
-        log.warning("SIGUSR1: saved, and job %s put back into the queue", job)
+        log.warning("job %s could not be put back into the queue (%s)", job, error)
+        return None
+    return f"job {job} is put back into the queue and goes on"
 
 
 def _clips_of_a_pass(trainer: Trainer) -> int:
