@@ -30,8 +30,8 @@ tables: $(READY) ## run what is missing of Tables 1 to 7 (ARGS='seeds=3', ARGS='
 report: $(READY) ## write logs/report/index.html: the tables, ours beside the paper's
 	$(PY) src/report.py $(ARGS)
 
-test: $(READY) ## set up, then run the tests
-	$(PY) -m pytest
+test: $(READY) ## set up, then run the tests, a file a core
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
 
 test-slow: $(READY) ## the tests that take minutes
 	$(PY) -m pytest -m slow

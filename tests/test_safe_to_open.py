@@ -20,7 +20,7 @@ from stat_video import grid
 from stat_video.config import Config, EvaluateConfig
 from stat_video.data.built_in import encode
 from stat_video.data.config import DataConfig
-from stat_video.data.transcode import Encoding, copied_name, transcode
+from stat_video.data.transcode import Encoding, transcode
 from stat_video.errors import InputError
 from stat_video.model import STAT
 from stat_video.report.collect import collect
@@ -123,23 +123,6 @@ def test_class_names_are_text(ours: dict[str, Any], tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------- lists and their paths
-
-
-@pytest.mark.parametrize(
-    ("listed", "copy"),
-    [
-        ("a/x.mp4", "a/x.mp4"),
-        ("a/x.avi", "a/x.avi.mp4"),
-        ("a/../x.mp4", "x.mp4"),
-        ("/data/x.mp4", "elsewhere/data/x.mp4"),
-        ("../x.mp4", "elsewhere/up/x.mp4"),
-        ("a/../../../x.mp4", "elsewhere/up/up/x.mp4"),
-        ("../../etc/passwd", "elsewhere/up/up/etc/passwd.mp4"),
-        ("..a/x.mp4", "..a/x.mp4"),
-    ],
-)
-def test_a_copy_has_a_name_below_its_folder(listed: str, copy: str) -> None:
-    assert copied_name(listed) == copy
 
 
 def test_copies_of_videos_outside_the_folder_leave_them_alone(tmp_path: Path) -> None:

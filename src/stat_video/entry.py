@@ -193,7 +193,9 @@ def quiet() -> None:
     """Our own warnings as plain lines on stderr; leave out what libraries say of themselves."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    logging.getLogger("stat_video").addHandler(handler)
+    ours = logging.getLogger("stat_video")
+    ours.addHandler(handler)
+    ours.propagate = False  # Hydra's own handler would say all of it again on stdout
     logging.getLogger("hydra").setLevel(logging.CRITICAL)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="(hydra|lightning)")

@@ -36,14 +36,18 @@ def write(
     times: Sequence[int] | None = None,
     fps: int = 25,
     pixels: str = "yuv420p",
+    rotation: int = 0,
+    container_options: dict[str, str] | None = None,
     **options: str,
 ) -> Path:
     """A video of `numbered` frames; `times` are their time stamps in 1/fps seconds, 0, 1, 2 ... unless told."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", container_options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps, options=options)
         stream.height, stream.width = size
         stream.pix_fmt = pixels
         stream.thread_count = 1
+        if rotation:
+            stream.set_display_rotation(rotation)
         for i, frame in enumerate(numbered(count, *size).astype(np.uint8)):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
             picture.pts = i if times is None else times[i]

@@ -8,10 +8,19 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from stat_video.data.transforms import Augment, Erase, Normalize, RandAugment, TrainTransform, ViewTransform
+from stat_video.data.transforms import (
+    Augment,
+    ColorJitter,
+    Erase,
+    Normalize,
+    RandAugment,
+    TrainTransform,
+    ViewTransform,
+)
 from stat_video.errors import InputError
 
 PLAIN = Augment((1.0, 1.0), (1.0, 1.0), color_jitter=0.0, randaugment_ops=0, erasing=0.0)  # on a square: no change
@@ -77,6 +86,38 @@ def test_magnitude_is_drawn_around_its_mean_and_kept_in_range() -> None:
         assert all(0 <= m <= 10 for m in drawn)
         assert low < np.mean(drawn) < high
         assert len(set(drawn)) > 10
+
+
+def test_each_drawn_operation_is_applied_with_one_half() -> None:
+    torch.manual_seed(0)
+    augment, image, applied = RandAugment(4, 7.0, 0.5), torch.zeros(3, 8, 8, dtype=torch.uint8), []
+    for _ in range(400):
+        augment(image)
+        applied.append(augment.num_ops)
+    counts = np.bincount(applied, minlength=5) / 400
+    assert np.abs(counts - np.array([1, 4, 6, 4, 1]) / 16).max() < 0.08  # binomial; three standard deviations
+
+
+def test_color_jitter_is_torchvisions() -> None:
+    """On floats, where nothing is rounded in between; and in the order that is drawn."""
+    clip = tv_tensors.Video(random_frames(3, 20, 28).permute(0, 3, 1, 2))
+    jitter = ColorJitter(0.4)
+    orders = set()
+    for seed in range(30):
+        torch.manual_seed(seed)
+        drawn = jitter.make_params([clip])
+        expected = clip.float() / 255
+        for which in drawn["fn_idx"].tolist():
+            if which < 3:
+                name = ("brightness", "contrast", "saturation")[which]
+                expected = getattr(F, f"adjust_{name}")(expected, drawn[f"{name}_factor"])
+        orders.add(tuple(i for i in drawn["fn_idx"].tolist() if i < 3))
+        torch.manual_seed(seed)
+        ours = jitter(clip)
+        assert isinstance(ours, tv_tensors.Video)
+        assert ours.dtype == torch.uint8
+        assert (ours.float() - 255 * expected).abs().max() < 0.51
+    assert len(orders) == 6
 
 
 @pytest.mark.parametrize(

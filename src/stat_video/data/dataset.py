@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, TypedDict
 
-import av
 import numpy as np
 import torch
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ..errors import InputError
-from .reader import PathHandler
+from .reader import READ_ERRORS, PathHandler, reason_of
 from .sampling import ChooseFrames, Views, segment_frames, view_frames
 from .transforms import TrainTransform, ViewTransform
 
@@ -114,11 +113,10 @@ class ClipDataset(Dataset[Clip]):
         """The frames; None, and once a line in the log, where they cannot be had."""
         try:
             return self.handler.video_from_path(path).frames(choose)
-        except (InputError, av.FFmpegError, OSError) as error:
+        except READ_ERRORS as error:
             if path not in self.named:
                 self.named.add(path)
-                reason = error.line if isinstance(error, InputError) else f"{path}: {error}"
-                log.warning("%s; %s", reason, then)
+                log.warning("%s: %s; %s", path, reason_of(error, path), then)
             return None
 
 

@@ -13,7 +13,7 @@ from ..errors import InputError
 from .built_in import ensure
 from .config import DataConfig
 from .layouts import LAYOUTS, SPLITS, Listing, find
-from .manifest import UNREADABLE, manifest_path, read_manifest
+from .manifest import ABSENT, UNREADABLE, VideoRow, content_hash, manifest_path, read_manifest
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,9 @@ def read_listing(root: Path, config: DataConfig) -> Listing:
 def manifest_hash(config: DataConfig) -> str | None:
     """What tells one state of a data set from another; None where it is not there.
 
-    A hash of its classes, names and labels, and of the manifest where `src/prepare.py` wrote one, which knows the
-    content of each file. Built-in videos follow from their config and generator, so they need not exist.
+    A hash of its classes, names and labels; where `src/prepare.py` wrote a manifest a dot and a hash of the content of
+    the files follow (`runs/run.py: same_data`). Built-in videos follow from their config and generator, so they need
+    not exist.
     """
     if config.built_in is not None:
         return config.built_in.folder_name
@@ -84,10 +85,9 @@ def manifest_hash(config: DataConfig) -> str | None:
     except InputError:
         return None
     entries = {split: [(below(root, name), label) for name, label in listing.entries[split]] for split in SPLITS}
-    digest = hashlib.sha256(repr((listing.classes, entries)).encode())
-    if (manifest := manifest_path(root, config)).is_file():
-        digest.update(manifest.read_bytes())
-    return digest.hexdigest()[:8]
+    listed = hashlib.sha256(repr((listing.classes, entries)).encode()).hexdigest()[:8]
+    rows = read_manifest(manifest_path(root, config))
+    return f"{listed}.{content_hash(rows)}" if rows else listed
 
 
 def below(root: Path, path: str | Path) -> str:
@@ -131,8 +131,12 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
         lists.absent[split] = [str(root / config.videos / name) for name, _ in entries if places[name] is None]
         _allow(of, "missing", lists.absent[split], len(entries), config.max_absent, "data.max_absent")
         bytes_of = {path: path.stat().st_size for path, _ in there if not path.is_dir()}
-        known = {path: manifest.get(below(root, path)) for path, _ in there}
-        changed = [path for path, size in bytes_of.items() if (row := known[path]) and row.bytes != size]
+        known = {
+            path: manifest.get(below(root, path), manifest.get(name))
+            for name, path in places.items()
+            if path is not None
+        }
+        changed = [path for path, row in known.items() if row and not _as_in(row, bytes_of.get(path))]
         if changed:
             raise InputError(
                 f"{of}: {len(changed)} videos are not as {manifest_path(root, config)} has them, first {changed[0]}; "
@@ -146,6 +150,11 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
         lists.videos[split] = LabeledVideoPaths([(str(path), label) for path, label in there])
         lists.counts[split] = len(there)
     return lists
+
+
+def _as_in(row: VideoRow, size: int | None) -> bool:
+    """Whether a video that is there, of so many bytes (None: a folder of frames), can be the one of the manifest."""
+    return row.status != ABSENT and (None in (row.bytes, size) or row.bytes == size)
 
 
 def _allow(of: str, what: str, names: Sequence[object], total: int, limit: float, key: str) -> None:

@@ -1,10 +1,12 @@
 """The manifest of a data set: what a whole read of every video found, a row a video."""
 
 import csv
+import hashlib
 import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 from ..errors import InputError
@@ -34,15 +36,19 @@ class VideoRow:
     sha256: str = ""  # of the file, or of all pictures of a folder
 
 
+COLUMNS = [f.name for f in fields(VideoRow)]
+
+
 def manifest_path(root: Path, config: DataConfig) -> Path:
     """Where the manifest of the data set at `root` is."""
-    return root / (config.manifest or "manifest.csv")  # an absolute path stays what it is
+    name = "manifest.csv" if config.fold == 1 else f"manifest_{config.fold}.csv"
+    return root / (config.manifest or name)  # an absolute path stays what it is
 
 
 def write_manifest(path: Path, rows: Sequence[VideoRow]) -> None:
     """Nothing in it depends on when or how it was made: the same data give the same bytes."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(VideoRow)], lineterminator="\n")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in rows)
     with replacing(path) as file:
@@ -53,9 +59,18 @@ def read_manifest(path: Path) -> list[VideoRow]:
     """The rows, [] where there is no manifest; InputError where the file is something else."""
     if not path.is_file():
         return []
+    about = path.stat()
+    return list(_read(path, about.st_mtime_ns, about.st_size))
+
+
+@lru_cache(maxsize=4)  # a plan asks for the same one for each row of a table
+def _read(path: Path, mtime_ns: int, size: int) -> tuple[VideoRow, ...]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [_row(row) for row in csv.DictReader(file)]
+            table = csv.DictReader(file)
+            if table.fieldnames != COLUMNS:
+                raise ValueError
+            return tuple(_row(row) for row in table)
     except (KeyError, ValueError, TypeError):
         raise InputError(f"{path}: not a manifest of src/prepare.py; remove it, or write it with do=verify") from None
 
@@ -66,6 +81,18 @@ def _row(row: dict[str, str]) -> VideoRow:
     numbers = {key: int(row[key]) if row[key] else None for key in ("frames", "width", "height", "bytes")}
     fps = float(row["fps"]) if row["fps"] else None
     return VideoRow(**{**row, **numbers, "label": int(row["label"]), "fps": fps})  # type: ignore[arg-type]
+
+
+def content_hash(rows: Sequence[VideoRow]) -> str:
+    """Of what the files hold. How well they decode is left out: another FFmpeg may see it differently."""
+    content = sorted((row.split, row.path, row.label, row.sha256) for row in rows)
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:8]
+
+
+def changes(before: Sequence[VideoRow], now: Sequence[VideoRow]) -> list[str]:
+    """Paths of the videos that came, went or hold something else."""
+    then, after = ({row.path: row.sha256 for row in rows} for rows in (before, now))
+    return sorted(path for path in then.keys() | after.keys() if then.get(path) != after.get(path))
 
 
 def counts(rows: Sequence[VideoRow]) -> dict[str, int]:

@@ -10,6 +10,7 @@ from ..errors import InputError
 from .config import DataConfig
 from .dataset import Clip, ClipDataset, TrainSampler, ViewSampler
 from .lists import Lists, find_root, read_lists
+from .reader_torchcodec import require_torchcodec
 from .sampling import Views
 from .transforms import Augment, Normalize, TrainTransform, ViewTransform
 
@@ -55,6 +56,8 @@ class VideoDataModule(LightningDataModule):
 
     def check(self) -> Lists:
         """Read class list and lists; raise InputError for what can be known to be wrong before any work."""
+        if self.config.reader == "torchcodec":
+            require_torchcodec()
         if self.lists is None:
             self.lists = read_lists(find_root(self.config), self.config, self.val_videos)
         return self.lists

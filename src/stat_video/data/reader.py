@@ -30,8 +30,14 @@ from .sampling import ChooseFrames
 log = logging.getLogger(__name__)
 TIMED = {"mov", "mp4", "matroska", "webm", "mpegts"}  # containers whose time stamps order the frames; not AVI
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}  # what a folder of frames may hold
+READ_ERRORS = (InputError, av.FFmpegError, OSError, ValueError)  # what reading a video may end in
 Found = dict[int, np.ndarray]  # frame index: (H, W, 3) uint8
 _DAMAGED: set[str] = set()  # videos that this process has warned of, once each
+
+
+def reason_of(error: Exception, path: str) -> str:
+    """Why the video at `path` cannot be read, without its path."""
+    return (error.line if isinstance(error, InputError) else str(error)).removeprefix(f"{path}: ")
 
 
 class _Doubt(Exception):
@@ -39,7 +45,7 @@ class _Doubt(Exception):
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """Packets that hold a frame to show, and the groups that can be decoded by themselves."""
 
     times: list[int]  # of the frames in their order
@@ -100,14 +106,14 @@ class PyAVVideo(Video):
         """How many frames there are to show: counted without decoding where that can be trusted."""
         with self._open() as (container, stream):
             packets = self._packets(container, stream)
-            plan = _plan(container, packets)
+            plan = plan_of(container, packets)
         return plan.count if plan else self._whole([])[1]
 
     def frames(self, choose: ChooseFrames) -> Tensor:
         """uint8 (T, H, W, 3): the frames that `choose` takes from the frame count, which it may be asked twice."""
         with self._open() as (container, stream):
             packets = self._packets(container, stream)
-            plan = _plan(container, packets)
+            plan = plan_of(container, packets)
             promised = plan.count if plan else sum(1 for p in packets if not p.is_discard)
             found: Found | None = None
             if plan and promised:
@@ -138,9 +144,9 @@ class PyAVVideo(Video):
         reason = ""
         with self._open() as (container, stream):
             packets = self._packets(container, stream)
-            plan = _plan(container, packets)
-            # What the header promises; not an AVI's, which counts packets without a frame, too.
-            promised = max(stream.frames, plan.count) if plan else 0
+            # What the header promises, less what an edit list hides. An AVI counts packets without a frame, too.
+            timed = TIMED & set(container.format.name.split(","))
+            promised = stream.frames - sum(p.is_discard for p in packets) if timed else 0.9 * stream.frames
             for packet in [*packets, None]:
                 try:
                     decoded = stream.codec_context.decode(packet)
@@ -154,7 +160,7 @@ class PyAVVideo(Video):
                 raise InputError(f"{self.name}: unreadable video ({reason or 'no frame in it'})")
             trouble = [f"{errors} packets do not decode ({reason})"] if errors else []
             trouble += [f"{concealed} frames are damaged"] if concealed else []
-            trouble += [f"{frames} of {promised} frames are there"] if frames < promised else []
+            trouble += [f"{frames} of {stream.frames} frames are there"] if frames < promised else []
             rate = float(stream.average_rate or 0)
             return Inspection(
                 frames, rate, context.height, context.width, context.name, context.pix_fmt or "", "; ".join(trouble)
@@ -212,7 +218,7 @@ class PyAVVideo(Video):
             yield container, stream
 
 
-def _plan(container: "av.container.InputContainer", packets: Sequence["av.Packet"]) -> _Plan | None:
+def plan_of(container: "av.container.InputContainer", packets: Sequence["av.Packet"]) -> Plan | None:
     """Which packet holds which frame; None where the times cannot be trusted to say so."""
     if not TIMED & set(container.format.name.split(",")) or not packets or not packets[0].is_keyframe:
         return None
@@ -226,10 +232,10 @@ def _plan(container: "av.container.InputContainer", packets: Sequence["av.Packet
         if packet.is_keyframe:
             groups.append([])
         groups[-1].append(packet)
-    return _Plan(sorted(time for time in times if time is not None), groups)
+    return Plan(sorted(time for time in times if time is not None), groups)
 
 
-def _by_plan(stream: "av.VideoStream", plan: _Plan, wanted: set[int]) -> Found:
+def _by_plan(stream: "av.VideoStream", plan: Plan, wanted: set[int]) -> Found:
     """Decode the groups that hold a wanted frame, each up to the last one; _Doubt where one does not come out."""
     index_of = {plan.times[i]: i for i in wanted}
     last = _last_needed(plan, index_of)
@@ -260,7 +266,7 @@ def _by_plan(stream: "av.VideoStream", plan: _Plan, wanted: set[int]) -> Found:
     return found
 
 
-def _last_needed(plan: _Plan, index_of: dict[int, int]) -> list[int]:
+def _last_needed(plan: Plan, index_of: dict[int, int]) -> list[int]:
     """How many packets of each group are needed, in decode order; 0 for none."""
     last = [0] * len(plan.groups)
     for g, group in enumerate(plan.groups):
@@ -275,7 +281,9 @@ def _last_needed(plan: _Plan, index_of: dict[int, int]) -> list[int]:
 
 def _rgb(to_rgb: VideoReformatter, frame: "av.VideoFrame") -> np.ndarray:
     # One reformatter for all frames, and one thread: sws would start one a core for each frame.
-    return to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
+    picture = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
+    # Upright, as players show it: a phone's video has its frames lying, and how far to turn them.
+    return np.rot90(picture, round(frame.rotation / 90)) if frame.rotation else picture
 
 
 class FrameFolder(Video):
@@ -335,16 +343,23 @@ class FrameFolder(Video):
             raise InputError(f"{file}: unreadable picture ({error})") from None
 
 
+AnyVideo = PyAVVideo | FrameFolder
+
+
 class PathHandler(VideoPathHandler):
     """PyTorchVideo's path handler with our readers in the place of its decoders: `pyav` or `torchcodec`."""
 
     def __init__(self, reader: str = "pyav") -> None:
         super().__init__()
-        self.reader = reader
+        self.video_class = PyAVVideo
+        if reader == "torchcodec":
+            from .reader_torchcodec import TorchCodecVideo
+
+            self.video_class = TorchCodecVideo
 
     def video_from_path(
         self, filepath: str, decode_audio: bool = False, decoder: str = "pyav", fps: int = 12
-    ) -> PyAVVideo | FrameFolder:
+    ) -> AnyVideo:
         """Open the file, or the folder of frames, at `filepath`; InputError where it is missing or empty."""
         path = Path(filepath)
         if path.is_dir():
@@ -352,4 +367,4 @@ class PathHandler(VideoPathHandler):
         if not path.is_file():
             raise InputError(f"{filepath}: no such video")
         with path.open("rb") as file:
-            return PyAVVideo(file, str(path))
+            return self.video_class(file, str(path))

@@ -1,12 +1,14 @@
 """Copies of a data set made for training: `src/prepare.py do=transcode`. The originals are only read."""
 
 import io
+import json
+import math
 import os
 import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,20 +21,24 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import InputError
-from ..progress import shown
-from ..runs.files import replacing
+from ..runs.files import replacing, write_json
 from .config import DataConfig
 from .layouts import SPLITS
 from .lists import find_root, read_listing
 from .manifest import ABSENT, VideoRow
-from .reader import PathHandler, PyAVVideo
-from .sampling import view_frames
-from .verify import in_parallel, listed
+from .parallel import in_parallel
+from .reader import READ_ERRORS, AnyVideo, PathHandler, PyAVVideo, reason_of
+from .sampling import ChooseFrames, view_frames
+from .verify import listed
 
 Pixels = npt.NDArray[np.uint8]
 SAMPLE = 12  # videos on which speed and quality are measured
 REPEATS = 5  # readings of each
-OK, COPIED = "transcoded", "unreadable, copied as it is"
+OK, COPIED = "transcoded", "copied as it is"
+BEGUN = "transcode.json"  # in the new folder: of what and how its copies are made
+PRESETS = (
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
+)  # fmt: skip
 
 
 @dataclass
@@ -49,11 +55,13 @@ class Encoding:
 
     def __post_init__(self) -> None:
         if self.short_side < 16 or self.short_side % 2:
-            raise InputError(f"short_side={self.short_side}: an even number from 16 on is allowed")
+            raise InputError(f"encoding.short_side={self.short_side}: an even number from 16 on is allowed")
         if self.gop < 1:
-            raise InputError(f"gop={self.gop}: 1 or more frames are allowed")
+            raise InputError(f"encoding.gop={self.gop}: 1 or more frames are allowed")
         if not 0 <= self.crf <= 51:
-            raise InputError(f"crf={self.crf}: 0 (lossless) to 51 is allowed")
+            raise InputError(f"encoding.crf={self.crf}: 0 (lossless) to 51 is allowed")
+        if self.preset not in PRESETS:
+            raise InputError(f"encoding.preset={self.preset}: allowed are {', '.join(PRESETS)}")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the copy, even as 4:2:0 needs them."""
@@ -76,56 +84,88 @@ class Copy:
 def transcode(config: DataConfig, out: Path, encoding: Encoding, workers: int | None, console: Console) -> list[Copy]:
     """Write copies and lists (`path label`) into `out`; what a killed call finished is kept.
 
-    Returns what became of each video.
-    A video of which no frame can be read is copied as it is, so that it is counted there as it was here.
+    Returns what became of each video. One of which no frame can be read is copied as it is, and one that is absent
+    stays in the lists, so that both are counted there as they were here.
     """
     root = find_root(config).resolve()
-    if out.resolve() == root or out.resolve().is_relative_to(root) or root.is_relative_to(out.resolve()):
-        raise InputError(f"out={out}: the copies need a folder of their own, outside {root}")
-    rows = [row for row in listed(root, config) if row.status != ABSENT]
-    unique = list({row.path: row for row in rows}.values())
-    console.print(f"Transcoding {len(unique)} videos of {root} into {out}", soft_wrap=True)
-    done = in_parallel(lambda row: copy(root, out, row, encoding), unique, workers)
-    copies = {}
-    for made in shown(done, "transcode", len(unique), console):
-        copies[made.row.path] = made
+    rows = listed(root, config)
+    names = {row.path: name_of_copy(root, row.path) for row in rows}
+    if twice := [name for name, n in Counter(names.values()).items() if n > 1]:
+        raise InputError(f"{root}: two videos would have their copies at {twice[0]}")
+    _begin(root, out, encoding)
+    unique = list({row.path: row for row in rows if row.status != ABSENT}.values())
+    console.print(f"Transcoding {len(unique)} videos of {root} into {out}", soft_wrap=True, highlight=False)
+
+    def make(row: VideoRow) -> Copy:
+        return copy(root, out, row, names[row.path], encoding)
+
+    copies = []
+    for made in in_parallel(make, unique, workers, "transcode", console):
+        copies.append(made)
         if made.state != OK:
             console.print(f"{made.row.path}: {made.state} ({made.reason})", soft_wrap=True, highlight=False)
     _write(out / "classes.txt", read_listing(root, config).classes)
     for split in SPLITS:
-        _write(out / f"{split}.csv", [f"{copies[r.path].path} {r.label}" for r in rows if r.split == split])
-    return list(copies.values())
+        _write(out / f"{split}.csv", [f"{names[row.path]} {row.label}" for row in rows if row.split == split])
+    return sorted(copies, key=lambda made: made.path)
 
 
-def copy(root: Path, out: Path, row: VideoRow, encoding: Encoding) -> Copy:
-    """Make one copy, unless it is there whole."""
-    source = root / row.path
+def copies_config(config: DataConfig, out: Path) -> DataConfig:
+    """The data set that the copies in `out` are."""
+    form = {"layout": "lists", "classes": None, "train": None, "val": None, "videos": ".", "manifest": None, "fold": 1}
+    return replace(config, root=str(out), **form)  # type: ignore[arg-type]
+
+
+def name_of_copy(root: Path, path: str) -> str:
+    """Of a video of a list, below the new folder. Its ending stays: a.avi and a.mp4 of one folder are two videos."""
+    place = Path(path)
+    if place.is_absolute() or ".." in place.parts:  # a list may name videos outside its folder
+        place = Path("outside", *(root / path).resolve().parts[1:])
+    return str(place) if place.suffix == ".mp4" else f"{place}.mp4"
+
+
+def _begin(root: Path, out: Path, encoding: Encoding) -> None:
+    """InputError where the folder is not one for these copies: an original's, or of other copies."""
+    target = out.resolve()
+    if target == root or target.is_relative_to(root) or root.is_relative_to(target):
+        raise InputError(f"out={out}: the copies need a folder of their own, outside {root}")
+    about = {"source": str(root), **asdict(encoding)}
+    begun = out / BEGUN
+    if begun.is_file():
+        before = json.loads(begun.read_text(encoding="utf-8"))
+        if other := [f"{key}={before.get(key)}" for key, value in about.items() if before.get(key) != value]:
+            raise InputError(f"out={out}: it holds copies made with {', '.join(other)}; name another folder")
+        return
+    try:
+        av.codec.Codec("libx264", "w")
+    except ValueError:  # av.codec.codec.UnknownCodecError is one
+        raise InputError("this build of PyAV has no H.264 encoder (libx264); that of PyPI has it") from None
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise InputError(f"out={out}: there is something else at that place; name a new folder")
+    write_json(begun, about)
+
+
+def copy(root: Path, out: Path, row: VideoRow, name: str, encoding: Encoding) -> Copy:
+    """Make one copy, unless it is there; it has its original's time, to notice one that changes later."""
+    source, target = root / row.path, out / name
+    if not target.parent.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"{target}: a link that leads out of {out}; the originals could be where it leads")
+    when = source.stat().st_mtime_ns
     before = sum(f.stat().st_size for f in source.iterdir()) if source.is_dir() else source.stat().st_size
-    name = copied_name(row.path)
-    target = out / name
-    if target.is_file() and not _same(source, target):
+    # Some file systems keep whole seconds only.
+    whole = target.is_file() and target.stat().st_mtime_ns in (when, when // 10**9 * 10**9)
+    if whole and not _same(source, target):
         return Copy(row, name, OK, "", before, target.stat().st_size)
     state, reason = OK, ""
     try:
         content = encode(source, encoding)
-    except (InputError, av.FFmpegError, OSError) as error:
-        state, reason = COPIED, error.line if isinstance(error, InputError) else str(error)
+    except READ_ERRORS as error:
+        state, reason = COPIED, reason_of(error, str(source))
         content = b"" if source.is_dir() else source.read_bytes()
     with replacing(target) as file:
         file.write(content)
-    return Copy(row, name, state, reason.removeprefix(f"{source}: "), before, len(content))
-
-
-def copied_name(path: str) -> str:
-    """Where the copy of a listed video lies below the new folder, whatever the list says of where the original is.
-
-    A list may name videos outside the data set's folder, `/data/a.mp4` or `../a.mp4`: they are read there, and nothing
-    is written there. The ending stays in the name: a.avi and a.mp4 of one folder are two videos.
-    """
-    plain = os.path.normpath(path)
-    if plain.startswith((os.sep, f"..{os.sep}")):
-        plain = f"elsewhere/{plain.replace(f'..{os.sep}', 'up/').lstrip(os.sep)}"
-    return plain if plain.endswith(".mp4") else f"{plain}.mp4"
+    os.utime(target, ns=(when, when))
+    return Copy(row, name, state, reason, before, len(content))
 
 
 def _same(source: Path, target: Path) -> bool:
@@ -149,6 +189,8 @@ def encode(source: Path, encoding: Encoding) -> bytes:
                 stream = container.add_stream("libx264", rate=rate, options=options)
                 stream.height, stream.width = encoding.size(frame.height, frame.width)
                 stream.pix_fmt = "yuv420p"
+                if frame.rotation:
+                    stream.set_display_rotation(frame.rotation)
             picture = to_yuv.reformat(
                 frame, stream.width, stream.height, "yuv420p", interpolation=Interpolation.BICUBIC, threads=1
             )
@@ -160,7 +202,7 @@ def encode(source: Path, encoding: Encoding) -> bytes:
         container.mux(stream.encode(None))
     copied = PyAVVideo(io.BytesIO(content.getvalue()), f"copy of {source}").frame_count()
     if copied != count:
-        raise InputError(f"{source}: its copy has {copied} of {count} frames")
+        raise RuntimeError(f"{source}: its copy has {copied} of {count} frames")
     return content.getvalue()
 
 
@@ -171,30 +213,36 @@ class Gain:
     videos: int
     faster: float  # CPU time of reading T frames of the originals / of the copies, medians, read in turn
     smaller: float  # bytes of all originals / of all copies
-    psnr: float  # dB, mean over the sample, of the copies against the originals at the copies' size
+    psnr: float  # dB, mean over the sample, of the copies against the originals at the copies' size; NaN: none paired
 
 
 def measure(root: Path, out: Path, copies: Sequence[Copy], T: int) -> Gain | None:
-    """Speed, size and quality of the copies; None where nothing was transcoded."""
+    """Speed, size and quality of the copies; None where there is nothing to measure."""
     made = [c for c in copies if c.state == OK]
-    if not made:
-        return None
     sample = [made[i * len(made) // min(SAMPLE, len(made))] for i in range(min(SAMPLE, len(made)))]
-    handler, choose = PathHandler(), view_frames(T, 0, 1)
     ratios, psnr = [], []
     for c in sample:
-        paths = (str(root / c.row.path), str(out / c.path))
-        seconds: tuple[list[float], list[float]] = ([], [])
-        for _ in range(REPEATS):
-            for path, taken in zip(paths, seconds, strict=True):
-                start = time.process_time()
-                handler.video_from_path(path).frames(choose)
-                taken.append(time.process_time() - start)
-        ratios.append(statistics.median(seconds[0]) / statistics.median(seconds[1]))
-        original, copied = (handler.video_from_path(path).frames(choose).numpy() for path in paths)
-        psnr.append(_psnr(original, copied))
+        try:
+            original, copied = (PathHandler().video_from_path(str(path)) for path in (root / c.row.path, out / c.path))
+            ratios.append(_faster(original, copied, view_frames(T, 0, 1)))
+            if original.frame_count() == copied.frame_count():  # else some of a damaged one's are lost: no pairs
+                psnr.append(_psnr(*(video.frames(view_frames(T, 0, 1)).numpy() for video in (original, copied))))
+        except READ_ERRORS:
+            continue  # one whose frame size changes, say: its copy is better off
+    if not ratios:
+        return None
     smaller = sum(c.bytes_before for c in made) / sum(c.bytes_after for c in made)
-    return Gain(len(sample), statistics.median(ratios), smaller, statistics.mean(psnr))
+    return Gain(len(ratios), statistics.median(ratios), smaller, statistics.mean(psnr) if psnr else math.nan)
+
+
+def _faster(original: AnyVideo, copied: AnyVideo, choose: ChooseFrames) -> float:
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(REPEATS):
+        for video, taken in zip((original, copied), seconds, strict=True):
+            start = time.process_time()
+            video.frames(choose)
+            taken.append(time.process_time() - start)
+    return statistics.median(seconds[0]) / statistics.median(seconds[1])
 
 
 def _psnr(original: Pixels, copied: Pixels) -> float:
@@ -210,14 +258,12 @@ def _psnr(original: Pixels, copied: Pixels) -> float:
 def copies_table(out: Path, copies: Sequence[Copy], gain: Gain | None) -> Table:
     """What became of the videos, and what it gained."""
     states = Counter(c.state for c in copies)
-    about = (
-        "nothing to measure"
-        if gain is None
-        else (
-            f"T frames are read in 1/{gain.faster:.1f} of the CPU time (median of {gain.videos} videos), files are "
-            f"1/{gain.smaller:.2f} of the size, PSNR {gain.psnr:.1f} dB"
+    about = "nothing to measure"
+    if gain is not None:
+        about = (
+            f"reading T frames takes 1/{gain.faster:.1f} of the CPU time (median of {gain.videos} videos), "
+            f"the files are {1 / gain.smaller:.2f} x as large, PSNR {gain.psnr:.1f} dB"
         )
-    )
     table = Table(title=f"copies in {out}", caption=about)
     for column in ("videos", OK, COPIED):
         table.add_column(column, justify="right")

@@ -40,18 +40,54 @@ class Augment:
 
 
 class RandAugment(v2.RandAugment):
-    """RandAugment whose magnitude is drawn anew for each clip, as timm's `mstd` does."""
+    """timm's `rand-m7-n4-mstd0.5`, MViT's: the magnitude is drawn anew for each clip.
+
+    NOTE: as there, each of the operations drawn is applied with probability 1/2, so two of four on average.
+    """
 
     STEPS = 20  # per unit of magnitude, so that a drawn 7.35 is not rounded to 7
+    PROBABILITY = 0.5
 
     def __init__(self, ops: int, magnitude: float, std: float) -> None:
         super().__init__(num_ops=ops, num_magnitude_bins=10 * self.STEPS + 1)
-        self.mean, self.std = magnitude, std
+        self.ops, self.mean, self.std = ops, magnitude, std
 
     def forward(self, *inputs: Tensor) -> Tensor:
+        self.num_ops = int((torch.rand(self.ops) < self.PROBABILITY).sum())
         drawn = self.mean + self.std * torch.randn(()).item()
         self.magnitude = round(min(max(drawn, 0.0), 10.0) * self.STEPS)
         return super().forward(*inputs)
+
+
+class ColorJitter(v2.ColorJitter):
+    """torchvision's brightness, contrast and saturation of a uint8 clip (T, 3, H, W), in place on floats.
+
+    It takes a sixth of torchvision's time, which goes back to uint8 after each (docs/log.md).
+    """
+
+    LUMA = (0.2989, 0.587, 0.114)  # torchvision's grey
+
+    def __init__(self, strength: float) -> None:
+        super().__init__(strength, strength, strength)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        drawn = self.make_params([clip])
+        pixels = clip.as_subclass(Tensor).permute(0, 2, 3, 1).float()  # (T, H, W, 3)
+        luma = torch.tensor(self.LUMA)
+        for which in drawn["fn_idx"].tolist():
+            match which:
+                case 0:
+                    pixels.mul_(drawn["brightness_factor"])
+                case 1:
+                    factor = drawn["contrast_factor"]
+                    mean = (pixels @ luma).mean((1, 2))[:, None, None, None]  # of each frame
+                    pixels.mul_(factor).add_(mean, alpha=1 - factor)
+                case 2:
+                    factor = drawn["saturation_factor"]
+                    grey = (pixels @ luma)[..., None]
+                    pixels.mul_(factor).add_(grey, alpha=1 - factor)
+            pixels.clamp_(0, 255)
+        return tv_tensors.wrap(pixels.round_().to(torch.uint8).permute(0, 3, 1, 2), like=clip)
 
 
 class TrainTransform(nn.Module):
@@ -67,7 +103,7 @@ class TrainTransform(nn.Module):
         if hflip:
             steps.append(v2.RandomHorizontalFlip())
         if a.color_jitter:
-            steps.append(v2.ColorJitter(a.color_jitter, a.color_jitter, a.color_jitter))
+            steps.append(ColorJitter(a.color_jitter))
         if a.randaugment_ops:
             steps.append(RandAugment(a.randaugment_ops, a.randaugment_magnitude, a.randaugment_std))
         self.steps = v2.Compose(steps)

@@ -4,29 +4,35 @@ import csv
 import hashlib
 import io
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import asdict, replace
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
-import av
 from rich.console import Console
 from rich.table import Table
 
 from ..errors import InputError
-from ..progress import shown
 from ..runs.files import replacing
 from .config import DataConfig
 from .layouts import LAYOUTS, SPLITS, find
 from .lists import below, find_root, read_listing
-from .manifest import ABSENT, DAMAGED, OK, UNREADABLE, VideoRow, counts, in_both_splits, manifest_path, write_manifest
-from .reader import PathHandler
+from .manifest import (
+    ABSENT,
+    DAMAGED,
+    OK,
+    UNREADABLE,
+    VideoRow,
+    changes,
+    counts,
+    in_both_splits,
+    manifest_path,
+    read_manifest,
+    write_manifest,
+)
+from .parallel import in_parallel
+from .reader import READ_ERRORS, PathHandler, reason_of
 
-J = TypeVar("J")
-R = TypeVar("R")
+Stamp = list[int]  # of a file: it changes when the file does
 
 
 def listed(root: Path, config: DataConfig) -> list[VideoRow]:
@@ -54,9 +60,8 @@ def inspect(root: Path, row: VideoRow) -> VideoRow:
             digest.update(content if file is path else file.name.encode() + content)
         row = replace(row, bytes=size, sha256=digest.hexdigest())
         found = PathHandler().video_from_path(str(path)).inspect()
-    except (InputError, av.FFmpegError, OSError) as error:
-        reason = error.line if isinstance(error, InputError) else str(error)
-        return replace(row, status=UNREADABLE, reason=reason.removeprefix(f"{path}: "))
+    except READ_ERRORS as error:
+        return replace(row, status=UNREADABLE, reason=reason_of(error, str(path)))
     return replace(
         row,
         status=DAMAGED if found.trouble else OK,
@@ -79,25 +84,25 @@ def verify(config: DataConfig, workers: int | None, console: Console) -> list[Vi
     root = find_root(config)
     rows = listed(root, config)
     manifest = manifest_path(root, config)
+    before = read_manifest(manifest)
     journal = Journal(manifest.with_name(f".{manifest.name}.begun"))
     known = journal.read()
-    todo = [
-        row
-        for row in rows
-        if row.status != ABSENT and not (row.path in known and _stamp(root, row) == known[row.path][0])
-    ]
-    present = sum(row.status != ABSENT for row in rows)
+    present = {row.path: row for row in rows if row.status != ABSENT}  # a file may stand in both lists
+    todo = [row for row in present.values() if row.path not in known or _stamp(root, row) != known[row.path][0]]
     console.print(
-        f"Reading {len(todo)} of {present} videos in {root}"
-        + (", the others were read before" if present > len(todo) else ""),
+        f"Reading {len(todo)} of {len(present)} videos in {root}"
+        + (", the others were read before" if len(present) > len(todo) else ""),
         soft_wrap=True,
+        highlight=False,
     )
-    done = in_parallel(lambda row: inspect(root, row), todo, workers)
-    for row in shown(done, "verify", len(todo), console):
-        stamp = _stamp(root, row)
+
+    def read(row: VideoRow) -> tuple[Stamp, VideoRow]:
+        return _stamp(root, row), inspect(root, row)
+
+    for stamp, row in in_parallel(read, todo, workers, "verify", console):
         journal.add(stamp, row)
         known[row.path] = (stamp, row)
-    # A file may stand in both lists, and the journal may be of older ones: place and label are this listing's.
+    # Place and label are this listing's: the journal may be of another.
     whole = [
         row if row.status == ABSENT else replace(known[row.path][1], split=row.split, label=row.label, name=row.name)
         for row in rows
@@ -105,11 +110,17 @@ def verify(config: DataConfig, workers: int | None, console: Console) -> list[Vi
     write_manifest(manifest, whole)
     _write_summary(manifest, whole)
     journal.remove()
+    if before and (changed := changes(before, whole)):
+        console.print(
+            f"{len(changed)} videos are not as the manifest had them before, first {changed[0]}; "
+            f"runs that were begun with it will not go on with this one",
+            soft_wrap=True,
+            highlight=False,
+        )
     return whole
 
 
-def _stamp(root: Path, row: VideoRow) -> list[int]:
-    """What changes when a file does."""
+def _stamp(root: Path, row: VideoRow) -> Stamp:
     try:
         about = (root / row.path).stat()
     except OSError:
@@ -123,7 +134,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def read(self) -> dict[str, tuple[list[int], VideoRow]]:
+    def read(self) -> dict[str, tuple[Stamp, VideoRow]]:
         """Path -> stamp of the file, row."""
         known = {}
         for line in self.path.read_bytes().splitlines() if self.path.is_file() else ():
@@ -134,9 +145,10 @@ class Journal:
                 continue
         return known
 
-    def add(self, stamp: Sequence[int], row: VideoRow) -> None:
+    def add(self, stamp: Stamp, row: VideoRow) -> None:
         """Append a line."""
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
                 file.write(f"\n{json.dumps([stamp, asdict(row)])}\n".encode())
         except OSError as error:
@@ -147,22 +159,6 @@ class Journal:
     def remove(self) -> None:
         """It is in the manifest now."""
         self.path.unlink(missing_ok=True)
-
-
-def in_parallel(do: Callable[[J], R], jobs: Sequence[J], workers: int | None) -> Iterator[R]:
-    """Results as they come, from threads: decoding and encoding leave Python's lock to the others."""
-    workers = workers or os.cpu_count() or 1
-    waiting = iter(jobs)
-    with ThreadPoolExecutor(workers) as pool:
-        running: set[Future[R]] = {pool.submit(do, job) for job in islice(waiting, 2 * workers)}
-        try:
-            while running:
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-                    running |= {pool.submit(do, job) for job in islice(waiting, 1)}
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _write_summary(manifest: Path, rows: Sequence[VideoRow]) -> None:

@@ -20,7 +20,7 @@ from .. import grid, published
 from ..cost import gmacs
 from ..data.lists import read_counts
 from ..runs.results import read_results
-from ..runs.run import row_id
+from ..runs.run import row_id, same_data
 from ..training.metrics import ranks
 
 log = logging.getLogger(__name__)
@@ -172,5 +172,5 @@ def _one_state(runs: Sequence[FoundRun]) -> tuple[list[FoundRun], list[FoundRun]
     if not runs:
         return [], []
     newest = max(runs, key=lambda run: str(run.result["finished"])).result.get("manifest")
-    kept = [run for run in runs if run.result.get("manifest") == newest]
+    kept = [run for run in runs if same_data(run.result.get("manifest"), newest)]
     return sorted(kept, key=lambda run: run.seed), [run for run in runs if run not in kept]

@@ -22,7 +22,7 @@ from typing import Any
 from .files import before
 
 NOT_OF_THE_RUN = ("name", "folders", "trainer", "logger", "fresh", "plan")  # where and how it runs, not what it is
-# Where the videos are and in which form; what they are is in the hash of their lists and manifest.
+# Where the videos are, in which form and by what they are read; what they are is in the hash of their lists.
 NOT_OF_THE_DATA = (
     "root", "setting", "layout", "classes", "train", "val", "videos", "manifest", "fold", "reader",
     "max_absent", "max_unreadable",
@@ -34,6 +34,17 @@ PROJECT = Path(__file__).resolve().parents[3]
 
 class Busy(Exception):
     """Another process is running this run."""
+
+
+def same_data(one: str | None, other: str | None) -> bool:
+    """Whether two `manifest_hash`es, 'lists' or 'lists.content', may be of the same state of a data set.
+
+    A content that is not known is taken for the same: who verifies a data set after training on it has not changed it.
+    """
+    if one is None or other is None:
+        return True
+    (lists, _, content), (other_lists, _, other_content) = one.partition("."), other.partition(".")
+    return lists == other_lists and (not content or not other_content or content == other_content)
 
 
 def definition(config: dict[str, Any]) -> dict[str, Any]:
@@ -66,9 +77,10 @@ class Run:
     def of(cls, config: dict[str, Any], logs: Path, manifest: str | None) -> "Run":
         """The run that a resolved config (plain containers) and the `manifest_hash` of its data define.
 
-        It lies where it was begun, under whatever name.
+        It lies where it was begun, under whatever name. The content of the videos is no part of the id, so that a
+        changed one meets the run that was begun without the change; `training/fit.py` then refuses to mix them.
         """
-        id = _hash({**definition(config), "manifest": manifest})
+        id = _hash({**definition(config), "manifest": manifest and manifest.partition(".")[0]})
         for folder in sorted(logs.glob(f"*/*-{id}")):
             return cls(folder, id)
         stem = config["model"]["stem"] if isinstance(config["model"]["stem"], str) else "stem"

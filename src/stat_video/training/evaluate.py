@@ -16,7 +16,7 @@ from ..data.sampling import Views
 from ..errors import InputError
 from ..model import STAT
 from ..runs.files import write_json
-from ..runs.run import provenance
+from ..runs.run import provenance, same_data
 from .checkpoint import read_checkpoint
 from .fit import lightning_arguments, load_into, make_data, progress, save_logits, say_lacking
 from .module import StatModule
@@ -53,7 +53,7 @@ def evaluate(path: Path, asked: EvaluateConfig, console: Console) -> dict[str, A
             f"lists {len(found.classes)} ({', '.join(found.classes[:2])}, ...); they have to be the same"
         )
     manifest, trained_on = manifest_hash(config.data), read_checkpoint(path)["manifest"]
-    if manifest != trained_on:
+    if not same_data(manifest, trained_on):
         console.print(f"The data set is not as it was in training: {manifest} now, {trained_on} then", soft_wrap=True)
     module = StatModule(model, config.recipe, data.normalize, classes, views, class_groups=config.data.class_groups)
     callbacks, bar = progress(console)

@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..model import STAT
 from ..model.weights import load_weights
 from ..runs.files import remove_unfinished, replacing, write_json
-from ..runs.run import TRAINED_ON, Run, provenance
+from ..runs.run import TRAINED_ON, Run, provenance, same_data
 from ..runs.source import find_source
 from .callbacks import Bar, EpochLog, Say, StepLines
 from .checkpoint import read_checkpoint
@@ -54,10 +54,20 @@ def fit(config: Config, console: Console) -> dict[str, Any]:
         if config.fresh:
             run.set_aside()
         elif (result := run.result()) is not None:
+            _refuse_other_data(run, result.get("manifest"), manifest)
             when = result["finished"]
             console.print(f"Finished before ({when}): {run.folder}; fresh=true runs it again", soft_wrap=True)
             return {**result, "name": config.name}
         return _fit(config, plain, run, manifest, console)
+
+
+def _refuse_other_data(run: Run, then: str | None, now: str | None) -> None:
+    """A run is of one state of its data set from its first step to its result."""
+    if not same_data(then, now):
+        raise InputError(
+            f"{run.folder}: its data set has changed since, from {then} to {now} (a manifest of src/prepare.py); "
+            f"with fresh=true the run is set aside and begins anew"
+        )
 
 
 def _rank_zero() -> bool:
@@ -90,6 +100,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
         remove_unfinished(run.folder)
     checkpoint = newest_whole(run, console)
     if checkpoint:
+        _refuse_other_data(run, read_checkpoint(checkpoint)["manifest"], manifest)
         data.start = place_of(checkpoint)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     console.print(
