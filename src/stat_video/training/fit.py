@@ -84,7 +84,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
     state = read_checkpoint(Path(config.init))["weights"] if config.init is not None else None
     lists = data.check()
     unreadable = UnreadableVideos(lists.counts["train"], config.data.max_unreadable)
-    trainer.callbacks.append(unreadable)  # type: ignore[attr-defined]
+    trainer.callbacks.insert(0, unreadable)  # type: ignore[attr-defined]  # before what saves its state
     L.seed_everything(config.seed, workers=True, verbose=False)
     model = STAT(config.stat_config(len(lists.classes)))
     if state is not None:
@@ -98,10 +98,10 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
 
     if trainer.is_global_zero:
         remove_unfinished(run.folder)
-    checkpoint = newest_whole(run, console)
+    checkpoint, content = newest_whole(run, console)
     if checkpoint:
-        _refuse_other_data(run, read_checkpoint(checkpoint)["manifest"], manifest)
-        data.start = place_of(checkpoint)
+        _refuse_other_data(run, content["manifest"], manifest)
+        data.start = place_of(content)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     console.print(
         f"{'Resuming' if checkpoint else 'Training'} {run.folder.name}: {millions:.2f} M parameters, "
@@ -227,8 +227,8 @@ def lightning_arguments(config: TrainerConfig) -> dict[str, Any]:
     }
 
 
-def newest_whole(run: Run, console: Console) -> Path | None:
-    """The newest checkpoint that can be read, None where the run has not begun.
+def newest_whole(run: Run, console: Console) -> tuple[Path | None, dict[str, Any]]:
+    """The newest checkpoint that can be read, and what `read_checkpoint` says of it; None where the run has not begun.
 
     A broken one is set aside with a line that says so; InputError where none is whole, since starting over is not
     for us to decide.
@@ -236,22 +236,21 @@ def newest_whole(run: Run, console: Console) -> Path | None:
     begun = run.checkpoints
     for path in begun:
         try:
-            read_checkpoint(path)
+            content = read_checkpoint(path)
         except InputError as error:
             console.print(f"{error.line}; going on from the one before", soft_wrap=True, highlight=False)
         else:
             if _rank_zero():
                 for broken in begun[: begun.index(path)]:
                     broken.replace(broken.with_suffix(".broken"))
-            return path
+            return path, content
     if begun:
         raise InputError(f"{run.folder}: none of its checkpoints can be read; fresh=true sets it aside and starts over")
-    return None
+    return None, {}
 
 
-def place_of(checkpoint: Path) -> tuple[int, int]:
+def place_of(content: dict[str, Any]) -> tuple[int, int]:
     """(epoch, clips of it that lie behind) from which a checkpoint goes on."""
-    content = read_checkpoint(checkpoint)
     place = content["place"] or {"epoch": content["epoch"] + 1, "clips": 0}  # once, only an epoch's end was saved
     return place["epoch"], place["clips"]
 
