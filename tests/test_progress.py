@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -63,7 +64,13 @@ def test_what_was_done_before_is_not_in_the_rate(clock: Clock) -> None:
 def test_on_a_terminal_a_bar_with_rate_and_time_left() -> None:
     out = io.StringIO()
     console = Console(file=out, width=120, force_terminal=True)
-    assert list(shown(iter(range(30)), "verify", 30, console)) == list(range(30))
+
+    def slowly() -> Iterator[int]:
+        for i in range(30):
+            time.sleep(0.02)  # the bar looks ten times a second
+            yield i
+
+    assert list(shown(slowly(), "verify", 30, console)) == list(range(30))
     assert "30/30" in out.getvalue()
     assert "a second" in out.getvalue()
     assert re.search(r"\d:\d\d", out.getvalue())

@@ -99,24 +99,25 @@ def starts(place: Place, tmp_path: Path) -> Starts:
 @pytest.fixture(scope="module")
 def faults(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Starts:
     """An undisturbed run, and one that is killed with half of its fourth checkpoint written, meets NaN in the second
-    pass of a step, and is asked to stop in its first validation; each time the same words go on."""
+    pass of a step, is killed in the first step of an epoch, and asked to stop in a validation; the same words go on."""
     starts = Starts(place, tmp_path_factory.mktemp("faults"))
     starts.add("undisturbed", ALL_ON)
     starts.add("disturbed", ALL_ON, at="writing", count=4, signal=KILL)
     starts.add("disturbed", ALL_ON, at="nan", count=2)
+    starts.add("disturbed", ALL_ON, at="step", count=7, signal=KILL)
     starts.add("disturbed", ALL_ON, at="validating", count=2, signal=TERM)
     starts.add("disturbed", ALL_ON)
     codes = run(starts.jobs)
-    assert codes == [0, -KILL, 2, 143, 0], starts.said(codes.index(1) if 1 in codes else -1)
+    assert codes == [0, -KILL, 2, -KILL, 143, 0], starts.said(codes.index(1) if 1 in codes else -1)
     return starts
 
 
 def test_a_disturbed_run_ends_as_an_undisturbed_one(faults: Starts) -> None:
     assert_same(faults / "undisturbed", faults / "disturbed")
-    assert "SIGTERM: stopped; the same command goes on" in faults.said(3)
-    assert "Traceback" not in faults.said(3)
+    assert "SIGTERM: stopped; the same command goes on" in faults.said(4)
+    assert "Traceback" not in faults.said(4)
     assert "Training" in faults.said(1)
-    assert all("Resuming" in faults.said(n) for n in (2, 3, 4))
+    assert all("Resuming" in faults.said(n) for n in (2, 3, 4, 5))
 
 
 def test_nan_stops_with_the_videos_named_and_the_weights_kept(faults: Starts) -> None:

@@ -123,7 +123,7 @@ class StatModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the mean loss of an epoch that is not whole; it is of all ranks, so one takes it."""
-        loss = checkpoint["stat_video"].get("epoch_loss", {})
-        if self.trainer.is_global_zero:
-            for key, value in loss.items():
-                getattr(self.epoch_loss, key).copy_(value)
+        ours = checkpoint["stat_video"]
+        if ours.get("place", {}).get("clips") and self.trainer.is_global_zero:
+            for key in EPOCH_LOSS:
+                getattr(self.epoch_loss, key).copy_(ours["epoch_loss"][key])
