@@ -9,7 +9,7 @@ from stat_video.config import Config
 from stat_video.entry import entry
 from stat_video.plan import plan, plan_table
 from stat_video.report.table import results_table
-from stat_video.training.fit import fit
+from stat_video.training.fit import finished, fit
 
 console = Console(markup=False)  # names hold brackets
 
@@ -21,10 +21,15 @@ def show(results: list[dict[str, Any]]) -> None:
         console.print(table(list(rows)))
 
 
-@entry("train", after=show)
+def known(config: Config) -> dict[str, Any] | None:
+    """What can be said of a run without running it: its plan with plan=true, or its result if it is finished."""
+    return plan(config) if config.plan else finished(config, console)
+
+
+@entry("train", after=show, known=known)
 def train(config: Config) -> dict[str, Any]:
-    """One run, or with plan=true what it would be; in a sweep Hydra calls it once a row."""
-    return plan(config) if config.plan else fit(config, console)
+    """One run; in a sweep each row is one."""
+    return fit(config, console)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ import difflib
 import logging
 import os
 import re
+import signal
 import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import fields
+from contextlib import ExitStack
+from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +31,31 @@ from .dashboard import DashboardConfig
 from .errors import InputError
 from .prepare import PrepareConfig
 from .report.config import ReportConfig
+from .runs.files import write_json
 from .runs.run import PROJECT, Busy
+from .slurm import Slurm, SlurmJobs
+from .sweep import (
+    BUSY_SECONDS,
+    FROZEN,
+    FreshProcesses,
+    InThisProcess,
+    Launcher,
+    Outcome,
+    Processes,
+    Row,
+    check_in_process,
+    clear,
+    end_with_parent,
+    frozen_for_devices,
+    launch_folder,
+    outcome_file,
+    read_frozen,
+    run_rows,
+)
+from .training.hardware import rank_zero
 
 CONF = PROJECT / "conf"
-POLL_SECONDS = 5  # between two looks at a row that another process runs
+LAUNCHERS = ("processes", "basic", "slurm")
 SCHEMAS: dict[str, Any] = {
     "train": Config,
     "cost": Config,
@@ -103,6 +127,8 @@ def sweeps(words: list[str]) -> list[list[str]]:
             if not re.fullmatch("[1-9][0-9]*", value):
                 raise InputError(f"{word}: allowed is a number of seeds, 1 or more")
             options = ["seed=" + ",".join(map(str, range(int(value))))]
+        elif key == "hydra/launcher" and value not in LAUNCHERS:
+            raise InputError(f"{word}: allowed are {', '.join(LAUNCHERS)}")
         elif key == "experiment" and "," in value:
             options = [f"experiment={name}" for name in value.split(",") if name]
         if options != [word] and not multirun:
@@ -111,82 +137,161 @@ def sweeps(words: list[str]) -> list[list[str]]:
     return lines
 
 
-def entry(name: str, after: Callable[[list[Any]], None] | None = None) -> Callable[[Callable[[Any], Any]], Any]:
+def entry(
+    name: str,
+    after: Callable[[list[Any]], None] | None = None,
+    known: Callable[[Any], Any] = lambda config: None,
+) -> Callable[[Callable[[Any], Any]], Any]:
     """Turn `task(config)` into a script that reads conf/<name>.yaml and the command line.
 
-    Bad input ends in one line on stderr and exit code 2; an error of ours shows its trace. In a sweep a row that fails
-    is named at the end and does not stop the others; one that another process is running is left until last. ``after``
-    gets what the tasks returned, row by row.
+    Hydra composes; then the rows are run (sweep.py), each from its resolved config. Bad input ends in one line on
+    stderr and exit code 2; an error of ours shows its trace. In a sweep a row that fails is named at the end and does
+    not stop the others; one that another process is running is left until last. ``after`` gets what the tasks returned,
+    row by row. What ``known(config)`` returns unless None is taken in place of running the task.
     """
 
     def decorate(task: Callable[[Any], Any]) -> Callable[[], None]:
-        results: list[Any] = []
+        rows: list[Row] = []
         failures: dict[str, list[str]] = {}  # what was wrong: the rows of the sweep that it stopped
-        postponed: list[tuple[str, DictConfig]] = []
-        began = False
-
-        def attempt(row: str, config: DictConfig) -> None:
-            try:
-                results.append(task(checked(config, SCHEMAS[name])))
-            except InputError as error:
-                failures.setdefault(error.line, []).append(row)
-            except Exception as error:
-                if isinstance(error, Busy) or not row:
-                    raise
-                traceback.print_exc()  # a mistake of ours, or of the machine: the other rows go on
-                failures.setdefault(f"{type(error).__name__}: {one_line(error)}", []).append(row)
+        launch: dict[str, Any] = {}  # settings of hydra/launcher, {} where there is no sweep
 
         def job(config: DictConfig) -> None:
-            nonlocal began
-            began = True
             hydra_config = HydraConfig.get()
-            row = " ".join(hydra_config.overrides.task) if hydra_config.mode == RunMode.MULTIRUN else ""
-            if row:
-                print(f"\nrow {hydra_config.job.num + 1}: {row}", flush=True)
+            words = ""
+            if hydra_config.mode == RunMode.MULTIRUN:
+                words = " ".join(hydra_config.overrides.task)
+                launch.update(OmegaConf.to_container(hydra_config.launcher, resolve=True))  # type: ignore[arg-type]
+                launch["name"] = hydra_config.runtime.choices["hydra/launcher"]
             try:
-                attempt(row, config)
+                rows.append(Row(words, checked(config, SCHEMAS[name])))
+            except InputError as error:
+                failures.setdefault(error.line, []).append(words)
+
+        def attempt(config: Any) -> Outcome:
+            try:
+                return Outcome(task(config))
+            except InputError as error:
+                return Outcome(reason=error.line)
             except Busy as busy:
-                print(f"{busy}; {'left until last' if row else 'waiting for it'}", flush=True)
-                postponed.append((row, config))
+                print(busy, flush=True)
+                return Outcome(busy=True)
+            except Exception as error:
+                traceback.print_exc()  # a mistake of ours, or of the machine
+                return Outcome(reason=f"{type(error).__name__}: {one_line(error)}")
 
-        def run_postponed() -> None:
-            while postponed:
-                row, config = postponed.pop(0)
+        def single(config: Any) -> list[Any]:
+            told = False
+            while True:
                 try:
-                    attempt(row, config)
-                except Busy:
-                    postponed.append((row, config))
-                    time.sleep(POLL_SECONDS)
+                    returned = known(config)
+                    return [task(config) if returned is None else returned]
+                except Busy as busy:
+                    if not told:
+                        print(f"{busy}; waiting for it", flush=True)
+                    told = True
+                    time.sleep(BUSY_SECONDS)
 
-        run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
+        def from_file(path: Path) -> int:
+            """As a process that another one started: a row of its sweep, or a further device of its run."""
+            end_with_parent()
+            outcome = attempt(checked(OmegaConf.create(read_frozen(path)), SCHEMAS[name]))
+            if rank_zero() or (outcome.reason is not None and not outcome_file(path).exists()):
+                write_json(outcome_file(path), asdict(outcome))
+            if outcome.reason is not None and not rank_zero():
+                print(f"error: rank {os.environ.get('LOCAL_RANK')}: {outcome.reason}", file=sys.stderr)
+            return 2 if outcome.reason is not None else 0
 
         def script() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach us instead of being printed
             quiet()
+            if len(sys.argv) == 2 and sys.argv[1].startswith(FROZEN):
+                sys.exit(from_file(Path(sys.argv[1].removeprefix(FROZEN))))
+            results: list[Any] = []
+            stopped: signal.Signals | None = None
             try:
                 local = register()
                 if name == "train" and "scale" in local and not any(w.startswith("scale=") for w in sys.argv):
                     sys.argv.append(f"scale={local['scale']}")  # Hydra has no other way to choose a group from outside
-                for words in sweeps(sys.argv):
-                    sys.argv = words
+                run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
+                for line in sweeps(sys.argv):
+                    sys.argv = line
                     GlobalHydra.instance().clear()
                     run()
-                run_postponed()
+                if launch and rows:
+                    results, stopped = sweep(rows, launch, known, attempt, failures)
+                elif rows:
+                    with frozen_for_devices(rows[0].config):
+                        results = single(rows[0].config)
             except Exception as error:
-                if began and not isinstance(error, HydraException | OmegaConfBaseException):
+                if rows and not isinstance(error, InputError | HydraException | OmegaConfBaseException):
                     raise  # a mistake of ours: with its trace
                 failures[one_line(error)] = []
             finally:
-                if results and after:
+                if results and after and rank_zero():
                     after(results)
-            for reason, rows in failures.items():
-                print(f"error: {' | '.join([*filter(None, rows), reason])}", file=sys.stderr)
+            for reason, words in failures.items():
+                print(f"error: {' | '.join([*filter(None, words), reason])}", file=sys.stderr)
+            if stopped:
+                sys.exit(128 + stopped)
             if failures:
                 sys.exit(2)
 
         return script
 
     return decorate
+
+
+def sweep(
+    rows: list[Row],
+    settings: dict[str, Any],
+    known: Callable[[Any], Any],
+    attempt: Callable[[Any], Outcome],
+    failures: dict[str, list[str]],
+) -> tuple[list[Any], signal.Signals | None]:
+    """Run the rows where `hydra/launcher` says; what they returned, and the signal that stopped them.
+
+    ``failures`` holds the rows that were refused already, and gets those that fail.
+    """
+    if not rank_zero() or "TORCHELASTIC_RUN_ID" in os.environ:
+        raise InputError("-m: a sweep starts its own processes; torchrun and srun are for a single run")
+    name_apart(rows, failures)
+    for reason, refused in failures.items():
+        print(f"not run: {' | '.join([*refused, reason])}", flush=True)
+    folder, how = launch_folder(Path(rows[0].config.folders.logs)), settings.pop("name")
+    launcher: Launcher
+    with ExitStack() as stack:
+        if how == "slurm":
+            launcher = SlurmJobs(folder, Slurm(**settings))
+        elif how == "basic":
+            check_in_process(rows)
+            launcher = InThisProcess(attempt)
+        else:
+            stack.callback(clear, folder)
+            launcher = FreshProcesses(folder, Processes(**settings))
+            launcher.check(rows)
+            stack.enter_context(launcher.passing_signals_on())
+        outcomes = run_rows(rows, known, launcher, partial(print, flush=True))
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if outcome is not None and outcome.reason is not None:
+            failures.setdefault(outcome.reason, []).append(row.words)
+    if launcher.stopped:
+        left = sum(outcome is None for outcome in outcomes)
+        failures[f"stopped by {launcher.stopped.name}; the same command goes on with the {left} rows left"] = []
+    return [o.returned for o in outcomes if o is not None and o.reason is None], launcher.stopped
+
+
+def name_apart(rows: list[Row], refused: dict[str, list[str]]) -> None:
+    """Leave out of the rows' names the words that are the same in all of them."""
+    names = [row.words.split(" ") for row in rows] + [words.split(" ") for r in refused.values() for words in r]
+    same = set(names[0]).intersection(*names[1:]) if len(names) > 1 else set()
+
+    def short(words: str) -> str:
+        return " ".join(word for word in words.split(" ") if word not in same) or words
+
+    for row in rows:
+        row.words = short(row.words)
+    for reason in refused:
+        refused[reason] = [short(words) for words in refused[reason]]
 
 
 def quiet() -> None:

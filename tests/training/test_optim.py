@@ -140,6 +140,7 @@ def test_peak_goes_with_the_batch_but_its_ends_do_not() -> None:
     [
         (512, 8, 64, (64, 1)),
         (512, 8, 32, (32, 2)),
+        (512, 8, 48, (32, 2)),  # 48 do not divide a device's 64
         (512, 1, 16, (16, 32)),
         (16, 1, 16, (16, 1)),
         (16, 1, 64, (16, 1)),  # more than a step needs
@@ -151,11 +152,19 @@ def test_passes_that_make_up_a_batch(batch: int, devices: int, asked: int, expec
     assert accumulation(Recipe(batch_size=batch), devices, asked) == expected
 
 
-@pytest.mark.parametrize(("batch", "devices", "asked"), [(512, 8, 48), (16, 3, 16), (2, 4, 16), (16, 1, 0)])
-def test_batch_that_can_not_be_made_up_is_refused(batch: int, devices: int, asked: int) -> None:
-    with pytest.raises(InputError, match=r"batch_per_device") as caught:
-        accumulation(Recipe(batch_size=batch), devices, asked)
+@pytest.mark.parametrize(
+    ("batch", "devices", "near"),
+    [(512, 6, "6, such as 510, 516"), (16, 3, "6, such as 12, 18"), (2, 4, "4, such as 4")],
+)
+def test_batch_that_can_not_be_shared_out_is_refused(batch: int, devices: int, near: str) -> None:
+    with pytest.raises(InputError, match=rf"recipe\.batch_size={batch}: .* multiples of {near}") as caught:
+        accumulation(Recipe(batch_size=batch), devices, 16)
     assert "\n" not in str(caught.value)
+
+
+def test_a_pass_of_no_clip_is_refused() -> None:
+    with pytest.raises(InputError, match=r"trainer\.batch_per_device=0: allowed is 1 or more"):
+        accumulation(Recipe(batch_size=16), 1, 0)
 
 
 def test_what_is_accepted_makes_up_the_batch_exactly() -> None:
@@ -170,7 +179,16 @@ def test_what_is_accepted_makes_up_the_batch_exactly() -> None:
                 accepted += 1
                 assert devices * clips * passes == batch
                 assert 1 <= clips <= asked
+                assert all(batch // devices % n for n in range(clips + 1, min(asked, batch // devices) + 1))
     assert accepted > 40
+
+
+@pytest.mark.parametrize("changes", MODELS)
+def test_each_parameter_has_a_gradient(changes: dict[str, Any]) -> None:
+    """DDP waits for the gradient of every parameter: none may be without, whichever modules are off."""
+    model = tiny(**changes)
+    model(torch.randn(2, 3, model.config.T, model.config.crop, model.config.crop)).sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
 @pytest.mark.parametrize(

@@ -39,11 +39,13 @@ class VideoDataModule(LightningDataModule):
         repeats: int = 1,
         val_videos: int | None = None,
         batch_size: int = 16,
+        step: int | None = None,
         workers: int = 0,
     ) -> None:
+        """``batch_size`` clips of a device and pass, ``step`` of an optimizer step: all devices, all passes."""
         super().__init__()
         self.config, self.T, self.views, self.seed, self.repeats = config, T, views, seed, repeats
-        self.val_videos, self.batch_size, self.workers = val_videos, batch_size, workers
+        self.val_videos, self.batch_size, self.step, self.workers = val_videos, batch_size, step, workers
         self.train_transform = TrainTransform(crop, augment, config.hflip)
         self.view_transform = ViewTransform(config.short_side, crop)
         self.normalize = Normalize(config.mean, config.std)
@@ -63,16 +65,17 @@ class VideoDataModule(LightningDataModule):
         return self.lists
 
     def train_dataloader(self) -> DataLoader[Clip]:
-        """Random clips; the last incomplete batch is left out, as all recipes here do."""
+        """Random clips; the last incomplete step is left out, as all recipes here do."""
         videos = self.check().videos["train"]
         data = ClipDataset(videos, self.T, train=self.train_transform, seed=self.seed, reader=self.config.reader)
         ranks = self._ranks()
         start = (self.start[0], self.start[1] // ranks["world_size"])
-        sampler = TrainSampler(len(data), seed=self.seed, repeats=self.repeats, start=start, **ranks)
+        how: dict[str, Any] = {"repeats": self.repeats, "step": self.step, "start": start, **ranks}
+        sampler = TrainSampler(len(data), seed=self.seed, **how)
         if len(sampler) < self.batch_size:
             raise InputError(
-                f"{self.config.name}: an epoch of {len(sampler)} training clips a device holds no batch of "
-                f"{self.batch_size}; set recipe.batch_size or trainer.batch_per_device"
+                f"{self.config.name}: an epoch of {len(data) * self.repeats} training clips holds no step of "
+                f"{self.step or self.batch_size}; set recipe.batch_size"
             )
         return self._loader(data, sampler, drop_last=True)
 

@@ -18,9 +18,10 @@ from ..model import STAT
 from ..runs.files import write_json
 from ..runs.run import provenance, same_data
 from .checkpoint import read_checkpoint
-from .fit import lightning_arguments, load_into, make_data, progress, save_logits, say_lacking
-from .module import StatModule
+from .fit import load_into, make_data, progress, save_logits, say_lacking
+from .hardware import lightning_arguments, rank_zero
 from .saving import Signals
+from .sharding import make_module
 from .unreadable import UnreadableVideos
 
 
@@ -38,6 +39,7 @@ def rebuild(path: Path) -> tuple[STAT, Config, list[str]]:
 
 def evaluate(path: Path, asked: EvaluateConfig, console: Console) -> dict[str, Any]:
     """Multi-view test of the validation videos; writes evaluation_<views>.json and the logits beside the checkpoint."""
+    console.quiet = not rank_zero()
     model, config, classes = rebuild(path)
     views = Views.parse(asked.views or config.views)
     config.trainer, config.folders = asked.trainer, asked.folders
@@ -55,7 +57,9 @@ def evaluate(path: Path, asked: EvaluateConfig, console: Console) -> dict[str, A
     manifest, trained_on = manifest_hash(config.data), read_checkpoint(path)["manifest"]
     if not same_data(manifest, trained_on):
         console.print(f"The data set is not as it was in training: {manifest} now, {trained_on} then", soft_wrap=True)
-    module = StatModule(model, config.recipe, data.normalize, classes, views, class_groups=config.data.class_groups)
+    module = make_module(config.trainer)(
+        model, config.recipe, data.normalize, classes, views, class_groups=config.data.class_groups
+    )
     callbacks, bar = progress(console)
     unreadable = UnreadableVideos(found.counts["train"], config.data.max_unreadable)
     callbacks += [unreadable, Signals()]

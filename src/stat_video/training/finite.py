@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from ..data.dataset import Clip
 from ..errors import InputError
@@ -40,7 +41,8 @@ class NonFinite(Callback):
         values = torch.stack(self.losses).float()
         norms = [values.sum()]
         if getattr(trainer.precision_plugin, "scaler", None) is None:
-            norms.append(torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None]))
+            norm = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+            norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)  # of shards
         finite = torch.stack([norm.isfinite() for norm in norms]).all().float()
         if trainer.world_size > 1:  # gradients are of all ranks, losses of each
             torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)

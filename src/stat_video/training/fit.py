@@ -1,10 +1,9 @@
 """One run from its config to its result: trained, tested, written down; resumed where it was killed."""
 
-import os
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,6 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from rich.console import Console
 
 from ..config import Config
-from ..config import Trainer as TrainerConfig
 from ..cost import gmacs
 from ..data.lists import manifest_hash
 from ..data.modules import VideoDataModule
@@ -25,14 +23,17 @@ from ..errors import InputError
 from ..model import STAT
 from ..model.weights import load_weights
 from ..runs.files import remove_unfinished, replacing, write_json
-from ..runs.run import TRAINED_ON, Run, provenance, same_data
+from ..runs.run import TRAINED_ON, Run, definition, provenance, same_data
 from ..runs.source import find_source
 from .callbacks import Bar, EpochLog, Say, StepLines
 from .checkpoint import read_checkpoint
 from .finite import NonFinite
+from .hardware import data_workers, lightning_arguments, rank_zero
 from .module import StatModule
-from .optim import accumulation
+from .optim import accumulation, describe_batch
+from .ranks import SameOnAllRanks
 from .saving import AtomicCheckpointIO, Saving, StepSeed
+from .sharding import make_module
 from .unreadable import UnreadableVideos
 from .wandb_logger import log_result, make_logger
 
@@ -44,21 +45,44 @@ MEANS = {
 
 def fit(config: Config, console: Console) -> dict[str, Any]:
     """Train, test and write result.json; a finished run is not run again, a begun one goes on. Returns the result."""
-    plain = asdict(config)
-    logs, manifest = Path(config.folders.logs), manifest_hash(config.data)
+    console.quiet = not rank_zero()
+    config, plain, run, manifest = _defined(config)
+    with run.alone() if rank_zero() else nullcontext():  # its other ranks belong to it
+        if config.fresh:
+            if rank_zero():
+                run.set_aside()
+        elif (result := _result(run, config, manifest, console)) is not None:
+            return result
+        return _fit(config, plain, run, manifest, console)
+
+
+def finished(config: Config, console: Console) -> dict[str, Any] | None:
+    """The result of a run that was finished before, else None; Busy where another process is at it."""
+    if config.fresh:
+        return None
+    config, _, run, manifest = _defined(config)
+    if (result := _result(run, config, manifest, console)) is None:
+        with run.alone():
+            pass
+    return result
+
+
+def _defined(config: Config) -> tuple[Config, dict[str, Any], Run, str | None]:
+    """The config with the file of its first weights, as the result has it, its run, and the state of its data."""
+    plain, logs, manifest = asdict(config), Path(config.folders.logs), manifest_hash(config.data)
     if config.init is not None and config.init.startswith(TRAINED_ON):
         init = find_source(config, logs)
-        config.init, plain["init"] = str(init.checkpoint), f"{config.init}/{init.id}"
-    run = Run.of(plain, logs, manifest)
-    with run.alone() if _rank_zero() else nullcontext():  # its other ranks belong to it
-        if config.fresh:
-            run.set_aside()
-        elif (result := run.result()) is not None:
-            _refuse_other_data(run, result.get("manifest"), manifest)
-            when = result["finished"]
-            console.print(f"Finished before ({when}): {run.folder}; fresh=true runs it again", soft_wrap=True)
-            return {**result, "name": config.name}
-        return _fit(config, plain, run, manifest, console)
+        config, plain["init"] = replace(config, init=str(init.checkpoint)), f"{config.init}/{init.id}"
+    return config, plain, Run.of(plain, logs, manifest), manifest
+
+
+def _result(run: Run, config: Config, manifest: str | None, console: Console) -> dict[str, Any] | None:
+    if (result := run.result()) is None:
+        return None
+    _refuse_other_data(run, result.get("manifest"), manifest)
+    when = result["finished"]
+    console.print(f"Finished before ({when}): {run.folder}; fresh=true runs it again", soft_wrap=True)
+    return {**result, "name": config.name}
 
 
 def _refuse_other_data(run: Run, then: str | None, now: str | None) -> None:
@@ -70,21 +94,27 @@ def _refuse_other_data(run: Run, then: str | None, now: str | None) -> None:
         )
 
 
-def _rank_zero() -> bool:
-    return not int(os.environ.get("LOCAL_RANK", 0) or 0) and not int(os.environ.get("RANK", 0) or 0)
-
-
 def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, console: Console) -> dict[str, Any]:
     views = Views.parse(config.views)
     data = make_data(config, views)
     trainer = make_trainer(config, run, console)
-    data.batch_size, trainer.accumulate_grad_batches = accumulation(
-        config.recipe, trainer.world_size, config.trainer.batch_per_device
-    )
+    ranks, recipe = trainer.world_size, config.recipe
+    clips, passes = accumulation(recipe, ranks, config.trainer.batch_per_device)
+    data.batch_size, trainer.accumulate_grad_batches = clips, passes
+    batch = describe_batch(recipe, ranks, clips, passes)
     state = read_checkpoint(Path(config.init))["weights"] if config.init is not None else None
     lists = data.check()
     unreadable = UnreadableVideos(lists.counts["train"], config.data.max_unreadable)
-    trainer.callbacks.insert(0, unreadable)  # type: ignore[attr-defined]  # before what saves its state
+    if rank_zero():
+        remove_unfinished(run.folder)
+    set_aside = config.fresh and not rank_zero()  # by the first rank, in a while or just now
+    checkpoint, content = (None, {}) if set_aside else newest_whole(run, console)
+    if checkpoint:
+        _refuse_other_data(run, content["manifest"], manifest)
+        data.start = place_of(content)
+    trained = {key: value for key, value in plain["trainer"].items() if key not in ("workers", "clips_per_second")}
+    about = {**definition(plain), "manifest": manifest, "trainer": trained, "begins_at": data.start}
+    trainer.callbacks[:0] = [unreadable, SameOnAllRanks(about)]  # type: ignore[attr-defined]  # before what saves them
     L.seed_everything(config.seed, workers=True, verbose=False)
     model = STAT(config.stat_config(len(lists.classes)))
     if state is not None:
@@ -92,22 +122,16 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
             console.print(f"init: {change}", soft_wrap=True)
     if config.trainer.compile:
         model.compile()
-    module = StatModule(
-        model, config.recipe, data.normalize, lists.classes, views, plain, config.data.class_groups, manifest
+    module = make_module(config.trainer)(
+        model, recipe, data.normalize, lists.classes, views, plain, config.data.class_groups, manifest
     )
 
-    if trainer.is_global_zero:
-        remove_unfinished(run.folder)
-    checkpoint, content = newest_whole(run, console)
-    if checkpoint:
-        _refuse_other_data(run, content["manifest"], manifest)
-        data.start = place_of(content)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     console.print(
         f"{'Resuming' if checkpoint else 'Training'} {run.folder.name}: {millions:.2f} M parameters, "
         f"{lists.counts['train']} training and {lists.counts['val']} validation videos, {len(lists.classes)} classes; "
-        f"{data.batch_size} clips x {trainer.accumulate_grad_batches} passes x {trainer.world_size} devices a step, "
-        f"lr {config.recipe.scaled_lr:.2e}",
+        f"{recipe.batch_size} clips a step: {recipe.repeats} of a video, {ranks} devices x {clips} clips x {passes} "
+        f"passes; lr {recipe.scaled_lr:.2e}, {recipe.lr:.2e} for {recipe.lr_batch} clips",
         soft_wrap=True,
         highlight=False,
     )
@@ -115,6 +139,8 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
     started = time.monotonic()
     logger = make_logger(config, plain, run, model) if trainer.is_global_zero else None
     trainer.loggers = [logger] if logger else []
+    if logger:
+        logger.log_hyperparams({"batch": batch})
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -136,6 +162,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
             "gmacs": gmacs(model.config),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
+            "batch": batch,
             "train_seconds": round(epoch_log(trainer).seconds_at_end, 1),
             "data_wait": round(epoch_log(trainer).data_wait, 4),
             "wall_seconds": round(time.monotonic() - started, 1),
@@ -194,37 +221,9 @@ def make_data(config: Config, views: Views) -> VideoDataModule:
         repeats=config.recipe.repeats,
         val_videos=config.recipe.val_videos,
         batch_size=config.trainer.batch_per_device,
+        step=config.recipe.batch_size,
         workers=data_workers(config.trainer),
     )
-
-
-def data_workers(config: TrainerConfig) -> int:
-    """Data loading processes of a device: as told, else this node's cores shared among its devices, 8 at most."""
-    if config.workers is not None:
-        return config.workers
-    devices = torch.cuda.device_count() if config.accelerator != "cpu" else 1
-    return min(8, max(1, (os.cpu_count() or 1) // max(devices, 1)))
-
-
-def lightning_arguments(config: TrainerConfig) -> dict[str, Any]:
-    """Arguments of Lightning's Trainer that say which hardware; InputError where it is not there."""
-    cuda = torch.cuda.is_available() and config.accelerator in ("auto", "cuda", "gpu")
-    if config.accelerator in ("cuda", "gpu") and not cuda:
-        raise InputError(
-            f"trainer.accelerator={config.accelerator}: no CUDA device here; trainer=cpu or trainer=auto is allowed"
-        )
-    return {
-        "accelerator": config.accelerator,
-        "devices": config.devices,
-        "num_nodes": config.num_nodes,
-        "strategy": config.strategy,
-        "precision": ("bf16-mixed" if cuda else "32-true") if config.precision == "auto" else config.precision,
-        "deterministic": config.deterministic,
-        "use_distributed_sampler": False,  # ours neither pads nor repeats
-        "logger": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-    }
 
 
 def newest_whole(run: Run, console: Console) -> tuple[Path | None, dict[str, Any]]:
@@ -240,7 +239,7 @@ def newest_whole(run: Run, console: Console) -> tuple[Path | None, dict[str, Any
         except InputError as error:
             console.print(f"{error.line}; going on from the one before", soft_wrap=True, highlight=False)
         else:
-            if _rank_zero():
+            if rank_zero():
                 for broken in begun[: begun.index(path)]:
                     broken.replace(broken.with_suffix(".broken"))
             return path, content
@@ -273,6 +272,8 @@ def make_trainer(config: Config, run: Run, console: Console) -> L.Trainer:
     epochs = EpochLog(run.epochs_file, None if bar else plainly(console))
     callbacks += [StepSeed(config.seed), NonFinite(run.folder), epochs, Saving(run, config.trainer)]
     if recipe.ema:
+        if config.trainer.strategy == "fsdp":
+            raise InputError(f"recipe.ema={recipe.ema}: not to be had with trainer.strategy=fsdp; trainer=ddp has it")
         callbacks.append(EMAWeightAveraging(decay=recipe.ema))
     try:
         return L.Trainer(

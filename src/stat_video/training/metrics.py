@@ -38,12 +38,19 @@ class MultiViewAccuracy(Metric):
         """``classes`` named 'group: class' make `compute` report the top-1 of each group too."""
         super().__init__()  # NOTE: not compute_on_cpu: NCCL gathers nothing from there (torchmetrics#2477)
         self.protocol = protocol
+        self.videos: int | None = None  # how many there have to be, where that is known
         groups = [name.partition(": ")[0] for name in classes if ": " in name]
         self.groups = {
             g: [i for i, name in enumerate(classes) if name.startswith(f"{g}: ")] for g in sorted(set(groups))
         }
         for name in ("logits", "labels", "index", "view"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def expect(self, videos: int, num_classes: int) -> None:
+        """Before the first update: all of ``videos`` have to come. A rank that gets none of them still has a state."""
+        self.videos = videos
+        none = torch.empty(0, dtype=torch.long, device=self.device)
+        self.update(torch.empty(0, num_classes, device=self.device), none, none, none)
 
     def update(self, logits: Tensor, labels: Tensor, index: Tensor, view: Tensor) -> None:
         """logits (B, num_classes); labels, index (of the video) and view (B,)."""
@@ -63,8 +70,9 @@ class MultiViewAccuracy(Metric):
         videos = len(index) // len(self.protocol)
         expected = torch.arange(len(self.protocol)).repeat(videos).to(view)
         whole = len(index) == videos * len(self.protocol) and index.unique().numel() == videos
-        if not whole or not torch.equal(view, expected):
-            raise RuntimeError(f"{len(index)} views of {index.unique().numel()} videos are not {self.protocol} of each")
+        if not whole or not torch.equal(view, expected) or self.videos not in (None, videos):
+            of = "each" if self.videos is None else f"{self.videos}"
+            raise RuntimeError(f"{len(index)} views of {index.unique().numel()} videos are not {self.protocol} of {of}")
         return logits.unflatten(0, (videos, len(self.protocol))), labels[:: len(self.protocol)]
 
     def compute(self) -> dict[str, Tensor]:

@@ -4,6 +4,8 @@ import math
 from functools import partial
 from typing import Any
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor
@@ -27,13 +29,17 @@ def _named(stage: str, views: Views, figures: dict[str, Tensor]) -> dict[str, Te
     return {f"{stage}/{top}_{views}{_}{group}": figures[name] for name, (top, _, group) in parts.items()}
 
 
+def _videos(loader: Any) -> int:
+    return len(loader.dataset)
+
+
 class StatModule(LightningModule):
     """Trains a STAT on batches of `Clip`s.
 
-    Logs train/loss_step, train/loss_epoch, val/loss_1x1, val/top1_1x1, val/top5_1x1 and, in a test,
-    test/top1_<views> and test/top5_<views>; accuracies in percent, and with ``class_groups``
-    test/top1_<views>_<group>. Checkpoints carry ``config`` and ``classes`` as plain containers, from which everything
-    is rebuilt, and ``manifest``, the state of the data set.
+    Logs train/loss_step, train/loss_epoch, val/loss_1x1, val/top1_1x1, val/top5_1x1 and, in a test, test/top1_<views>
+    and test/top5_<views>; accuracies in percent, and with ``class_groups`` test/top1_<views>_<group>. Checkpoints
+    carry ``config`` and ``classes`` as plain containers, from which everything is rebuilt, and ``manifest``, the state
+    of the data set.
     """
 
     def __init__(
@@ -62,6 +68,17 @@ class StatModule(LightningModule):
         """uint8 (B, T, 3, crop, crop) -> logits (B, num_classes)."""
         return self.model(self.normalize(video))
 
+    def on_train_batch_start(self, batch: Clip, batch_index: int) -> None:
+        """What is drawn on the device (mixing, erasing, stochastic depth) depends on seed, epoch, batch and rank alone.
+
+        So ranks draw apart, and a resumed run draws what it would have drawn.
+        """
+        where = [(self.config or {}).get("seed", 0), self.current_epoch, batch_index, self.global_rank]
+        (seed,) = np.random.SeedSequence(where).generate_state(1, np.uint64).tolist()
+        torch.default_generator.manual_seed(seed)  # see ClipDataset: torch.manual_seed keeps a stack trace
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
     def training_step(self, batch: Clip, batch_index: int) -> Tensor:
         """Loss of a batch, mixed and erased."""
         video, labels = self.mix(self.erase(self.normalize(batch["video"])), batch["label"])
@@ -77,25 +94,33 @@ class StatModule(LightningModule):
         logits[[i for i, path in enumerate(batch["unreadable"]) if path]] = math.nan
         return logits
 
+    def on_validation_epoch_start(self) -> None:
+        """Say how many videos there are to be."""
+        self.val_accuracy.expect(_videos(self.trainer.val_dataloaders), len(self.classes))
+
     def validation_step(self, batch: Clip, batch_index: int) -> None:
         """One centre view of each video."""
-        logits, labels = self._scored(batch), batch["label"]
-        self.val_accuracy.update(logits, labels, batch["index"], batch["view"])
-        read = [i for i, path in enumerate(batch["unreadable"]) if not path]
-        if read:  # the loss is of the videos that can be read
-            loss = F.cross_entropy(logits[read], labels[read])
-            self.log("val/loss_1x1", loss, on_epoch=True, batch_size=len(read), sync_dist=True)
+        self.val_accuracy.update(self._scored(batch), batch["label"], batch["index"], batch["view"])
 
     def on_validation_epoch_end(self) -> None:
-        """Log and reset the 1x1 accuracy."""
-        if not self.trainer.sanity_checking:
-            self.log_dict(_named("val", Views(1, 1), self.val_accuracy.compute()), prog_bar=True)
+        """Log and reset the 1x1 accuracy and the loss of the videos that can be read.
+
+        From the gathered logits in the order of the list: the same figures on any number of ranks.
+        """
+        logits, labels = self.val_accuracy.gathered()
+        read = ~logits.isnan().any(-1)[:, 0]
+        if read.any():
+            self.log("val/loss_1x1", F.cross_entropy(logits[read, 0], labels[read]))
+        self.log_dict(_named("val", Views(1, 1), self.val_accuracy.compute()), prog_bar=True)
         self.val_accuracy.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Say how many videos there are to be."""
+        self.test_accuracy.expect(_videos(self.trainer.test_dataloaders), len(self.classes))
 
     def test_step(self, batch: Clip, batch_index: int) -> None:
         """One view of the protocol."""
-        logits = self._scored(batch)
-        self.test_accuracy.update(logits, batch["label"], batch["index"], batch["view"])
+        self.test_accuracy.update(self._scored(batch), batch["label"], batch["index"], batch["view"])
 
     def on_test_epoch_end(self) -> None:
         """Log the multi-view accuracy; `test_accuracy` keeps the logits for who wants to save them."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 from torch.optim import AdamW
@@ -67,17 +68,35 @@ class Recipe:
 
 
 def accumulation(recipe: Recipe, devices: int, per_device: int) -> tuple[int, int]:
-    """(clips a device and pass, passes a step) that make up recipe.batch_size on so many devices."""
+    """(clips a device and pass, passes a step) that make up recipe.batch_size on so many devices.
+
+    As many clips a pass as divide a device's share, `per_device` at most: the batch stays that of the recipe.
+    """
     if per_device < 1:
         raise InputError(f"trainer.batch_per_device={per_device}: allowed is 1 or more")
-    per_device = min(per_device, max(recipe.batch_size // devices, 1))
-    passes, left = divmod(recipe.batch_size, devices * per_device)
-    if left or not passes:
+    share, left = divmod(recipe.batch_size, devices)
+    if left or not share:
+        unit = math.lcm(devices, recipe.repeats)
+        lower = recipe.batch_size // unit * unit
+        near = ", ".join(str(n) for n in (lower, lower + unit) if n)
         raise InputError(
-            f"recipe.batch_size={recipe.batch_size}: allowed are multiples of devices x clips a device, "
-            f"{devices} x {per_device}; set recipe.batch_size or trainer.batch_per_device"
+            f"recipe.batch_size={recipe.batch_size}: {devices} devices can't share it evenly; allowed are multiples of "
+            f"{unit}, such as {near} (the learning rate goes with it), or another trainer.devices"
         )
-    return per_device, passes
+    clips = max(n for n in range(1, min(per_device, share) + 1) if share % n == 0)
+    return clips, share // clips
+
+
+def describe_batch(recipe: Recipe, devices: int, clips: int, passes: int) -> dict[str, Any]:
+    """What an optimizer step is made of, for the log and the result."""
+    return {
+        "clips": recipe.batch_size,
+        "videos": recipe.batch_size // recipe.repeats,
+        "devices": devices,
+        "clips_per_device_and_pass": clips,
+        "passes": passes,
+        "lr": recipe.scaled_lr,
+    }
 
 
 def lr_factor(step: int, *, steps: int, warmup_steps: int, recipe: Recipe) -> float:

@@ -1,0 +1,216 @@
+"""Two processes, a gloo group: the same steps, the same evaluation to the last digit, and no two different runs."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from running import SMALL, Place, only, read_json
+from stat_video import grid
+from stat_video.config import Config, EvaluateConfig
+from stat_video.data.dataset import TrainSampler
+from stat_video.data.sampling import Views
+from stat_video.data.transforms import Normalize
+from stat_video.errors import InputError
+from stat_video.model import STAT
+from stat_video.training.evaluate import evaluate
+from stat_video.training.fit import fit
+from stat_video.training.module import StatModule
+from stat_video.training.optim import Recipe
+from stat_video.training.ranks import flat
+
+QUIET = Console(quiet=True)
+
+
+def on_ranks(task: Callable[[int], Any], ranks: int) -> list[Any]:
+    """Run task(rank) in so many processes, as torchrun or Lightning would start them; what each raised, or None."""
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = str(free.getsockname()[1])
+    context = multiprocessing.get_context("fork")  # torch is imported already
+    outcomes = context.SimpleQueue()
+
+    def work(rank: int) -> None:
+        torch.set_num_threads(1)
+        place = {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update(place if ranks > 1 else {})
+        try:
+            task(rank)
+        except InputError as error:
+            outcomes.put((rank, error.line))
+        except BaseException as error:
+            traceback.print_exc()
+            outcomes.put((rank, repr(error)))
+        else:
+            outcomes.put((rank, None))
+        finally:
+            with contextlib.suppress(AssertionError, ValueError):
+                torch.distributed.destroy_process_group()
+
+    processes = [context.Process(target=work, args=(rank,)) for rank in range(ranks)]
+    for process in processes:
+        process.start()
+    try:
+        for process in processes:
+            process.join(120)
+            assert process.exitcode is not None
+        return [outcome for _, outcome in sorted((outcomes.get() for _ in processes), key=lambda pair: pair[0])]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def one_step(place: Place, logs: Path, *words: str) -> Config:
+    """A run of one optimizer step of 8 clips at the peak of the learning rate, 5e-5, with nothing random about it."""
+    keys = [
+        *SMALL,
+        *place.keys_with(logs),
+        "clip=T16",
+        "recipe.max_steps=1",
+        "recipe.warmup_epochs=0",
+        "recipe.lr=1e-4",
+    ]
+    (row,) = grid.rows("kinetics", [*keys, "recipe.val_videos=7", "trainer=cpu", "trainer.workers=0", *words])
+    return row.options
+
+
+@pytest.fixture(scope="module")
+def alone(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of such a run on one rank."""
+    logs = tmp_path_factory.mktemp("alone")
+    assert on_ranks(lambda rank: fit(one_step(place, logs), QUIET), 1) == [None]
+    return only("result.json", logs).parent
+
+
+def check_same_step(folder: Path, expected: Path) -> None:
+    """Weights, and the optimizer's mean gradients, of the two checkpoints are equal to 1e-6."""
+    one, two = (torch.load(f / "last.ckpt", weights_only=True) for f in (expected, folder))
+    assert one["state_dict"].keys() == two["state_dict"].keys()
+    for name, weight in one["state_dict"].items():
+        torch.testing.assert_close(
+            two["state_dict"][name], weight, atol=1e-6, rtol=0, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    states = [content["optimizer_states"][0]["state"] for content in (one, two)]
+    assert len(states[0]) == len(states[1]) > 50
+    scale = max(float(state["exp_avg"].abs().max()) for state in states[0].values())
+    for key, state in states[0].items():
+        torch.testing.assert_close(states[1][key]["exp_avg"], state["exp_avg"], atol=1e-6 * scale, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["trainer.strategy=ddp"],
+        ["trainer.strategy=ddp", "trainer.batch_per_device=2"],  # accumulated over two passes
+        ["trainer.strategy=fsdp"],
+    ],
+    ids=["ddp", "ddp, two passes", "fsdp"],
+)
+def test_a_step_of_two_ranks_is_that_of_one(
+    words: list[str], alone: Path, place: Place, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    config = one_step(place, tmp_path, "trainer.devices=2", *words)
+    assert on_ranks(lambda rank: fit(replace(config), QUIET), 2) == [None, None]
+    folder = only("result.json", tmp_path).parent
+    assert folder.name == alone.name  # the same run, on other hardware
+    check_same_step(folder, alone)
+    one, two = read_json(alone / "result.json"), read_json(folder / "result.json")
+    assert two["batch"] == {
+        **one["batch"],
+        "devices": 2,
+        "clips_per_device_and_pass": 2 if "two passes" in request.node.callspec.id else 4,
+        "passes": 2 if "two passes" in request.node.callspec.id else 1,
+    }
+    assert two["metrics"].keys() == one["metrics"].keys()
+    assert two["metrics"]["val/loss_1x1"] == pytest.approx(one["metrics"]["val/loss_1x1"], abs=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_an_evaluation_is_the_same_on_any_number_of_ranks(ranks: int, alone: Path, place: Place) -> None:
+    """7 videos of 5 views: 35 shared by 2 and by 3. Figures to the last digit, each view's logits."""
+    (row,) = grid.rows("kinetics", [*SMALL, *place.keys, "clip=T16", "trainer=ddp_cpu", "trainer.workers=0"])
+    results = []
+    for n in (1, ranks):
+        trainer = replace(row.options.trainer, devices=n, strategy="ddp" if n > 1 else "auto")
+        asked = EvaluateConfig(trainer=trainer, folders=row.options.folders)
+        assert on_ranks(lambda rank, asked=asked: evaluate(alone / "last.ckpt", asked, QUIET), n) == [None] * n
+        results.append(read_json(alone / "evaluation_5x1.json")["metrics"])
+        results.append(torch.load(alone / "logits_5x1.pt", weights_only=True)["logits"])
+    assert results[0] == results[2]
+    assert results[0]["test/top1_5x1"] == read_json(alone / "result.json")["metrics"]["test/top1_5x1"]
+    assert results[1].shape == (7, 5, 12)
+    torch.testing.assert_close(results[3], results[1], atol=1e-6, rtol=0)
+
+
+def test_a_rank_without_a_video_does_not_stop_the_others(place: Place, tmp_path: Path) -> None:
+    config = one_step(place, tmp_path, "trainer.devices=2", "trainer.strategy=ddp", "recipe.val_videos=1", "views=1x1")
+    assert on_ranks(lambda rank: fit(replace(config), QUIET), 2) == [None, None]
+    assert read_json(only("result.json", tmp_path))["metrics"]["test/top5_1x1"] in (0, 100)
+
+
+def test_ranks_with_different_configs_stop_before_the_first_step(place: Place, tmp_path: Path) -> None:
+    configs = [one_step(place, tmp_path, "trainer.devices=2", "trainer.strategy=ddp", f"t_o={t_o}") for t_o in (3, 5)]
+    first, second = on_ranks(lambda rank: fit(configs[rank], QUIET), 2)
+    assert first == "the processes of this run have different configs: t_o is 3 on rank 0, 5 on rank 1"
+    assert second == "SystemExit(2)"
+    assert not list(tmp_path.rglob("last.ckpt"))
+
+
+def test_what_is_compared() -> None:
+    assert flat({"t_o": 3, "recipe": {"lr": 0.1, "augment": {"erasing": 0}}, "init": None}) == {
+        "t_o": "3",
+        "recipe.lr": "0.1",
+        "recipe.augment.erasing": "0",
+        "init": "null",
+    }
+
+
+@pytest.mark.parametrize(("videos", "repeats", "step"), [(50, 1, 8), (50, 2, 8), (23, 3, 12), (9, 2, 4)])
+def test_the_clips_of_a_step_do_not_depend_on_the_number_of_ranks(videos: int, repeats: int, step: int) -> None:
+    def steps(ranks: int) -> list[list[Any]]:
+        """The clips of each step, sorted."""
+        shares = []
+        for rank in range(ranks):
+            sampler = TrainSampler(videos, seed=1, repeats=repeats, rank=rank, world_size=ranks, step=step)
+            sampler.set_epoch(2)
+            shares.append(list(sampler))
+            assert len(shares[-1]) == len(sampler)
+        share = step // ranks
+        count = len(shares[0]) // share
+        return [sorted(c for s in shares for c in s[i * share : (i + 1) * share]) for i in range(count)]
+
+    expected = steps(1)
+    assert len(expected) == videos * repeats // step
+    assert all(len(set(clips)) == step for clips in expected)
+    for ranks in (2, 4):
+        assert steps(ranks) == expected
+
+
+def test_each_rank_and_step_draws_apart_and_again_the_same(place: Place, tmp_path: Path) -> None:
+    model = STAT(one_step(place, tmp_path).stat_config(2))
+    module = StatModule(model, Recipe(), Normalize(0.45, 0.225), ["a", "b"], Views(1, 1))
+
+    class Where:
+        current_epoch, global_rank = 0, 0
+
+    def draw(epoch: int, batch: int, rank: int) -> float:
+        module._trainer = Where()  # type: ignore[assignment]
+        Where.current_epoch, Where.global_rank = epoch, rank
+        module.on_train_batch_start({}, batch)  # type: ignore[typeddict-item]
+        return float(torch.rand(()))
+
+    places = [(epoch, batch, rank) for epoch in range(2) for batch in range(3) for rank in range(2)]
+    drawn = [draw(*where) for where in places]
+    assert len(set(drawn)) == len(places)
+    assert [draw(*where) for where in places] == drawn
