@@ -32,7 +32,7 @@ from .hardware import data_workers, lightning_arguments, rank_zero
 from .module import StatModule
 from .optim import accumulation, describe_batch
 from .ranks import SameOnAllRanks
-from .saving import AtomicCheckpointIO, Saving, StepSeed
+from .saving import AtomicCheckpointIO, Saving
 from .sharding import make_module
 from .unreadable import UnreadableVideos
 from .wandb_logger import log_result, make_logger
@@ -270,7 +270,7 @@ def make_trainer(config: Config, run: Run, console: Console) -> L.Trainer:
     recipe = config.recipe
     callbacks, bar = progress(console)
     epochs = EpochLog(run.epochs_file, None if bar else plainly(console))
-    callbacks += [StepSeed(config.seed), NonFinite(run.folder), epochs, Saving(run, config.trainer)]
+    callbacks += [NonFinite(run.folder), epochs, Saving(run, config.trainer)]
     if recipe.ema:
         if config.trainer.strategy == "fsdp":
             raise InputError(f"recipe.ema={recipe.ema}: not to be had with trainer.strategy=fsdp; trainer=ddp has it")

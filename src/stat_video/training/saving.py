@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
@@ -52,22 +51,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         with replacing(Path(path), self.keep) as file:
             for part in seal(buffer.getbuffer()):
                 file.write(part)
-
-
-class StepSeed(Callback):
-    """What a training step draws (dropout, stochastic depth, mixing, erasing) follows from where it stands alone."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_index: int) -> None:
-        """Seed the generators that the step uses."""
-        place = [self.seed, trainer.global_rank, trainer.current_epoch, batch_index]
-        seed = int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
-        # torch.manual_seed would also queue a call with its stack trace for each kind of device that is not used.
-        torch.default_generator.manual_seed(seed)
-        if module.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
 
 
 class Signals(Callback):
