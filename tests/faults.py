@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-EVENTS = (  # at which a signal comes; 'nan' and 'worker' are faults of their own
+EVENTS = (  # at which a signal comes; 'nan', 'worker' and 'group' are faults of their own
     "setup",  # before the first step of a process
     "step",  # inside a forward pass
     "optimizer",  # between the gradients and the weights' change
@@ -67,6 +67,8 @@ def strike(job: Job) -> Callable[[], bool]:
         left -= 1
         if left == 0 and job.at == "worker":
             os.kill(multiprocessing.active_children()[0].pid, job.signal)
+        elif left == 0 and job.at == "group":
+            os.killpg(0, job.signal)
         elif left == 0 and job.at != "nan":
             os.kill(os.getpid(), job.signal)
         return left == 0
@@ -104,7 +106,7 @@ def prepare(job: Job) -> None:
     elif job.at == "nan":
         step = StatModule.training_step
         StatModule.training_step = lambda *args: step(*args) * (float("nan") if come() else 1)
-    elif job.at in ("between", "worker"):
+    elif job.at in ("between", "worker", "group"):
         wrap(saving.Saving, "on_train_batch_end", come, after=True)
     elif job.at == "validating":
         wrap(StatModule, "validation_step", come)
@@ -142,6 +144,7 @@ def prepare(job: Job) -> None:
 
 def child(job: Job) -> None:
     """Of a forked process: be `src/train.py`."""
+    os.setsid()  # a group of its own
     out = os.open(job.out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)

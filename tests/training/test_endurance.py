@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from test_ranks import on_ranks
 
 from faults import EVENTS, Job, run
 from running import SMALL, Place, only, read_json
+from stat_video import grid
 from stat_video.training.checkpoint import read_checkpoint
+from stat_video.training.fit import fit
+from stat_video.training.module import StatModule
 
 KILL, TERM = int(signal.SIGKILL), int(signal.SIGTERM)
 # Everything that draws random numbers, accumulation and averaged weights: whatever a checkpoint could forget.
@@ -156,14 +163,16 @@ def test_faults_at_random_points(starts: Starts) -> None:
 
 @pytest.mark.slow
 def test_with_data_workers_one_of_which_dies(starts: Starts) -> None:
-    """Two workers: one is killed, then the whole run; it goes on with as many."""
+    """Two workers: one is killed, then the run, then all processes of it are asked to stop at once."""
     words = (*ALL_ON, "trainer.workers=2")
     starts.add("undisturbed", words)
     died = starts.add("disturbed", words, at="worker", count=3, signal=KILL)
     starts.add("disturbed", words, at="between", count=2, signal=KILL)
+    asked = starts.add("disturbed", words, at="group", count=5, signal=TERM)
     last = starts.add("disturbed", words)
     codes = run(starts.jobs)
-    assert codes == [0, 2, -KILL, 0], starts.said(died)
+    assert codes == [0, 2, -KILL, 143, 0], starts.said(died)
+    assert "Traceback" not in starts.said(asked)
     errors = [line for line in starts.said(died).splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "DataLoader worker (pid" in errors[0]
@@ -184,3 +193,32 @@ def test_other_passes_than_before_take_the_same_steps(starts: Starts) -> None:
     assert [row["step"] for row in a["rows"]] == [row["step"] for row in b["rows"]]
     for key, value in a["weights"].items():
         torch.testing.assert_close(value, b["weights"][key], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_ranks_saves_and_stops_both(place: Place, tmp_path: Path) -> None:
+    """SIGTERM to the second rank alone, inside an epoch; a mean loss of both; then the same words."""
+
+    def start(logs: Path, asked: bool) -> list[Any]:
+        words = [*ALL_ON, *place.keys_with(logs), "trainer=ddp_cpu", "trainer.devices=2", "trainer.workers=0"]
+        (row,) = grid.rows("kinetics", [*words, "clip=T16", "trainer.batch_per_device=2"])
+
+        def task(rank: int) -> None:
+            if asked and rank == 1:
+                left = iter(range(9, -1, -1))
+                step = StatModule.training_step
+
+                def stopping(*args: Any) -> Any:
+                    if next(left, None) == 0:
+                        os.kill(os.getpid(), signal.SIGTERM)
+                    return step(*args)
+
+                StatModule.training_step = stopping  # type: ignore[method-assign]
+            fit(replace(row.options), Console(quiet=True))
+
+        return on_ranks(task, 2)
+
+    assert start(tmp_path / "undisturbed", False) == [None, None]
+    assert start(tmp_path / "disturbed", True) == ["Stopped(143)", "Stopped(143)"]
+    assert start(tmp_path / "disturbed", False) == [None, None]
+    assert_same(tmp_path / "undisturbed", tmp_path / "disturbed")
