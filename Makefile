@@ -5,9 +5,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
+VIDEOS ?=
 TABLES := ablation_modules,ablation_window,ablation_token,ablation_aggregation,ablation_stem,kinetics,ssv2
 
-.PHONY: help setup train tables report test test-slow lint audit format lock clean
+.PHONY: help setup train tables report test test-slow bench-data lint audit format lock clean
 
 help: ## print the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +36,9 @@ test: $(READY) ## set up, then run the tests, a file a core
 
 test-slow: $(READY) ## the tests that take minutes
 	$(PY) -m pytest -m slow
+
+bench-data: $(READY) ## how fast videos become clips, beside PyTorchVideo (real footage: VIDEOS='folder clip.mp4')
+	PYTHONPATH=src $(PY) benchmarks/data.py $(VIDEOS)
 
 lint: $(READY) ## format check, lint, types
 	$(VENV)/bin/ruff format --check .

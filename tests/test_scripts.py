@@ -142,7 +142,7 @@ def test_options_run_and_can_be_evaluated(words, place, request):
 
 
 def test_a_sweep_prints_a_row_for_each_value(place):
-    words = ["-m", "experiment=ablation_window", *PROBE, *place.keys, "recipe.max_steps=1"]
+    words = ["-m", "experiment=ablation_window", *PROBE, *place.keys, "recipe.max_steps=1", "hydra/launcher=basic"]
     done = script("train", *words)
     assert done.returncode == 0, done.stderr
     table = done.stdout[done.stdout.index("ablation_window, scale tiny") :]

@@ -18,13 +18,16 @@ import pytest
 from omegaconf import OmegaConf
 
 from running import PROBE, ROOT, only, read_json, refused, script
-from stat_video import grid, sweep
+from stat_video import grid
 from stat_video.config import Config, Trainer
-from stat_video.entry import checked, name_apart
+from stat_video.entry import checked
 from stat_video.errors import InputError
 from stat_video.runs.run import Busy
-from stat_video.slurm import Slurm, SlurmJobs
-from stat_video.sweep import FreshProcesses, Outcome, Processes, Row, run_rows
+from stat_video.sweep import frozen, processes, rows
+from stat_video.sweep.launch import name_apart
+from stat_video.sweep.processes import FreshProcesses, Processes
+from stat_video.sweep.rows import Outcome, Row, run_rows
+from stat_video.sweep.slurm import Slurm, SlurmJobs
 
 # ------------------------------------------------------------------------------------------------- the order
 
@@ -59,8 +62,8 @@ class Told:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "POLL_SECONDS", 0.002)
-    monkeypatch.setattr(sweep, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(rows, "POLL_SECONDS", 0.002)
+    monkeypatch.setattr(rows, "BUSY_SECONDS", 0.01)
 
 
 def run(rows: list[Row], launcher: Any, known: Callable[[Any], Any] = lambda config: None) -> tuple[list[Any], str]:
@@ -152,7 +155,7 @@ def test_names_of_rows_are_what_sets_them_apart() -> None:
 
 
 def test_durations() -> None:
-    assert [sweep.duration(s) for s in (3, 89, 90, 5399, 5400)] == ["3 s", "89 s", "2 min", "90 min", "1.5 h"]
+    assert [rows.duration(s) for s in (3, 89, 90, 5399, 5400)] == ["3 s", "89 s", "2 min", "90 min", "1.5 h"]
 
 
 # ------------------------------------------------------------------------------------------- fresh processes
@@ -177,8 +180,8 @@ if config["do"] == "wait":
 print("a line", flush=True)
 known = {k: v for k, v in os.environ.items() if k.startswith(("LOCAL", "RANK", "WORLD", "MASTER", "PL_", "SLURM"))}
 returned = {"env": known, "config": config, "cuda": os.environ.get("CUDA_VISIBLE_DEVICES"),
-            "threads": os.environ.get("OMP_NUM_THREADS"), "parent": os.environ["STAT_VIDEO_PARENT"]}
-file.with_name(file.name.replace(".config", ".outcome")).write_text(json.dumps({"returned": returned}))
+            "threads": os.environ.get("OMP_NUM_THREADS"), "parent": os.environ.get("STAT_VIDEO_PARENT")}
+file.with_suffix(".outcome.json").write_text(json.dumps({"returned": returned}))
 """
 
 
@@ -230,7 +233,7 @@ def test_rows_side_by_side_share_the_devices_and_say_who_speaks(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(sweep, "cores", lambda: 12)
+    monkeypatch.setattr(processes, "cores", lambda: 12)
     outcomes, _ = run([Row("a", Little()), Row("b", Little())], FreshProcesses(little / "l", Processes("", 2)))
     assert sorted(o["cuda"] for o in outcomes) == ["4,5", "6,7"]
     assert [o["threads"] for o in outcomes] == ["6", "6"]
@@ -273,9 +276,9 @@ def test_a_signal_reaches_the_row_once_and_no_other_row_starts(little: Path, num
 def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
     """The parent is killed by SIGKILL and can say nothing; the child gets a SIGTERM."""
     child = (
-        "import signal, sys, time; from pathlib import Path; from stat_video import sweep\n"
+        "import signal, sys, time; from pathlib import Path; from stat_video.sweep import frozen\n"
         "def end(*_): Path(sys.argv[1]).write_text('told'); sys.exit()\n"
-        "signal.signal(signal.SIGTERM, end); sweep.end_with_parent(); print('up', flush=True); time.sleep(60)\n"
+        "signal.signal(signal.SIGTERM, end); frozen.end_with_parent(); print('up', flush=True); time.sleep(60)\n"
     )
     parent = (
         "import os, subprocess, sys, time\n"
@@ -300,13 +303,13 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
 
 def test_a_frozen_config_is_the_same_run(tmp_path: Path) -> None:
     for row in [grid.rows("ssv2")[0], grid.rows("ablation_stem", ["scale=paper"])[2]]:
-        file = sweep.freeze(row.options, tmp_path)
-        again = checked(OmegaConf.create(sweep.read_frozen(file)), Config)
+        file = frozen.freeze(row.options, tmp_path)
+        again = checked(OmegaConf.create(frozen.read_frozen(file)), Config)
         assert again == row.options
     (tmp_path / "x.json").write_text("[]")
     for name in ("x.json", "none.json"):
         with pytest.raises(InputError, match="no config that a run could start from"):
-            sweep.read_frozen(tmp_path / name)
+            frozen.read_frozen(tmp_path / name)
 
 
 def test_launchers_that_would_go_wrong_are_refused(place: Any, tmp_path: Path) -> None:
@@ -331,6 +334,32 @@ def test_a_sweep_of_rows_with_two_processes_each(place: Any, tmp_path: Path) -> 
     assert len({result["id"] for result in results}) == len(results) == 4
     assert all(result["hardware"]["devices"] == 2 for result in results)
     assert not list(tmp_path.glob(".launched/*"))
+
+
+@pytest.mark.slow
+def test_a_sweep_told_to_stop_leaves_nothing_running_and_goes_on(place: Any, tmp_path: Path) -> None:
+    """SIGTERM while two ranks of a row train; then the same words."""
+    words = ["-m", "modules=ca,ca_sa", *PROBE, *place.keys_with(tmp_path), "trainer=ddp_cpu", "trainer.workers=0"]
+    words += ["recipe.epochs=4", "name=stopped"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "src" / "train.py"), *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not list(tmp_path.rglob("last.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    assert "error: stopped by SIGTERM; the same command goes on with the 2 rows left" in said
+    assert not subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False).stdout
+    done = script("train", *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Resuming") == 1
+    assert len(list(tmp_path.rglob("result.json"))) == 2
 
 
 # ----------------------------------------------------------------------------------------------------- SLURM
@@ -402,6 +431,6 @@ def test_slurm_that_is_not_there_is_one_line(little: Path, monkeypatch: pytest.M
 
 def test_outcomes_are_read_once(tmp_path: Path) -> None:
     file = tmp_path / "000.config.json"
-    sweep.outcome_file(file).write_text(json.dumps({"returned": {"a": 1}, "reason": None, "busy": False}))
-    assert sweep.read_outcome(file, 0) == Outcome({"a": 1})
-    assert sweep.read_outcome(file, 0).reason == "ended by exit code 0 without a word of its own"
+    frozen.outcome_file(file).write_text(json.dumps({"returned": {"a": 1}, "reason": None, "busy": False}))
+    assert frozen.read_outcome(file, 0) == Outcome({"a": 1})
+    assert frozen.read_outcome(file, 0).reason == "ended by exit code 0 without a word of its own"

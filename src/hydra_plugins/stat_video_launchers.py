@@ -1,7 +1,7 @@
 """Hydra's choices of `hydra/launcher` that this project adds, found by Hydra without being installed.
 
 They compose a sweep's rows, as Hydra's own launcher does, and hand them to the script, which checks them all and then
-runs them: stat_video/sweep.py, stat_video/slurm.py.
+runs them: stat_video/sweep/.
 """
 
 from typing import Any
@@ -9,8 +9,8 @@ from typing import Any
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
 
-from stat_video.slurm import Slurm
-from stat_video.sweep import Processes
+from stat_video.sweep.processes import Processes
+from stat_video.sweep.slurm import Slurm
 
 
 class Composing(BasicLauncher):

@@ -194,6 +194,8 @@ def _count(config: STATConfig) -> tuple[STAT, dict[str, int]]:
     """The model on the meta device, and the multiply-adds under each module's name ('STAT' is the whole)."""
     with torch.device("meta"), torch.no_grad():
         model = STAT(config).eval()
+        # The paper counts a whole last block, of which the model computes what is read.
+        cast(STABlock, model.blocks[-1]).sta.class_queries_only = False
         with FlopCounterMode(display=False) as counter:
             model(torch.empty(1, 3, config.T, config.crop, config.crop))
     macs = {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}

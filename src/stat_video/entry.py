@@ -10,9 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,29 +31,12 @@ from .prepare import PrepareConfig
 from .report.config import ReportConfig
 from .runs.files import write_json
 from .runs.run import PROJECT, Busy
-from .slurm import Slurm, SlurmJobs
-from .sweep import (
-    BUSY_SECONDS,
-    FROZEN,
-    FreshProcesses,
-    InThisProcess,
-    Launcher,
-    Outcome,
-    Processes,
-    Row,
-    check_in_process,
-    clear,
-    end_with_parent,
-    frozen_for_devices,
-    launch_folder,
-    outcome_file,
-    read_frozen,
-    run_rows,
-)
+from .sweep.frozen import FROZEN, end_with_parent, frozen_for_devices, outcome_file, read_frozen
+from .sweep.launch import LAUNCHERS, run_sweep
+from .sweep.rows import BUSY_SECONDS, Outcome, Row
 from .training.hardware import rank_zero
 
 CONF = PROJECT / "conf"
-LAUNCHERS = ("processes", "basic", "slurm")
 SCHEMAS: dict[str, Any] = {
     "train": Config,
     "cost": Config,
@@ -144,7 +125,7 @@ def entry(
 ) -> Callable[[Callable[[Any], Any]], Any]:
     """Turn `task(config)` into a script that reads conf/<name>.yaml and the command line.
 
-    Hydra composes; then the rows are run (sweep.py), each from its resolved config. Bad input ends in one line on
+    Hydra composes; then the rows are run (sweep/), each from its resolved config. Bad input ends in one line on
     stderr and exit code 2; an error of ours shows its trace. In a sweep a row that fails is named at the end and does
     not stop the others; one that another process is running is left until last. ``after`` gets what the tasks returned,
     row by row. What ``known(config)`` returns unless None is taken in place of running the task.
@@ -153,15 +134,15 @@ def entry(
     def decorate(task: Callable[[Any], Any]) -> Callable[[], None]:
         rows: list[Row] = []
         failures: dict[str, list[str]] = {}  # what was wrong: the rows of the sweep that it stopped
-        launch: dict[str, Any] = {}  # settings of hydra/launcher, {} where there is no sweep
+        launcher: list[tuple[str, Any]] = []  # hydra/launcher of each row of a sweep, and its settings
 
         def job(config: DictConfig) -> None:
             hydra_config = HydraConfig.get()
             words = ""
             if hydra_config.mode == RunMode.MULTIRUN:
                 words = " ".join(hydra_config.overrides.task)
-                launch.update(OmegaConf.to_container(hydra_config.launcher, resolve=True))  # type: ignore[arg-type]
-                launch["name"] = hydra_config.runtime.choices["hydra/launcher"]
+                settings = OmegaConf.to_container(hydra_config.launcher, resolve=True)
+                launcher.append((hydra_config.runtime.choices["hydra/launcher"], settings))
             try:
                 rows.append(Row(words, checked(config, SCHEMAS[name])))
             except InputError as error:
@@ -193,13 +174,20 @@ def entry(
 
         def from_file(path: Path) -> int:
             """As a process that another one started: a row of its sweep, or a further device of its run."""
-            end_with_parent()
-            outcome = attempt(checked(OmegaConf.create(read_frozen(path)), SCHEMAS[name]))
-            if rank_zero() or (outcome.reason is not None and not outcome_file(path).exists()):
+            started = end_with_parent()
+            try:
+                outcome = attempt(checked(OmegaConf.create(read_frozen(path)), SCHEMAS[name]))
+            except InputError as error:
+                outcome = Outcome(reason=error.line)
+            if outcome.reason is None:
+                if rank_zero():
+                    write_json(outcome_file(path), asdict(outcome))
+                return 0
+            if rank_zero() or not outcome_file(path).exists():
                 write_json(outcome_file(path), asdict(outcome))
-            if outcome.reason is not None and not rank_zero():
-                print(f"error: rank {os.environ.get('LOCAL_RANK')}: {outcome.reason}", file=sys.stderr)
-            return 2 if outcome.reason is not None else 0
+            if not (rank_zero() and started):  # else the process that started this one says it
+                print(f"error: {'' if rank_zero() else 'on another rank: '}{outcome.reason}", file=sys.stderr)
+            return 2
 
         def script() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach us instead of being printed
@@ -217,8 +205,8 @@ def entry(
                     sys.argv = line
                     GlobalHydra.instance().clear()
                     run()
-                if launch and rows:
-                    results, stopped = sweep(rows, launch, known, attempt, failures)
+                if launcher and rows:
+                    results, stopped = run_sweep(rows, *launcher[0], known, attempt, failures)
                 elif rows:
                     with frozen_for_devices(rows[0].config):
                         results = single(rows[0].config)
@@ -239,59 +227,6 @@ def entry(
         return script
 
     return decorate
-
-
-def sweep(
-    rows: list[Row],
-    settings: dict[str, Any],
-    known: Callable[[Any], Any],
-    attempt: Callable[[Any], Outcome],
-    failures: dict[str, list[str]],
-) -> tuple[list[Any], signal.Signals | None]:
-    """Run the rows where `hydra/launcher` says; what they returned, and the signal that stopped them.
-
-    ``failures`` holds the rows that were refused already, and gets those that fail.
-    """
-    if not rank_zero() or "TORCHELASTIC_RUN_ID" in os.environ:
-        raise InputError("-m: a sweep starts its own processes; torchrun and srun are for a single run")
-    name_apart(rows, failures)
-    for reason, refused in failures.items():
-        print(f"not run: {' | '.join([*refused, reason])}", flush=True)
-    folder, how = launch_folder(Path(rows[0].config.folders.logs)), settings.pop("name")
-    launcher: Launcher
-    with ExitStack() as stack:
-        if how == "slurm":
-            launcher = SlurmJobs(folder, Slurm(**settings))
-        elif how == "basic":
-            check_in_process(rows)
-            launcher = InThisProcess(attempt)
-        else:
-            stack.callback(clear, folder)
-            launcher = FreshProcesses(folder, Processes(**settings))
-            launcher.check(rows)
-            stack.enter_context(launcher.passing_signals_on())
-        outcomes = run_rows(rows, known, launcher, partial(print, flush=True))
-    for row, outcome in zip(rows, outcomes, strict=True):
-        if outcome is not None and outcome.reason is not None:
-            failures.setdefault(outcome.reason, []).append(row.words)
-    if launcher.stopped:
-        left = sum(outcome is None for outcome in outcomes)
-        failures[f"stopped by {launcher.stopped.name}; the same command goes on with the {left} rows left"] = []
-    return [o.returned for o in outcomes if o is not None and o.reason is None], launcher.stopped
-
-
-def name_apart(rows: list[Row], refused: dict[str, list[str]]) -> None:
-    """Leave out of the rows' names the words that are the same in all of them."""
-    names = [row.words.split(" ") for row in rows] + [words.split(" ") for r in refused.values() for words in r]
-    same = set(names[0]).intersection(*names[1:]) if len(names) > 1 else set()
-
-    def short(words: str) -> str:
-        return " ".join(word for word in words.split(" ") if word not in same) or words
-
-    for row in rows:
-        row.words = short(row.words)
-    for reason in refused:
-        refused[reason] = [short(words) for words in refused[reason]]
 
 
 def quiet() -> None:

@@ -10,12 +10,15 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+import torch
+from PIL import Image
 from rich.console import Console
 
 from running import SMALL, Place, only, read_json, refused, script
 from stat_video.config import Config, Folders
 from stat_video.data.config import DataConfig
 from stat_video.data.lists import manifest_hash
+from stat_video.data.manifest import counts, read_manifest
 from stat_video.data.motion import MotionConfig
 from stat_video.errors import InputError
 from stat_video.prepare import PrepareConfig, prepare
@@ -136,3 +139,120 @@ def test_transcode_then_verify_the_copies(root: Path, tmp_path: Path) -> None:
     done = script("prepare", "do=verify", *words(out))
     assert "not as the manifest had them" not in done.stdout
     assert "Reading 14 of 14 videos" in done.stdout
+
+
+# ------------------------------------------------------------------------- from a folder of odd files to a figure
+
+ODD = {
+    "h264.mp4": {"bf": "2"},
+    "late.mp4": {"times": range(40, 64)},
+    "uneven.mkv": {"times": [i * i // 3 + i for i in range(24)]},
+    "mpeg4_b.avi": {"codec": "mpeg4", "bf": "2"},
+    "vp9.webm": {"codec": "libvpx-vp9", "deadline": "realtime", "cpu-used": "8"},
+    "one.mp4": {"count": 1},
+    "short.mp4": {"count": 5},
+    "turned.mp4": {"rotation": 90},
+    "ten_bit.mkv": {"codec": "ffv1", "pixels": "yuv420p10le"},
+    "odd.mkv": {"size": (67, 81), "codec": "ffv1", "pixels": "yuv444p"},
+}
+BROKEN = {"empty.mp4": b"", "text.mp4": b"none", "zeros.avi": bytes(5000)}
+
+
+def kinetics_like(folder: Path, write_video: WriteVideo) -> tuple[str, ...]:
+    """Lists; all odd files and broken ones for training, most for validation; one absent in each."""
+    names: dict[str, list[str]] = {"train": [*ODD, *BROKEN], "val": [*list(ODD)[:6], "text.mp4"]}
+    for split, files in names.items():
+        (folder / split).mkdir(parents=True)
+        put(folder / split, files, write_video)
+        lines = [f"{split}/{name} {i % 2}\n" for i, name in enumerate([*files, "gone.mp4"])]
+        (folder / f"{split}.csv").write_text("".join(lines))
+    (folder / "classes.txt").write_text("a\nb\n")
+    return ("data=kinetics400", f"folders.kinetics400={folder}")
+
+
+def ssv2_like(folder: Path, write_video: WriteVideo) -> tuple[str, ...]:
+    """The official JSON files; the same videos under numbers, and a folder of frames."""
+    (folder / "videos").mkdir(parents=True)
+    put(folder / "videos", [*ODD, *BROKEN], write_video)
+    numbers = {}
+    for i, name in enumerate([*ODD, *BROKEN]):
+        (folder / "videos" / name).rename(folder / "videos" / f"{i}{Path(name).suffix}")
+        numbers[name] = str(i)
+    frames = folder / "videos" / "100"
+    frames.mkdir()
+    for i in range(12):
+        Image.new("RGB", (80, 64), (20 * i, 0, 0)).save(frames / f"{i:05d}.jpg")
+    templates = ["Holding something", "Dropping something"]
+    (folder / "labels.json").write_text(json.dumps({template: str(i) for i, template in enumerate(templates)}))
+    for file, names in (
+        ("train.json", [*(numbers[name] for name in [*ODD, *BROKEN]), "99"]),
+        ("validation.json", ["100", *(numbers[name] for name in list(ODD)[:5]), numbers["text.mp4"], "98"]),
+    ):
+        rows = [{"id": name, "template": templates[i % 2].replace("s", "[s]", 1)} for i, name in enumerate(names)]
+        (folder / file).write_text(json.dumps(rows))
+    return ("data=ssv2", "data.layout=ssv2", f"folders.ssv2={folder}")
+
+
+def put(folder: Path, names: list[str], write_video: WriteVideo) -> None:
+    for name in names:
+        if name in BROKEN:
+            (folder / name).write_bytes(BROKEN[name])
+        else:
+            write_video(folder / name, **{"size": (64, 80), **ODD[name]})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [kinetics_like, ssv2_like])
+def test_a_folder_of_odd_and_broken_videos_goes_all_the_way(
+    make: Callable[[Path, WriteVideo], tuple[str, ...]], place: Place, tmp_path: Path, write_video: WriteVideo
+) -> None:
+    """Verify, transcode, two epochs, three protocols: each broken file is named, and the counts add up."""
+    data = make(tmp_path / "videos", write_video)
+    keys = [*(w for w in SMALL if "motion" not in w), *place.keys_with(tmp_path / "logs"), "data.short_side=48"]
+    keys += ["data.max_absent=0.5", "data.max_unreadable=0.5"]
+
+    done = script("prepare", "do=verify", *data)
+    assert done.returncode == 0, done.stderr
+    rows = read_manifest(tmp_path / "videos" / "manifest.csv")
+    train = counts([row for row in rows if row.split == "train"])
+    val = counts([row for row in rows if row.split == "val"])
+    assert train == {"listed": 14, "ok": 10, "damaged": 0, "unreadable": 3, "absent": 1}
+    assert val["listed"] == val["ok"] + val["unreadable"] + val["absent"] == 8
+    assert (val["unreadable"], val["absent"]) == (1, 1)
+    unreadable = [row for row in rows if row.status == "unreadable"]
+    broken = {
+        split: sorted(str(tmp_path / "videos" / row.path) for row in unreadable if row.split == split)
+        for split in ("train", "val")
+    }
+
+    done = script("train", *keys, *data)
+    assert done.returncode == 0, done.stderr
+    for path in broken["train"] + broken["val"]:
+        assert f"WARNING: {path}: " in done.stderr
+    result = read_json(only("result.json", tmp_path / "logs"))
+    assert result["epochs"] == 2
+    assert result["videos"] == {"train": 13, "val": 7}
+    assert result["absent"] == {"train": 1, "val": 1}
+    assert result["unreadable"] == broken
+
+    checkpoint = only("last.ckpt", tmp_path / "logs")
+    for views in ("5x1", "3x3", "1x3"):
+        done = script("evaluate", f"ckpt={checkpoint}", f"views={views}", "trainer=cpu", data[-1])
+        assert done.returncode == 0, done.stderr
+        again = read_json(checkpoint.parent / f"evaluation_{views}.json")
+        assert (again["videos"], again["absent"], again["unreadable"]) == (7, {"val": 1}, {"val": broken["val"]})
+        logits = torch.load(checkpoint.parent / f"logits_{views}.pt", weights_only=True)["logits"]
+        clips, crops = map(int, views.split("x"))
+        assert logits.shape == (7, clips * crops, 2)
+        assert logits.isnan().flatten(1).all(1).sum() == 1  # the broken one stays in the denominator
+        assert not logits.isnan().flatten(1).any(1).sum() > 1
+
+    out = tmp_path / "copies"
+    assert script("prepare", "do=transcode", f"out={out}", *data).returncode == 0
+    copies = read_manifest(out / "manifest.csv")
+    assert counts([row for row in copies if row.split == "train"]) == train
+    assert [(row.label, row.status) for row in copies] == [(row.label, row.status) for row in rows]
+    folder = data[-1].replace(str(tmp_path / "videos"), str(out))
+    done = script("train", *keys, data[0], folder, "data.layout=lists", "name=copies")
+    assert done.returncode == 0, done.stderr
+    assert read_json(only("result.json", tmp_path / "logs" / "copies"))["videos"] == {"train": 13, "val": 7}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,88 @@ def test_five_clips_differ_and_come_in_order(n: int) -> None:
     segments = np.arange(17) * n / 16
     assert (clips > segments[:-1] - 1).all()
     assert (clips < segments[1:]).all()
+
+
+# ------------------------------------------------------------------------------- others' rules for the same thing
+
+LENGTHS = [*range(1, 100), 250, 300, 332, 1799]
+
+
+def tsn_test_frames(n: int, T: int) -> list[int]:
+    """MMAction2's SampleFrames with clip_len = 1 in the test: the middles of T equal intervals of the n frames."""
+    interval = n / T
+    return [int(interval * i + interval / 2) for i in range(T)]
+
+
+def uniform_frames(n: int, T: int, clip: int, clips: int) -> list[int]:
+    """SlowFast's Something-Something rule and MMAction2's UniformSample: intervals of n - 1 frames, ends rounded.
+
+    One clip takes their middles; of several, number k lies (k + 1) / (clips + 1) into each interval.
+    """
+    ends = np.round(np.arange(T + 1) * (n - 1) / T).astype(int)
+    if clips == 1:
+        return [int(frame) for frame in (ends[:-1] + ends[1:]) // 2]
+    return [int(start) + int((n - 1) / T / (clips + 1) * (clip + 1)) for start in ends[:-1]]
+
+
+@pytest.mark.parametrize("T", [1, 4, 8, 16, 32, 64])
+def test_single_clip_is_mmaction2s_and_within_a_frame_of_slowfasts(T: int) -> None:
+    for n in LENGTHS:
+        frames = view_frames(T, 0, 1)(n)
+        assert frames == tsn_test_frames(n, T)
+        assert np.abs(np.array(frames) - uniform_frames(n, T, 0, 1)).max() <= 1, n
+
+
+@pytest.mark.parametrize("clips", [2, 3, 5, 10])
+@pytest.mark.parametrize("T", [8, 16, 64])
+def test_clips_differ_from_slowfasts_by_where_in_a_segment_they_lie_and_no_more(T: int, clips: int) -> None:
+    """Ours lie at (k + 1/2) / clips, evenly over the whole segment, theirs at (k + 1) / (clips + 1)."""
+    for n in LENGTHS:
+        for k in range(clips):
+            apart = np.array(view_frames(T, k, clips)(n)) - uniform_frames(n, T, k, clips)
+            meant = ((k + 0.5) / clips - (k + 1) / (clips + 1)) * n / T
+            assert np.abs(apart - meant).max() < 2.5, (n, k)  # they round twice, and one frame is shared out
+
+
+def uniform_crop(height: int, width: int, size: int, crop: int) -> tuple[int, int]:
+    """SlowFast's, the middles rounded up: left, centre, right; top, centre, bottom of a frame that is higher."""
+    top, left = math.ceil((height - size) / 2), math.ceil((width - size) / 2)
+    if height > width:
+        top = (0, top, height - size)[crop]
+    else:
+        left = (0, left, width - size)[crop]
+    return top, left
+
+
+def three_crop(height: int, width: int, size: int) -> list[tuple[int, int]]:
+    """MMAction2's ThreeCrop of a frame whose short side is `size`: two equal steps along the longer side."""
+    step = (max(height, width) - size) // 2
+    return [(0, step * i) if width >= height else (step * i, 0) for i in range(3)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 340), (340, 256), (256, 256), (256, 341), (257, 455), (224, 398)])
+def test_crops_are_slowfasts_and_mmaction2s(height: int, width: int) -> None:
+    """To a pixel: where the middle is between two, SlowFast rounds up, MMAction2 down."""
+    ours = [crop_corner(height, width, 224, crop, 3) for crop in range(3)]
+    slowfast = [uniform_crop(height, width, 224, crop) for crop in range(3)]
+    assert np.abs(np.array(ours) - slowfast).max() <= 1
+    longer = int(width >= height)  # coordinate along which the crops lie
+    assert [c[longer] for c in ours[::2]] == [c[longer] for c in slowfast[::2]] == [0, max(height, width) - 224]
+    short = min(height, width)
+    ours = [crop_corner(height, width, short, crop, 3) for crop in range(3)]
+    assert np.abs(np.array(ours) - three_crop(height, width, short)).max() <= 1
+
+
+@pytest.mark.parametrize("protocol", ["5x1", "3x3", "1x3", "10x3", "2x1"])
+def test_the_views_of_a_video_differ(protocol: str) -> None:
+    views = Views.parse(protocol)
+    for n in (160, 250, 300):
+        seen = set()
+        for view in range(len(views)):
+            clip, crop = views.clip_crop(view)
+            frames = tuple(view_frames(16, clip, views.clips)(n))
+            seen.add((frames, crop_corner(256, 340, 224, crop, views.crops)))
+        assert len(seen) == len(views)
 
 
 # ----------------------------------------------------------------------------------------------------- crops

@@ -23,6 +23,7 @@ from stat_video.data.config import DataConfig
 from stat_video.data.lists import read_lists
 from stat_video.data.reader import PathHandler, PyAVVideo
 from stat_video.data.transcode import COPIED, OK, Copy, Encoding, copies_config, measure, name_of_copy, transcode
+from stat_video.data.verify import verify
 from stat_video.errors import InputError
 
 WriteVideo = Callable[..., Path]
@@ -134,6 +135,17 @@ def test_the_copies_are_a_data_set_with_the_same_counts_and_labels(root: Path, t
             path, info = ours.videos[split][i]
             assert path == str(out / copies[name].path)
             assert info["label"] == i % 2
+
+
+def test_what_is_damaged_is_said_before_its_copy_hides_it(root: Path, tmp_path: Path, write_video: WriteVideo) -> None:
+    assert "The originals are not verified" in run(root, tmp_path / "unverified")[1]
+    cut = write_video(root / "one.mp4", count=200, g="10", container_options={"movflags": "faststart"})
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 2 // 3])
+    verify(replace(CONFIG, root=str(root)), 1, Console(file=io.StringIO()))
+    copies, said = run(root, tmp_path / "verified")
+    assert "not verified" not in said
+    assert said.count("one.mp4: damaged (") == 1
+    assert copies["one.mp4"].state == OK
 
 
 def test_videos_of_other_folders_have_their_copies_in_the_new_one(

@@ -188,3 +188,23 @@ def test_a_new_classifier_keeps_all_the_rest():
     assert load_weights(new, old.state_dict(), new_classifier=True) == ["classifier: drawn anew for 5 classes"]
     assert torch.equal(new.head.weight, head)
     assert torch.equal(new.blocks[0].sta.qkv.weight, old.blocks[0].sta.qkv.weight)
+
+
+@pytest.mark.parametrize("depths", [(1, 1, 2, 1), (1, 1, 1, 2)])
+def test_the_last_block_leaves_out_what_nobody_reads(depths):
+    """Logits and gradients are those of a last block that computes all tokens."""
+    results = []
+    for whole in (False, True):
+        model = tiny(depths=depths).double()
+        assert model.blocks[-1].sta.class_queries_only
+        if whole:
+            model.blocks[-1].sta.class_queries_only = False
+        logits = model(clip(model).double())
+        logits.square().sum().backward()
+        results.append([logits, *(p.grad for p in model.parameters() if p.requires_grad)])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_without_class_tokens_the_last_block_is_whole():
+    assert not tiny(spatial_token="avg_pool").blocks[-1].sta.class_queries_only

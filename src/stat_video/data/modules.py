@@ -90,6 +90,11 @@ class VideoDataModule(LightningDataModule):
     def _view_loader(self, views: Views) -> DataLoader[Clip]:
         videos, reader = self.check().videos["val"], self.config.reader
         data = ClipDataset(videos, self.T, view=self.view_transform, views=views, reader=reader)
+        if len(data) * len(views) < self._ranks()["world_size"]:
+            raise InputError(
+                f"{self.config.name}: {len(data) * len(views)} views of validation videos for "
+                f"{self._ranks()['world_size']} devices: each needs one; set recipe.val_videos or trainer.devices"
+            )
         return self._loader(data, ViewSampler(len(data), views, **self._ranks()), drop_last=False)
 
     def _loader(self, data: ClipDataset, sampler: Any, drop_last: bool) -> DataLoader[Clip]:

@@ -25,7 +25,7 @@ from ..runs.files import replacing, write_json
 from .config import DataConfig
 from .layouts import SPLITS
 from .lists import find_root, read_listing
-from .manifest import ABSENT, VideoRow
+from .manifest import ABSENT, DAMAGED, VideoRow, manifest_path, read_manifest
 from .parallel import in_parallel
 from .reader import READ_ERRORS, AnyVideo, PathHandler, PyAVVideo, reason_of
 from .sampling import ChooseFrames, view_frames
@@ -95,6 +95,7 @@ def transcode(config: DataConfig, out: Path, encoding: Encoding, workers: int | 
     _begin(root, out, encoding)
     unique = list({row.path: row for row in rows if row.status != ABSENT}.values())
     console.print(f"Transcoding {len(unique)} videos of {root} into {out}", soft_wrap=True, highlight=False)
+    _say_damaged(root, config, console)
 
     def make(row: VideoRow) -> Copy:
         return copy(root, out, row, names[row.path], encoding)
@@ -108,6 +109,18 @@ def transcode(config: DataConfig, out: Path, encoding: Encoding, workers: int | 
     for split in SPLITS:
         _write(out / f"{split}.csv", [f"{names[row.path]} {row.label}" for row in rows if row.split == split])
     return sorted(copies, key=lambda made: made.path)
+
+
+def _say_damaged(root: Path, config: DataConfig, console: Console) -> None:
+    """A copy is whole, whatever its original lacked: only a manifest of the originals tells."""
+    manifest = read_manifest(manifest_path(root, config))
+    lines = [
+        f"{row.path}: damaged ({row.reason}); its copy holds what decodes" for row in manifest if row.status == DAMAGED
+    ]
+    if not manifest:
+        lines = ["The originals are not verified: which of them are damaged, no copy will tell (do=verify)"]
+    for line in dict.fromkeys(lines):
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def copies_config(config: DataConfig, out: Path) -> DataConfig:

@@ -85,6 +85,7 @@ class STA(nn.Module):
         self.t_o, self.modules_used = t_o, tuple(modules)
         self.sa_kernel, self.sa_stride = sa_kernel, sa_stride
         self.first_patch = 1 if class_token else 0  # S
+        self.class_queries_only = False  # the class token of each frame alone asks; for who reads nothing else
         self.out_grid = pooled_grid(grid, 3, q_stride)
         self.ca_grid = pooled_grid(grid, 3, kv_stride)
 
@@ -95,9 +96,12 @@ class STA(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, n_t, S + n_h n_w, C) -> (B, n_t, S + n_h' n_w', C), the grid of `out_grid`."""
+        """(B, n_t, S + n_h n_w, C) -> (B, n_t, S + n_h' n_w', C), the grid of `out_grid`.
+
+        With ``class_queries_only`` the class tokens alone: (B, n_t, 1, C).
+        """
         B, n_t = x.shape[:2]
-        q, k, v, exists = self.queries_keys_values(x)
+        q, k, v, exists = self.queries_keys_values(x, self.class_queries_only)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=exists)  # scale 1 / sqrt(D): Eq. 8, per head
         x = x.transpose(1, 2).reshape(B, n_t, q.shape[2], -1)
         return self.proj(x)
@@ -122,15 +126,21 @@ class STA(nn.Module):
             la=n_t if "LA" in self.modules_used else 0,
         )
 
-    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def queries_keys_values(
+        self, x: Tensor, class_queries_only: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Q (B n_t, H, N_q, D), K and V (B n_t, H, L, D), and which keys exist (B n_t, 1, 1, L), Eqs. 1-7."""
         B, n_t, n, _ = x.shape
         S = self.first_patch
         if n != S + self.grid[0] * self.grid[1]:
             raise ValueError(f"{n} tokens a frame do not make a class token (S = {S}) and a grid of {self.grid}")
-        q, k, v = self.qkv(x).chunk(3, dim=-1)  # Eq. 1; each (B, n_t, n, C)
-        if self.pool_q is not None:  # Eq. 2; the class token passes by
-            q = torch.cat([q[:, :, :S], self.pool_q(q[:, :, S:], self.grid)], dim=2)
+        if class_queries_only:
+            (w_q, w_kv), (b_q, b_kv) = (p.tensor_split([self.proj.in_features]) for p in self.qkv.parameters())
+            q, (k, v) = F.linear(x[:, :, :S], w_q, b_q), F.linear(x, w_kv, b_kv).chunk(2, dim=-1)
+        else:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)  # Eq. 1; each (B, n_t, n, C)
+            if self.pool_q is not None:  # Eq. 2; the class token passes by
+                q = torch.cat([q[:, :, :S], self.pool_q(q[:, :, S:], self.grid)], dim=2)
 
         layout = self.key_layout(n_t)
         keys = self._key_list(k, self.pool_k, layout)

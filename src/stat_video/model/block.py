@@ -50,7 +50,7 @@ class STABlock(nn.Module):
         self.stochastic_depth = StochasticDepth(stochastic_depth)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, n_t, S + n_h n_w, dim) -> (B, n_t, S + n_h' n_w', dim_out)."""
+        """(B, n_t, S + n_h n_w, dim) -> (B, n_t, S + n_h' n_w', dim_out); what `sta` leaves of the tokens."""
         x = self._pooled_skip(x) + self.stochastic_depth(self.sta(self.norm1(x)))
         normed = self.norm2(x)
         skip = x if self.widen is None else self.widen(normed)
@@ -58,6 +58,8 @@ class STABlock(nn.Module):
 
     def _pooled_skip(self, x: Tensor) -> Tensor:
         sta = self.sta
+        if sta.class_queries_only:
+            return x[:, :, :1]
         if sta.pool_q is None:
             return x
         class_token, patches = x.split([sta.first_patch, x.shape[2] - sta.first_patch], dim=2)

@@ -38,7 +38,7 @@ class _DepthwiseConv3d(torch.autograd.Function):
         wanted_x, wanted_weight, _ = ctx.needs_input_grad
         return (
             _grad_x(grad, weight.to(grad.dtype), ctx.stride, x.shape) if wanted_x else None,
-            _grad_weight(grad, x.to(grad.dtype), ctx.stride).reshape_as(weight) if wanted_weight else None,
+            _grad_weight(grad, x.to(grad.dtype), ctx.stride) if wanted_weight else None,
             None,
         )
 
@@ -54,12 +54,30 @@ def _grad_x(grad: Tensor, weight: Tensor, stride: int, shape: torch.Size) -> Ten
 
 
 def _grad_weight(grad: Tensor, x: Tensor, stride: int) -> Tensor:
-    """For each of the 27 offsets a sum over clips and places of input times gradient: (C, 27)."""
-    T, H, W = grad.shape[2:]
-    grad, x = grad.permute(0, 2, 3, 4, 1), F.pad(x, (1, 1, 1, 1, 1, 1)).permute(0, 2, 3, 4, 1)
-    ends = stride * (H - 1) + 1, stride * (W - 1) + 1
+    """For each of the 27 offsets a sum over clips and places of input times gradient: (C, 1, 3, 3, 3)."""
+    grad, x = grad.permute(0, 2, 3, 4, 1).contiguous(), x.permute(0, 2, 3, 4, 1).contiguous()  # (B, T, H, W, C)
+    by_frame = _grad_weight_2d if stride <= 2 else _grad_weight_2d_far
+    T = x.shape[1]
+    sums = []
+    for t in (-1, 0, 1):  # the input's frame against the gradient's
+        now, there = slice(max(-t, 0), T - max(t, 0)), slice(max(t, 0), T + min(t, 0))
+        sums.append(by_frame(grad[:, now].flatten(0, 1), x[:, there].flatten(0, 1), stride))
+    return torch.stack(sums, dim=2)
+
+
+def _grad_weight_2d(grad: Tensor, x: Tensor, stride: int) -> Tensor:
+    """Of a 2-D convolution: (N, H', W', C), (N, H, W, C) -> (C, 1, 3, 3), a kernel that PyTorch has and 3-D lacks."""
+    weight = x.new_empty(x.shape[-1], 1, 3, 3)  # only its shape is read
+    args = [stride, stride], [1, 1], [1, 1], False, [0, 0], len(weight), (False, True, False)
+    grad, x = grad.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2)
+    return torch.ops.aten.convolution_backward(grad, x, weight, None, *args)[1]
+
+
+def _grad_weight_2d_far(grad: Tensor, x: Tensor, stride: int) -> Tensor:
+    """The same, quicker where windows do not overlap and are few."""
+    H, W = (stride * (n - 1) + 1 for n in grad.shape[1:3])
+    x = F.pad(x, (0, 0, 1, 1, 1, 1))
     sums = [
-        (x[:, t : t + T, h : h + ends[0] : stride, w : w + ends[1] : stride] * grad).sum((0, 1, 2, 3))
-        for t, h, w in product(range(3), repeat=3)
+        (x[:, h : h + H : stride, w : w + W : stride] * grad).sum((0, 1, 2)) for h, w in product(range(3), repeat=2)
     ]
-    return torch.stack(sums, dim=1)
+    return torch.stack(sums, dim=1).view(-1, 1, 3, 3)

@@ -180,7 +180,12 @@ class STAT(nn.Module):
         self.class_token = nn.Parameter(torch.zeros(1, 1, 1, dim)) if has_class_token else None
         self.pos_spatial = nn.Parameter(torch.zeros(1, 1, has_class_token + c.grid[0] * c.grid[1], dim))
         self.pos_temporal = nn.Parameter(torch.zeros(1, c.n_t, 1, dim))
-        self.blocks = nn.ModuleList(self._blocks())
+        blocks = self._blocks()
+        if has_class_token:  # the aggregation reads the class tokens, so the last block makes nothing else
+            blocks[-1].sta.class_queries_only = True
+            if blocks[-1].sta.pool_q is not None:
+                blocks[-1].sta.pool_q.requires_grad_(False)  # without use, but a weight of the layout
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(c.widths[-1])
         self.aggregation = TemporalAggregation(c.widths[-1], c.heads[-1], c.l_ta, c.mlp_ratio)
         self.head_dropout = nn.Dropout(c.head_dropout)

@@ -123,6 +123,6 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     ]
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> AdamW:
+def make_optimizer(model: nn.Module, recipe: Recipe, fused: bool | None = None) -> AdamW:
     """AdamW over `parameter_groups` (which carry the parameters' names)."""
-    return AdamW(parameter_groups(model, recipe.weight_decay), lr=recipe.scaled_lr)
+    return AdamW(parameter_groups(model, recipe.weight_decay), lr=recipe.scaled_lr, fused=fused)

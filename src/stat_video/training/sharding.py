@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.optim import Optimizer
 
 from ..config import Trainer
 from ..errors import InputError
@@ -26,10 +28,44 @@ def make_strategy(devices: int, precision: str) -> tuple[ModelParallelStrategy, 
         raise InputError(
             f"trainer.precision={precision}: with trainer.strategy=fsdp allowed are {', '.join(DTYPES)}, auto"
         )
-    strategy = ModelParallelStrategy(
-        data_parallel_size=devices, tensor_parallel_size=1, save_distributed_checkpoint=False
-    )
+    strategy = Sharded(data_parallel_size=devices, tensor_parallel_size=1, save_distributed_checkpoint=False)
     return strategy, "32-true"  # the policy of the shards does the casting
+
+
+class Sharded(ModelParallelStrategy):
+    """Lightning's strategy for FSDP2, with the optimizer's state in the checkpoint as without it.
+
+    NOTE: Lightning numbers the state by the order of the model's parameters, not by that of the optimizer's groups as
+    PyTorch does, so that a run would go on with moments of other parameters where it goes on without FSDP.
+    """
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """As `Optimizer.state_dict` has it, whole, on the first rank."""
+        state = super().optimizer_state(optimizer)
+        if self.global_rank == 0:
+            order = [number for group in state["param_groups"] for number in group["params"]]
+            state["state"] = {i: state["state"][number] for i, number in enumerate(order) if number in state["state"]}
+            numbers = iter(range(len(order)))
+            for group in state["param_groups"]:
+                group["params"] = [next(numbers) for _ in group["params"]]
+        return state
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Weights and optimizer state into the shards; returns the content for the rest of it."""
+        content = self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=weights_only)
+        options = StateDictOptions(full_state_dict=True)
+        assert self.model is not None
+        set_model_state_dict(self.model, content["state_dict"], options=options)
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        for optimizer, saved in zip(self.optimizers, content.get("optimizer_states", []), strict=False):
+            groups = [[names[p] for p in group["params"]] for group in optimizer.param_groups]
+            order = [name for group in groups for name in group]
+            by_name: dict[str, Any] = {
+                "state": {order[i]: values for i, values in saved["state"].items()},
+                "param_groups": [{**g, "params": n} for g, n in zip(saved["param_groups"], groups, strict=True)],
+            }
+            set_optimizer_state_dict(self.model, optimizer, by_name, options=options)
+        return content
 
 
 class ShardedStatModule(StatModule):

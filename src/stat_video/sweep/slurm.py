@@ -12,17 +12,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
-from .runs.run import PROJECT
-from .sweep import FROZEN, Job, Outcome, Row, freeze, outcome_file, read_outcome
-from .training.hardware import devices
+from ..errors import InputError
+from ..runs.run import PROJECT
+from ..training.hardware import devices
+from .frozen import FROZEN, freeze, outcome_file, read_outcome
+from .rows import Job, Outcome, Row
 
 GOES_ON = ("PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING", "RESIZING")  # states of a job that is not over
 
 
 @dataclass
 class Slurm:
-    """What is asked of SLURM for a row; `trainer.num_nodes` is the number of its nodes."""
+    """Settings: `hydra.launcher.*`. What a row asks of SLURM; `trainer.num_nodes` is the number of its nodes."""
 
     _target_: str = "hydra_plugins.stat_video_launchers.Composing"
     side_by_side: int = 100  # jobs in the queue at a time
@@ -61,6 +62,7 @@ class SlurmJobs:
     stopped: signal.Signals | None = None
 
     def __init__(self, folder: Path, settings: Slurm) -> None:
+        os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"  # what a run takes for SLURM's warning; read when it is loaded
         try:
             import submitit
         except ImportError:
@@ -68,7 +70,6 @@ class SlurmJobs:
         if settings.cluster not in ("slurm", "local"):
             raise InputError(f"hydra.launcher.cluster={settings.cluster}: allowed are slurm, local")
         self.folder, self.settings, self.side_by_side = folder, settings, settings.side_by_side
-        os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"  # the signal that Lightning knows as SLURM's warning
         path = os.pathsep.join([str(PROJECT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
         os.environ["PYTHONPATH"] = path  # where the package is not installed
         try:
@@ -96,11 +97,12 @@ class _Submitted:
     file: Path
 
     def poll(self) -> Outcome | None:
+        over = self.job.done() and self.job.state not in GOES_ON  # asked first: what it left was left before
         if outcome_file(self.file).exists():
             outcome = read_outcome(self.file, 0)
             reason = f"another process has it (job {self.job.job_id})" if outcome.busy else outcome.reason
             return Outcome(outcome.returned, reason)  # a job does not wait in the queue twice
-        if self.job.done() and self.job.state not in GOES_ON:
+        if over:
             return Outcome(reason=f"job {self.job.job_id} ended as {self.job.state}; its log: {self.job.paths.stdout}")
         return None
 
@@ -122,6 +124,6 @@ def parameters(settings: Slurm, trainer: Any, name: str) -> dict[str, Any]:
         "slurm_mem_per_gpu": settings.mem_per_gpu if gpus else None,
         "slurm_signal_delay_s": settings.warn_seconds,
         "slurm_setup": [f"export PYTHONPATH={os.environ.get('PYTHONPATH', '')}", *settings.setup],
-        "slurm_additional_parameters": {"requeue": True, "open_mode": "append", **settings.more},
+        "slurm_additional_parameters": {"requeue": True, **settings.more},
     }
     return {key: value for key, value in asked.items() if value is not None}
