@@ -8,7 +8,7 @@ from stat_video.config import Config
 from stat_video.cost import by_layer, render_layers, render_table, table
 from stat_video.entry import entry
 
-console = Console()
+console = Console(markup=False)  # names hold brackets
 
 
 @entry("cost")

@@ -64,6 +64,15 @@ class Trainer:
     clips_per_second: float | None = None  # training speed measured elsewhere, of all devices; only for plan=true
     compile: bool = False
     deterministic: bool = False
+    save_minutes: float = 10  # between two checkpoints inside an epoch; each epoch's end has one
+    save_steps: int | None = None  # also every so many optimizer steps
+    keep_checkpoints: int = 2  # of a run that is not finished: the newest and those before
+
+    def __post_init__(self) -> None:
+        for key, least in (("save_minutes", 0), ("save_steps", 1), ("keep_checkpoints", 1)):
+            value = getattr(self, key)
+            if value is not None and not value >= least:
+                raise InputError(f"trainer.{key}={value}: allowed is {least} or more")
 
 
 @dataclass

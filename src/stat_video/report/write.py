@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+from rich.console import Console
 
+from ..progress import shown
 from ..runs.files import replacing
 from . import figures, formats, tables
 from .collect import Collection, Row
@@ -77,21 +79,25 @@ def _table_part(collection: Collection, rows: Sequence[Row]) -> TablePart:
     )
 
 
-def write(collection: Collection, out: Path) -> tuple[list[Path], list[ScalePart]]:
+def write(
+    collection: Collection, out: Path, console: Console = Console(quiet=True)
+) -> tuple[list[Path], list[ScalePart]]:
     """Write the report of all scales in `collection` below `out`; return its files and what stands in them."""
     files: dict[Path, bytes] = {}
     with figures.style():
-        parts = [make(collection, scale) for scale in collection.tables]
+        scales = list(collection.tables)
+        parts = [make(collection, scale) for scale in shown(scales, "tables of a scale", len(scales), console)]
         files[out / "index.html"] = page(collection, parts).encode()
         for part in parts:
             every = [table.main for table in part.tables.values()]
             files[out / f"tables-{part.scale}.md"] = as_markdown(part).encode()
             files[out / f"tables-{part.scale}.tex"] = formats.documents(every).encode()
             files[out / f"tables-{part.scale}.csv"] = formats.long_csv(collection, part.scale).encode()
-            for picture in part.pictures:
-                header = b'<?xml version="1.0" encoding="utf-8"?>\n'
-                files[out / "figures" / f"{picture.name}.svg"] = header + picture.svg(ink="#1d2430").encode()
-                files[out / "figures" / f"{picture.name}.png"] = picture.png()
+        pictures = [picture for part in parts for picture in part.pictures]
+        for picture in shown(pictures, "pictures", len(pictures), console):
+            header = b'<?xml version="1.0" encoding="utf-8"?>\n'
+            files[out / "figures" / f"{picture.name}.svg"] = header + picture.svg(ink="#1d2430").encode()
+            files[out / "figures" / f"{picture.name}.png"] = picture.png()
     for path, content in files.items():
         with replacing(path) as file:
             file.write(content)
