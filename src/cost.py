@@ -7,8 +7,6 @@ import sys
 from itertools import groupby
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from rich.console import Console
 
 from stat_video import grid
@@ -36,15 +34,15 @@ def show(results: list[list[Any]]) -> None:
 @entry("cost", after=show)
 def cost(config: CostConfig) -> list[Any]:
     """The runs that the words stand for: of an experiment every row that they leave."""
-    if len(sys.argv) == 1:
+    words = sys.argv[1:]
+    if not words:
         console.print(render_table(table()))
         return []
-    hydra = HydraConfig.get()
-    experiment, words = hydra.runtime.choices.get("experiment"), hydra.overrides.task
-    if experiment is None or hydra.mode == RunMode.MULTIRUN:
+    experiment = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
+    if not experiment or {"-m", "--multirun"} & {*words}:
         return [config]
     others = [word for word in words if not word.startswith("experiment=")]
-    return [row.options for row in grid.rows(experiment, others, script="cost")]
+    return [row.options for row in grid.rows(experiment[0], others, script="cost")]
 
 
 if __name__ == "__main__":
