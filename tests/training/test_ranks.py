@@ -20,9 +20,9 @@ from running import SMALL, Place, only, read_json
 from stat_video import grid
 from stat_video.config import Config, EvaluateConfig
 from stat_video.data.dataset import TrainSampler
+from stat_video.data.lists import manifest_hash
 from stat_video.data.sampling import Views
 from stat_video.data.transforms import Normalize
-from stat_video.data.lists import manifest_hash
 from stat_video.errors import InputError
 from stat_video.model import STAT
 from stat_video.runs.run import Busy, Run

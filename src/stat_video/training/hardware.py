@@ -32,7 +32,7 @@ def devices(config: Trainer) -> int:
 
 
 def data_workers(config: Trainer, side_by_side: int = 1) -> int:
-    """Data loading processes of a device: as told, else this node's cores shared among its devices, MOST_WORKERS at most.
+    """Data loading processes of a device: as told, else the cores of this node shared out, at most MOST_WORKERS.
 
     ``side_by_side`` runs share the node. A task of SLURM has its own cores already.
     """
