@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from rich.console import Console
 
 from stat_video import grid
+from stat_video.cost import peers
 from stat_video.cost.budget import Estimate, grid_table, memory_table, time_table
 from stat_video.cost.config import CostConfig
 from stat_video.cost.layers import by_layer, render_layers, render_table, table
@@ -38,6 +39,9 @@ def cost(config: CostConfig) -> list[Any]:
     """The runs that the words stand for: of an experiment every row that they leave."""
     if len(sys.argv) == 1:
         console.print(render_table(table()))
+        return []
+    if config.table is not None:
+        console.print(peers.render(peers.table(config.table)))
         return []
     hydra = HydraConfig.get()
     experiment, words = hydra.runtime.choices.get("experiment"), hydra.overrides.task
