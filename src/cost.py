@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from stat_video import grid
+from stat_video.cost import peers
 from stat_video.cost.budget import Estimate, grid_table, memory_table, time_table
 from stat_video.cost.config import CostConfig
 from stat_video.cost.layers import by_layer, render_layers, render_table, table
@@ -37,6 +38,9 @@ def cost(config: CostConfig) -> list[Any]:
     words = sys.argv[1:]
     if not words:
         console.print(render_table(table()))
+        return []
+    if config.table is not None:
+        console.print(peers.render(peers.table(config.table)))
         return []
     experiment = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
     if not experiment or {"-m", "--multirun"} & {*words}:

@@ -13,6 +13,7 @@ from ..data.lists import read_counts
 from ..errors import InputError
 from ..model import STATConfig
 from ..report.table import varied_axes
+from ..training.hardware import devices
 from .gpus import GPU, find_gpu
 from .layers import gmacs, parameters, step_gmacs
 from .memory import USABLE, StepMemory, step_memory
@@ -118,7 +119,7 @@ class Estimate:
         """Training speed of one GPU: as measured, else the assumed share of its peak."""
         trainer = self.config.trainer
         if trainer.clips_per_second:
-            return trainer.clips_per_second / (_number(trainer.devices) * trainer.num_nodes)
+            return trainer.clips_per_second / (devices(trainer) * trainer.num_nodes)
         return self.hardware.share * self.gpu.rate(trainer.precision) / (2e9 * step_gmacs(self.model))
 
     @property
@@ -148,10 +149,6 @@ class Estimate:
         """MB/s of files that are read; None where their size is not given."""
         size = self.hardware.video_mb
         return None if size is None else clips_per_second * size
-
-
-def _number(devices: object) -> int:
-    return int(str(devices)) if str(devices).isdigit() else 1
 
 
 def memory_table(e: Estimate) -> Table:
