@@ -65,6 +65,8 @@ def test_evaluate_gives_the_figures_of_training(trained, place):
         scores = logits["logits"].softmax(-1).mean(1)
         top1 = 100 * (scores.argmax(-1) == logits["labels"]).double().mean().item()
         assert again[f"test/top1_{views}"] == pytest.approx(top1, abs=1e-4)
+    one, five = (torch.load(trained / f"logits_{views}.pt", weights_only=True)["logits"] for views in ("1x1", "5x1"))
+    assert torch.allclose(one[:, 0], five[:, 2], atol=1e-4)  # the single clip is the middle one of five
 
 
 def test_evaluate_with_three_crops(trained, place):

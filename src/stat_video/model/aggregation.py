@@ -23,7 +23,7 @@ class AggregationLayer(nn.Module):
         """(B, 1 + n_t, C) -> (B, 1 + n_t, C)."""
         q, k, v = self._queries_keys_values(x)
         x = x + self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return x + self.mlp(self.norm2(x))
+        return x + self.mlp(x, self.norm2)
 
     def attention(self, x: Tensor) -> Tensor:
         """Weights (B, H, 1 + n_t, 1 + n_t) that `forward` uses."""

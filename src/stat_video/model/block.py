@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import STA
+from .recompute import recompute
 
 
 class MLP(nn.Module):
@@ -15,8 +16,10 @@ class MLP(nn.Module):
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim_out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """Of the normalised x where a norm is given; neither that nor the activation is kept for the backward pass."""
+        hidden = self.fc1(x) if norm is None else recompute(lambda x: self.fc1(norm(x)), x)
+        return recompute(lambda hidden: self.fc2(F.gelu(hidden)), hidden)
 
 
 class StochasticDepth(nn.Module):
@@ -52,9 +55,9 @@ class STABlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, n_t, S + n_h n_w, dim) -> (B, n_t, S + n_h' n_w', dim_out); what `sta` leaves of the tokens."""
         x = self._pooled_skip(x) + self.stochastic_depth(self.sta(self.norm1(x)))
-        normed = self.norm2(x)
-        skip = x if self.widen is None else self.widen(normed)
-        return skip + self.stochastic_depth(self.mlp(normed))
+        widen = self.widen
+        skip = x if widen is None else recompute(lambda x: widen(self.norm2(x)), x)
+        return skip + self.stochastic_depth(self.mlp(x, self.norm2))
 
     def _pooled_skip(self, x: Tensor) -> Tensor:
         sta = self.sta

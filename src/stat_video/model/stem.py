@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+
+from .recompute import recompute
 
 Triple = tuple[int, int, int]
 
@@ -34,4 +37,13 @@ class Stem(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, n_t, n_h n_w, C)."""
-        return self.layers(clip).flatten(3).permute(0, 2, 3, 1)
+        clip = clip.contiguous(memory_format=torch.channels_last_3d)  # as the tokens are: a quicker step, no copies
+        x = self.layers[0](clip)
+        for activation, conv in zip(self.layers[1::2], self.layers[2::2], strict=True):
+            x = recompute(_convolve, x, activation, conv)
+        return x.flatten(3).permute(0, 2, 3, 1)
+
+
+def _convolve(x: Tensor, activation: nn.Module, conv: nn.Module) -> Tensor:
+    y: Tensor = conv(activation(x))
+    return y

@@ -136,7 +136,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
         highlight=False,
     )
     write_json(run.folder / "config.json", plain)
-    started = time.monotonic()
+    started, code = time.monotonic(), provenance()  # of the code that was loaded: it may be edited while the run lasts
     logger = make_logger(config, plain, run, model) if trainer.is_global_zero else None
     trainer.loggers = [logger] if logger else []
     if logger:
@@ -169,7 +169,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seed": config.seed,
             "checkpoint": run.checkpoint.name,
-            **provenance(),
+            **code,
             "hardware": {
                 "device": str(trainer.strategy.root_device),
                 "devices": trainer.world_size,

@@ -1,0 +1,506 @@
+"""How fast STAT is and what it needs: beside its peers on the same clips, taking turns, in one process.
+
+    make bench                                    # every part; minutes on a CPU
+    make bench ONLY="--only forward --rounds 3"   # one part; the others keep their last figures
+
+Writes benchmarks/results/model_<device>.json and, from it, the tables of docs/performance.md. On CUDA it measures
+bf16 and channels-last, with events and the allocator's peak; --compile adds compiled forms.
+"""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.video import mvit, mvit_v1_b, mvit_v2_s, swin3d_t
+
+from stat_video.model import STA, STAT, STATConfig
+from stat_video.runs.files import replacing, write_json
+from stat_video.runs.run import PROJECT, provenance
+
+RESULTS, PAGE = PROJECT / "benchmarks/results", PROJECT / "docs/performance.md"
+BEGIN, END = "<!-- benchmarks/model.py writes from here -->", "<!-- to here -->"
+PARTS = ("forward", "step", "memory", "peers", "attention", "rate")
+WINDOW = {16: 3, 32: 5, 64: 7}  # t_o by clip length, as in the paper
+console = Console()
+
+Clip = Tensor | list[Tensor]
+
+
+# -------------------------------------------------------------------------------------------------------- peers
+
+
+def stat(T: int) -> nn.Module:
+    return STAT(STATConfig(T=T, t_o=WINDOW[T]))
+
+
+def mvit_b(T: int) -> nn.Module:
+    """torchvision's MViT-B; its clip length is in its position embeddings alone."""
+    model = mvit_v1_b()
+    model.pos_encoding = mvit.PositionalEncoding(96, (56, 56), T // 2, rel_pos_embed=False)
+    return model
+
+
+def pytorchvideo(name: str, **arguments: Any) -> nn.Module:
+    from pytorchvideo.models import hub
+
+    model: nn.Module = getattr(hub, name)(pretrained=False, **arguments)
+    return model
+
+
+def transformers(name: str, frames: int) -> nn.Module:
+    """A model of the library `transformers` from its default config, with random weights."""
+    import transformers as library
+
+    config = getattr(library, f"{name}Config")(num_frames=frames, num_labels=400)
+
+    class Logits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = getattr(library, f"{name}ForVideoClassification")(config)
+
+        def forward(self, clip: Tensor) -> Tensor:
+            logits: Tensor = self.model(clip.transpose(1, 2)).logits
+            return logits
+
+    return Logits()
+
+
+# name -> (what builds it, frames, crop)
+PAIR = {
+    f"{name} T={T}": (lambda f=f, T=T: f(T), T, 224)
+    for T in (16, 32, 64)
+    for name, f in (("STAT", stat), ("MViT-B", mvit_b))
+}
+PEERS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
+    "STAT T=16": PAIR["STAT T=16"],
+    "MViT-B 16x4, torchvision": PAIR["MViT-B T=16"],
+    "MViT-B 16x4, PyTorchVideo": (lambda: pytorchvideo("mvit_base_16x4"), 16, 224),
+    "MViT-B 32x3, PyTorchVideo": (lambda: pytorchvideo("mvit_base_32x3"), 32, 224),
+    "MViTv2-S 16x4, torchvision": (mvit_v2_s, 16, 224),
+    "Video Swin-T, torchvision": (swin3d_t, 32, 224),
+    "SlowFast R50 8x8, PyTorchVideo": (lambda: pytorchvideo("slowfast_r50"), 32, 256),
+    "X3D-M, PyTorchVideo": (lambda: pytorchvideo("x3d_m"), 16, 224),
+    "X3D-L, PyTorchVideo": (lambda: pytorchvideo("x3d_l"), 16, 312),
+    "TimeSformer, transformers": (lambda: transformers("Timesformer", 8), 8, 224),
+    "ViViT, transformers": (lambda: transformers("Vivit", 32), 32, 224),
+}
+
+
+def make_clip(name: str, frames: int, crop: int, batch: int, device: torch.device) -> Clip:
+    clip = torch.randn(batch, 3, frames, crop, crop, device=device)
+    if device.type == "cuda":
+        clip = clip.contiguous(memory_format=torch.channels_last_3d)
+    return [clip[:, :, ::4].contiguous(), clip] if name.startswith("SlowFast") else clip
+
+
+# ---------------------------------------------------------------------------------------------------- measuring
+
+
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """One call, waited for."""
+    if device.type == "cuda":
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        work()
+        end.record()
+        torch.cuda.synchronize()
+        return start.elapsed_time(end) / 1e3
+    start_time = time.perf_counter()
+    work()
+    return time.perf_counter() - start_time
+
+
+def in_turns(works: dict[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each call in each round; every round has a call of each, and one round before is for warming up."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for i in range(rounds + 1):
+        for name, work in works.items():
+            taken = seconds(work, device)
+            if i:
+                times[name].append(taken)
+    return times
+
+
+def precision(device: torch.device) -> Any:
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+def forward(model: nn.Module, clip: Clip, device: torch.device) -> Callable[[], Any]:
+    def work() -> None:
+        model.eval()
+        with torch.inference_mode(), precision(device):
+            model(clip)
+
+    return work
+
+
+def step(model: nn.Module, clip: Clip, device: torch.device) -> Callable[[], Any]:
+    """Forward, backward and AdamW's step, as in training."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    labels = torch.zeros(len(clip[0]) if isinstance(clip, list) else len(clip), dtype=torch.long, device=device)
+
+    def work() -> None:
+        model.train()
+        with precision(device):
+            loss = F.cross_entropy(model(clip).float(), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return work
+
+
+def memory(model: nn.Module, clip: Clip, device: torch.device) -> dict[str, float]:
+    """MiB: what the backward pass finds kept after a forward pass, and the most in use within a step, weights apart."""
+    model.train()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        with precision(device):
+            loss = model(clip).float().square().sum()
+        saved = torch.cuda.memory_allocated() - before
+        loss.backward()
+        peak = torch.cuda.max_memory_allocated() - before
+    else:
+        changes = allocations(lambda: model(clip).square().sum().backward())
+        peak = max(accumulate(changes))
+        kept: list[Tensor] = []
+        saved = sum(allocations(lambda: kept.append(model(clip))))
+    model.zero_grad()
+    return {"saved_mib": saved / 2**20, "peak_mib": peak / 2**20}
+
+
+def allocations(work: Callable[[], Any]) -> list[int]:
+    """Bytes taken (or, negative, given back) by the CPU's allocator, in the order of time."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
+
+
+def macs(model: nn.Module, clip: Clip) -> float:
+    """Multiply-adds as computed, in matrix products, convolutions and attention."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model.eval()(clip)
+    return counter.get_total_flops() / 2
+
+
+def figure(times: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(times), "min": min(times), "max": max(times), "rounds": len(times)}
+
+
+# -------------------------------------------------------------------------------------------------------- parts
+
+
+def pair(lengths: Sequence[int], work: Callable[..., Callable[[], Any]], args: argparse.Namespace) -> dict[str, Any]:
+    """STAT and torchvision's MViT-B built for the same T; one length after the other, since both grow."""
+    rows: dict[str, Any] = {}
+    for T in lengths:
+        works, counts = {}, {}
+        for name in (f"STAT T={T}", f"MViT-B T={T}"):
+            build, frames, crop = PAIR[name]
+            model = build().to(args.device)
+            clip = make_clip(name, frames, crop, args.batch, args.device)
+            counts[name] = macs(model, clip) / args.batch
+            works[name] = work(model, clip, args.device)
+            if args.compile:
+                works[f"{name}, compiled"] = work(torch.compile(model), clip, args.device)
+        times = in_turns(works, args.rounds, args.device)
+        ours, theirs = times[f"STAT T={T}"], times[f"MViT-B T={T}"]
+        rows[str(T)] = {
+            "seconds": {name: figure(t) for name, t in times.items()},
+            "macs": counts,
+            "ratio": figure([b / a for a, b in zip(ours, theirs, strict=True)]),
+            "batch": args.batch,
+        }
+        say(f"T = {T}: {rows[str(T)]['ratio']['median']:.2f} x MViT-B")
+        del works, model
+        gc.collect()
+    return rows
+
+
+def measure_forward(args: argparse.Namespace) -> dict[str, Any]:
+    return pair((16, 32, 64), forward, args)
+
+
+def measure_step(args: argparse.Namespace) -> dict[str, Any]:
+    return pair((16,), step, args)
+
+
+def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    for name in ("STAT T=16", "MViT-B T=16"):
+        build, frames, crop = PAIR[name]
+        rows[name] = memory(
+            build().to(args.device), make_clip(name, frames, crop, args.batch, args.device), args.device
+        )
+        say(f"{name}: {rows[name]['saved_mib']:.0f} MiB kept")
+    return rows
+
+
+def measure_peers(args: argparse.Namespace) -> dict[str, Any]:
+    """Forward, step and memory of every peer; one that is not installed or does not fit is named with the reason."""
+    rows: dict[str, Any] = {}
+    forwards, steps = {}, {}
+    for name, (build, frames, crop) in PEERS.items():
+        try:
+            model = build().to(args.device)
+            clip = make_clip(name, frames, crop, args.batch, args.device)
+            parameters = sum(p.numel() for p in model.parameters())
+            rows[name] = {
+                "frames": frames,
+                "crop": crop,
+                "parameters": parameters,
+                "macs": macs(model, clip) / args.batch,
+            }
+            forwards[name], steps[name] = forward(model, clip, args.device), step(model, clip, args.device)
+            rows[name] |= memory(model, clip, args.device)
+        except (ImportError, OSError, RuntimeError) as error:
+            rows[name] = {"missing": str(error).splitlines()[0][:120]}
+            say(f"{name}: not measured ({rows[name]['missing']})")
+    for key, works in (("forward", forwards), ("step", steps)):
+        for name, times in in_turns(works, args.rounds, args.device).items():
+            rows[name][key] = figure(times)
+            say(f"{name}, {key}: {rows[name][key]['median']:.2f} s")
+    return rows
+
+
+class JointAttention(nn.Module):
+    """Plain attention among all tokens of the clip: (B, n_t, n, C) -> the same."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.qkv, self.proj = heads, nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(x).flatten(1, 2).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(*qkv.unbind(0))
+        y = self.proj(y.transpose(1, 2).flatten(2))
+        return y.view_as(x)
+
+
+def measure_attention(args: argparse.Namespace) -> dict[str, Any]:
+    """Attention alone at the width and grid of most blocks, by clip length."""
+    dim, heads, grid, rows = 384, 4, (14, 14), {}
+    pooling = mvit.MultiscaleAttention(
+        [8, *grid], dim, dim, heads, [], [3, 3, 3], [], [1, 2, 2], False, False, False, False, 0.0, nn.LayerNorm
+    )
+    layers: dict[str, nn.Module] = {
+        "STA": STA(dim, heads, grid, kv_stride=2),
+        "joint space-time": JointAttention(dim, heads),
+        "MViT's pooling": pooling,
+    }
+    for n_t in (4, 8, 16, 32, 64):
+        tokens = torch.randn(1, n_t, 1 + grid[0] * grid[1], dim, device=args.device)
+        calls: dict[str, Callable[[], Any]] = {}
+        for name, layer in layers.items():
+            inputs: tuple[Any, ...] = (tokens,)
+            if name.startswith("MViT"):  # one class token a clip
+                inputs = (tokens.flatten(1, 2)[:, : 1 + n_t * grid[0] * grid[1]], (n_t, *grid))
+            calls[name] = attention_call(layer.to(args.device), inputs, args.device)
+        rows[str(n_t)] = {name: figure(t) for name, t in in_turns(calls, args.rounds, args.device).items()}
+        say(f"n_t = {n_t}: " + ", ".join(f"{k} {1e3 * v['median']:.1f} ms" for k, v in rows[str(n_t)].items()))
+    return rows
+
+
+def attention_call(layer: nn.Module, inputs: tuple[Any, ...], device: torch.device) -> Callable[[], Any]:
+    def work() -> None:
+        with torch.inference_mode(), precision(device):
+            layer(*inputs)
+
+    return work
+
+
+def measure_rate(args: argparse.Namespace) -> dict[str, Any]:
+    """The machine's rate of matrix products at the shapes of STAT's linear layers, and STAT's share of it, T = 16."""
+    model = stat(16).to(args.device).eval()
+    clip = make_clip("STAT", 16, 224, args.batch, args.device)
+    shapes: Counter[tuple[int, int, int]] = Counter()
+
+    def note(layer: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
+        rows = inputs[0].numel() // layer.in_features
+        shapes[rows, layer.in_features, layer.out_features] += 1
+
+    hooks = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, nn.Linear)]
+    forward(model, clip, args.device)()
+    for hook in hooks:
+        hook.remove()
+    count = macs(model, clip)
+    dtype = torch.bfloat16 if args.device.type == "cuda" else torch.float32
+    tensors = {
+        s: [torch.randn(n, device=args.device, dtype=dtype) for n in ((s[0], s[1]), (s[2], s[1]))] for s in shapes
+    }
+
+    def products() -> None:
+        for shape, times in shapes.items():
+            a, w = tensors[shape]
+            for _ in range(times):
+                a @ w.t()
+
+    times = in_turns({"products": products, "STAT": forward(model, clip, args.device)}, args.rounds, args.device)
+    work = sum(n * m * k * j for (m, k, j), n in shapes.items())
+    rates = [2 * work / t for t in times["products"]]
+    shares = [2 * count / t / r for t, r in zip(times["STAT"], rates, strict=True)]
+    say(f"{statistics.median(rates) / 1e9:.0f} GFLOP/s, STAT at {statistics.median(shares):.2f} of it")
+    return {"rate": figure(rates), "share": figure(shares), "macs": count}
+
+
+MEASURE = {part: globals()[f"measure_{part}"] for part in PARTS}
+
+
+# -------------------------------------------------------------------------------------------------------- tables
+
+
+def spread(f: dict[str, float], scale: float = 1, digits: int = 2) -> str:
+    return f"{f['median'] * scale:.{digits}f} ({f['min'] * scale:.{digits}f} to {f['max'] * scale:.{digits}f})"
+
+
+def verdict(value: float, floor: float, aim: float, less: bool = False) -> str:
+    sign = -1 if less else 1
+    return "aim" if sign * value >= sign * aim else "floor" if sign * value >= sign * floor else "**below**"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def targets(result: dict[str, Any]) -> str:
+    rows = []
+
+    def row(name: str, value: float, text: str, floor: float, aim: float, less: bool = False) -> None:
+        rows.append([name, text, f"{floor:g}", f"{aim:g}", verdict(value, floor, aim, less)])
+
+    for T, floor, aim in ((16, 1.55, 1.7), (32, 1.9, 2.2), (64, 3.0, 3.6)):
+        if f := result.get("forward", {}).get(str(T), {}).get("ratio"):
+            row(f"clips/s forward, T = {T}, STAT / MViT-B", f["median"], spread(f), floor, aim)
+    if f := result.get("step", {}).get("16", {}).get("ratio"):
+        row("clips/s training step, T = 16, STAT / MViT-B", f["median"], spread(f), 1.7, 1.95)
+    if m := result.get("memory"):
+        kept = m["STAT T=16"]["saved_mib"] / m["MViT-B T=16"]["saved_mib"]
+        row("activations kept for the backward pass, STAT / MViT-B", kept, f"{kept:.2f}", 0.5, 0.35, less=True)
+    if r := result.get("rate"):
+        row("share of the matmul rate, forward, T = 16", r["share"]["median"], spread(r["share"]), 0.9, 0.97)
+    if f := result.get("forward"):
+        long, short = (f[T]["seconds"][f"STAT T={T}"]["median"] for T in ("64", "16"))
+        row("time T = 64 / time T = 16, forward", long / short, f"{long / short:.2f}", 4.5, 4.1, less=True)
+    return table(["figure", "median (min to max)", "floor", "aim", "met"], rows)
+
+
+def page(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    text = [
+        f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"{machine['device']}, {machine['dtype']}; torch {machine['torch']}, "
+        f"torchvision {machine['torchvision']}; {result['measured']}.\n",
+        targets(result),
+    ]
+    for key, title in (("forward", "Forward pass"), ("step", "Forward, backward and AdamW's step")):
+        if rows := result.get(key):
+            lines = [
+                [name, f"{r['macs'].get(name, 0) / 1e9:.1f}" if name in r["macs"] else "", spread(f, 1e3, 0)]
+                for r in rows.values()
+                for name, f in r["seconds"].items()
+            ]
+            text += [f"### {title}, 224 x 224, batch {result['batch']}\n", table(["model", "GMACs", "ms"], lines)]
+    if m := result.get("memory"):
+        lines = [[n, f"{r['saved_mib']:.0f}", f"{r['peak_mib']:.0f}"] for n, r in m.items()]
+        text += ["### Memory of a training step, weights apart\n", table(["model", "kept, MiB", "peak, MiB"], lines)]
+    if peers := result.get("peers"):
+        lines = [
+            [n, *[""] * 6, f"not measured: {r['missing']}"]
+            if "missing" in r
+            else [
+                n,
+                f"{r['frames']} x {r['crop']}",
+                f"{r['macs'] / 1e9:.1f}",
+                f"{r['parameters'] / 1e6:.1f}",
+                spread(r["forward"], 1e3, 0),
+                spread(r["step"], 1e3, 0),
+                f"{r['saved_mib']:.0f}",
+                f"{r['peak_mib']:.0f}",
+            ]
+            for n, r in peers.items()
+        ]
+        head = ["model", "clip", "GMACs", "Mpar.", "forward, ms", "step, ms", "kept, MiB", "peak, MiB"]
+        text += ["### Peers, one clip\n", table(head, lines)]
+    if rows := result.get("attention"):
+        names = list(next(iter(rows.values())))
+        lines = [[n_t, *(spread(r[n], 1e3, 1) for n in names)] for n_t, r in rows.items()]
+        text += ["### Attention alone, width 384, 14 x 14 tokens a frame, ms\n", table(["n_t", *names], lines)]
+    if r := result.get("rate"):
+        text.append(
+            f"Matrix products at the shapes of STAT's linear layers: {spread(r['rate'], 1e-9, 0)} GFLOP/s; STAT's "
+            f"forward pass computes {r['macs'] / 1e9:.1f} GMACs (the paper's count, with all tokens of the last "
+            "block, is 59.1).\n"
+        )
+    return "\n".join(text)
+
+
+def machine(args: argparse.Namespace) -> dict[str, Any]:
+    cuda = args.device.type == "cuda"
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return {
+        "processor": torch.cuda.get_device_name() if cuda else (names or [platform.processor()])[0],
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(args.device),
+        "dtype": "bf16 autocast, channels last" if cuda else "fp32",
+        **{name: version(name) for name in ("torch", "torchvision", "pytorchvideo")},
+    }
+
+
+def say(line: str) -> None:
+    console.print(line, soft_wrap=True, highlight=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="STAT beside its peers")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action="store_true", help="compiled forms too, in forward and step")
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        say("No CUDA here: the CPU alone is measured")
+        if args.device != "cpu":
+            parser.error(f"--device={args.device}: no CUDA device here; cpu is allowed")
+    args.device = torch.device(args.device)
+    torch.manual_seed(0)
+    file = RESULTS / f"model_{args.device.type}.json"
+    result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    for part in args.only:
+        say(f"[bold]{part}[/bold]")
+        result[part] = MEASURE[part](args)
+    result |= {"machine": machine(args), "batch": args.batch, **provenance()}
+    result["measured"] = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(file, result)
+    around = PAGE.read_text(encoding="utf-8")
+    before, after = around.split(BEGIN)[0], around.split(END)[1]
+    with replacing(PAGE) as target:
+        target.write(f"{before}{BEGIN}\n\n{page(result)}\n{END}{after}".encode())
+    say(targets(result))
+
+
+if __name__ == "__main__":
+    main()
