@@ -106,7 +106,7 @@ def test_share_of_waiting_for_the_loader(clock: Clock, tmp_path: Any) -> None:
     log = EpochLog(tmp_path / "epochs.csv")
     for wait in (1.0, 2.0):
         step(log, clock, wait, 3.0)
-    assert callbacks.share_of_waiting(trainer(callbacks=[log])) == "33 % waiting for data"
+    assert callbacks.share_of_waiting(trainer(callbacks=[log])) == "33 %"
     resumed = EpochLog(tmp_path / "epochs.csv")
     resumed.load_state_dict(log.state_dict())
     resumed.on_train_start(trainer(), None)  # type: ignore[arg-type]

@@ -120,9 +120,9 @@ class EpochLog(Callback):
 
 
 def share_of_waiting(trainer: Trainer) -> str:
-    """'4 % waiting for data', of the epoch so far."""
+    """'4 %' of the steps' time went into waiting for the loader, in the epoch so far."""
     log = next((c for c in trainer.callbacks if isinstance(c, EpochLog)), None)  # type: ignore[attr-defined]
-    return f"{100 * log.waited / log.stepped:.0f} % waiting for data" if log and log.stepped else ""
+    return f"{100 * log.waited / log.stepped:.0f} %" if log and log.stepped else "0 %"
 
 
 class StepLines(Callback):
@@ -142,7 +142,9 @@ class StepLines(Callback):
         """A line every minute."""
         if self.meter and self.meter.due():
             loss = trainer.callback_metrics.get("train/loss_step", torch.tensor(float("nan")))
-            self.say(self.meter.line(index + 1, share_of_waiting(trainer), f"loss {float(loss):.3f}"))
+            self.say(
+                self.meter.line(index + 1, f"{share_of_waiting(trainer)} waiting for data", f"loss {float(loss):.3f}")
+            )
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         """The clock of a validation."""
@@ -170,5 +172,5 @@ class Bar(RichProgressBar):
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """What stands behind the bar."""
-        waiting = {"data": share_of_waiting(trainer)} if trainer.training else {}
+        waiting = {"waiting for data": share_of_waiting(trainer)} if trainer.training else {}
         return {**super().get_metrics(trainer, pl_module), "memory": memory(), **waiting}
