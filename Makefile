@@ -8,7 +8,7 @@ ARGS ?=
 VIDEOS ?=
 TABLES := ablation_modules,ablation_window,ablation_token,ablation_aggregation,ablation_stem,kinetics,ssv2
 
-.PHONY: help setup train tables report test test-slow bench bench-data lint format lock clean
+.PHONY: help setup train tables report test test-slow bench bench-data lint audit format lock clean
 
 help: ## print the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,11 @@ lint: $(READY) ## format check, lint, types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+# In an environment of its own, so that the tool's dependencies are not ours. --strict: what can't be looked up fails.
+audit: ## look up known vulnerabilities of the pinned dependencies (ARGS='-s osv': in another database)
+	@test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
+	$(VENV)-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off $(ARGS)
+
 format: $(READY) ## format and mend what can be mended
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
@@ -57,4 +62,4 @@ lock: $(READY) ## write what is installed into constraints.txt
 	mv constraints.txt.new constraints.txt
 
 clean: ## remove the virtual environment (data and logs stay)
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-audit

@@ -57,6 +57,7 @@ WORKERS = 2
 SOURCES = 6  # clips of footage at most
 RESULT, PAGE = PROJECT / "benchmarks/results/data.json", PROJECT / "docs/data.md"
 BEGIN, END = "<!-- benchmarks/data.py writes from here -->", "<!-- to here -->"
+SHOWN = ("torch", "torchvision", "av", "pytorchvideo")  # versions beside the table
 console = Console()
 
 
@@ -367,9 +368,9 @@ def rows(figures: Sequence[Figure]) -> Iterator[tuple[str, ...]]:
 def write(figures: Sequence[Figure], about: dict[str, Any]) -> None:
     """JSON, and the table on the page between its marks."""
     write_json(RESULT, {"figures": [{**asdict(f), "median": f.median, "reached": f.reached} for f in figures], **about})
-    head = ("figure", "median", "range", "floor", "aim", "reached", "")
+    head = ("figure", "median", "range", "floor", "aim", "reached", "about")
     lines = ["| " + " | ".join(cells) + " |" for cells in (head, ("---",) * len(head), *rows(figures))]
-    packages = ", ".join(f"{name} {about['versions'][name]}" for name in ("torch", "torchvision", "av", "pytorchvideo"))
+    packages = ", ".join(f"{name} {about['versions'][name]}" for name in SHOWN)
     lines += [
         "",
         f"{about['machine']['cpu']}, {about['machine']['cores']} cores; {packages}; {about['footage']}; {WORKERS} data "

@@ -6,7 +6,7 @@ from stat_video import grid, published
 from stat_video.dashboard import DashboardConfig, board, save, write
 from stat_video.entry import entry
 
-console = Console()
+console = Console(markup=False)  # names hold brackets
 
 
 @entry("dashboard")

@@ -7,7 +7,7 @@ from stat_video.entry import entry, path_of
 from stat_video.report.table import evaluation_table
 from stat_video.training.evaluate import evaluate
 
-console = Console()
+console = Console(markup=False)  # names hold brackets
 
 
 @entry("evaluate")

@@ -7,7 +7,7 @@ from stat_video.entry import entry, path_of
 from stat_video.predict import predict
 from stat_video.report.table import prediction_table
 
-console = Console()
+console = Console(markup=False)  # names hold brackets
 
 
 @entry("predict")

@@ -5,7 +5,7 @@ from rich.console import Console
 from stat_video.entry import entry
 from stat_video.prepare import PrepareConfig, prepare
 
-console = Console()
+console = Console(markup=False)  # names hold brackets
 
 
 @entry("prepare")

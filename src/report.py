@@ -9,7 +9,7 @@ from stat_video.report.collect import collect
 from stat_video.report.config import ReportConfig
 from stat_video.report.write import write
 
-console = Console()
+console = Console(markup=False)  # names hold brackets
 
 
 @entry("report")
@@ -18,7 +18,7 @@ def report(config: ReportConfig) -> None:
     logs = Path(config.folders.logs)
     out = Path(config.out) if config.out else logs / "report"
     collection = collect(logs, config.scales)
-    files, parts = write(collection, out)
+    files, parts = write(collection, out, console, counted=config.gflops == "counted")
     for part in parts:
         console.print(f"scale {part.scale}: {part.filled} of {part.total} rows filled", highlight=False)
     for what, found in (("runs that are no row of a table", collection.others), ("not readable", collection.broken)):

@@ -11,7 +11,7 @@ from stat_video.plan import plan, plan_table
 from stat_video.report.table import results_table
 from stat_video.training.fit import finished, fit
 
-console = Console()
+console = Console(markup=False)  # names hold brackets
 
 
 def show(results: list[dict[str, Any]]) -> None:

@@ -60,10 +60,19 @@ class Trainer:
     strategy: str = "auto"
     precision: str = "auto"  # bf16-mixed on CUDA, 32-true elsewhere; or any of Lightning's
     batch_per_device: int = 16  # clips of one pass; passes are accumulated up to recipe.batch_size
-    workers: int | None = None  # data loading processes of a device; default: the cores shared out, 8 at most
+    workers: int | None = None  # data loading processes of a device; default: the cores shared out, 16 at most
     clips_per_second: float | None = None  # training speed measured elsewhere, of all devices; only for plan=true
     compile: bool = False
     deterministic: bool = False
+    save_minutes: float = 10  # between two checkpoints inside an epoch; each epoch's end has one
+    save_steps: int | None = None  # also every so many optimizer steps
+    keep_checkpoints: int = 2  # of a run that is not finished: the newest and those before
+
+    def __post_init__(self) -> None:
+        for key, least in (("save_minutes", 0), ("save_steps", 1), ("keep_checkpoints", 1)):
+            value = getattr(self, key)
+            if value is not None and not value >= least:
+                raise InputError(f"trainer.{key}={value}: allowed is {least} or more")
 
 
 @dataclass

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from .config import SCALES, Config, EvaluateConfig, Folders, PredictConfig
+from .cost.config import CostConfig
 from .dashboard import DashboardConfig
 from .errors import InputError
 from .prepare import PrepareConfig
@@ -39,7 +40,7 @@ from .training.hardware import rank_zero
 CONF = PROJECT / "conf"
 SCHEMAS: dict[str, Any] = {
     "train": Config,
-    "cost": Config,
+    "cost": CostConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "dashboard": DashboardConfig,
@@ -62,6 +63,8 @@ def register() -> dict[str, Any]:
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(name=f"{name}_schema", node=schema)
+    for name in ("train", "cost"):  # cost.yaml is train.yaml with more keys
+        store.store(group="schema", name=name, node=SCHEMAS[name], package="_global_")
     local = read_local(Path(os.environ.get("STAT_VIDEO_LOCAL", CONF / "local.yaml")))
     store.store(name="this_machine", node={"folders": local.get("folders", {})}, package="_global_")
     return local

@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from .config import Config
-from .entry import CONF, checked, register
+from .entry import CONF, SCHEMAS, checked, register
 
 EXPERIMENTS = (  # in the order of the paper's tables
     "ablation_modules",
@@ -37,13 +37,15 @@ class GridRow:
         return asdict(self.options)
 
 
-def rows(experiment: str, overrides: Sequence[str] = ()) -> list[GridRow]:
+def rows(experiment: str, overrides: Sequence[str] = (), script: str = "train") -> list[GridRow]:
     """Rows of conf/experiment/<experiment>.yaml under overrides (`scale=tiny`, `seed=1`), in the sweep's order.
+
+    ``script`` is the entry script, src/<script>.py, whose keys they have.
 
     Raises Hydra's errors for what does not compose, InputError for what is not allowed.
     """
     with _composing():
-        base = compose("train", [f"experiment={experiment}", *overrides], return_hydra_config=True)
+        base = compose(script, [f"experiment={experiment}", *overrides], return_hydra_config=True)
         given = {word.split("=")[0].lstrip("+~") for word in overrides}
         swept = base.hydra.sweeper.params or {}
         axes = [f"{key}={values}" for key, values in swept.items() if key not in given]
@@ -54,7 +56,7 @@ def rows(experiment: str, overrides: Sequence[str] = ()) -> list[GridRow]:
             for axis in OverridesParser.create().parse_overrides(axes)
         ]
         return [
-            GridRow(words, checked(compose("train", [f"experiment={experiment}", *words, *overrides]), Config))
+            GridRow(words, checked(compose(script, [f"experiment={experiment}", *words, *overrides]), SCHEMAS[script]))
             for words in product(*choices)
         ]
 

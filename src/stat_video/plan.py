@@ -10,7 +10,8 @@ from rich.table import Table
 
 from .config import Config
 from .cost import gmacs, parameters
-from .data.lists import manifest_hash, read_counts
+from .cost.budget import Estimate, Hardware, how_fast
+from .data.lists import manifest_hash
 from .errors import InputError
 from .report.table import varied_axes
 from .runs.results import read_results
@@ -19,10 +20,11 @@ from .runs.source import find_source
 
 
 def plan(config: Config) -> dict[str, Any]:
-    """State and cost of one run: GMACs of a clip, parameters, training clips, device hours; None for what isn't known.
+    """State and cost of one run: GMACs of a clip, parameters, bytes of a training step on a device, training clips,
+    device hours; None for what isn't known.
 
     Hours come from `trainer.clips_per_second`, else from the finished runs of the same scale and kind of device, in
-    proportion to clips and multiply-adds.
+    proportion to clips and multiply-adds; else, off the CPU, they are assumed as `src/cost.py` does by default.
     """
     plain, logs = asdict(config), Path(config.folders.logs)
     state = None
@@ -32,15 +34,22 @@ def plan(config: Config) -> dict[str, Any]:
         except (InputError, Busy):
             state = "after its first weights"
     run = Run.of(plain, logs, manifest_hash(config.data))
-    classes, videos = read_counts(config.data)
-    model = config.stat_config(classes or 400)
-    clips = None if videos is None else videos * config.recipe.epochs * config.recipe.repeats
-    cost = gmacs(model)
-    seconds = None
+    estimate = Estimate(config, Hardware())
+    model, clips, cost, on_cpu = (
+        estimate.model,
+        estimate.clips,
+        gmacs(estimate.model),
+        config.trainer.accelerator == "cpu",
+    )
+    seconds = assumed = None
     if clips is not None and config.trainer.clips_per_second:
         seconds = clips / config.trainer.clips_per_second
     elif clips is not None and (rate := _seconds_per_gmac(config, logs)) is not None:
         seconds = rate * cost * clips
+    elif estimate.gpu_hours is not None and not on_cpu:
+        seconds, assumed = 3600 * estimate.gpu_hours, f"{estimate.gpu.name}, {how_fast(estimate)}"
+    mixed = not on_cpu and estimate.mixed
+    memory = estimate.memory(mixed, model.gradient_checkpointing).whole(config.trainer.batch_per_device)
     return {
         "name": config.name,
         "config": plain,
@@ -49,8 +58,10 @@ def plan(config: Config) -> dict[str, Any]:
         "state": state or run.state,
         "GMACs": cost,
         "parameters": parameters(model),
+        "step_bytes": memory,
         "clips": clips,
         "seconds": seconds,
+        "assumed": assumed,
     }
 
 
@@ -72,11 +83,12 @@ def plan_table(rows: Sequence[dict[str, Any]]) -> Table:
     left = sum(row["state"] != "done" for row in rows)
     hours = f"{sum(known) / 3600:.2f}" + (f" for {len(known)} of them" if len(known) < left else "") if known else "-"
     axes, same = varied_axes([row["config"] for row in rows])
+    assumed = next((f"\n~ on {row['assumed']}; python src/cost.py tells more" for row in rows if row["assumed"]), "")
     table = Table(
         title=f"plan of {rows[0]['name']}: nothing is started",
-        caption=f"{same}\n{len(rows)} runs, {left} not done; device hours left: {hours}",
+        caption=f"{same}\n{len(rows)} runs, {left} not done; device hours left: {hours}{assumed}",
     )
-    for name in (*axes, "id", "state", "GMACs", "M parameters", "clips", "device hours"):
+    for name in (*axes, "id", "state", "GMACs", "M parameters", "GB a step", "clips", "device hours"):
         table.add_column(name, justify="left" if name in (*axes, "id", "state") else "right")
     for i, row in enumerate(rows):
         table.add_row(
@@ -85,7 +97,8 @@ def plan_table(rows: Sequence[dict[str, Any]]) -> Table:
             row["state"],
             f"{row['GMACs']:.2f}",
             f"{row['parameters'] / 1e6:.2f}",
+            f"{row['step_bytes'] / 1e9:.2f}",
             "-" if row["clips"] is None else f"{row['clips']:,}",
-            "-" if row["seconds"] is None else f"{row['seconds'] / 3600:.2f}",
+            "-" if row["seconds"] is None else f"{'~' if row['assumed'] else ''}{row['seconds'] / 3600:.2f}",
         )
     return table

@@ -18,8 +18,8 @@ from stat_video.config import Config
 from stat_video.errors import InputError
 from stat_video.runs.files import replacing, write_json
 from stat_video.runs.run import Run
-from stat_video.training.callbacks import AtomicCheckpointIO
 from stat_video.training.checkpoint import read_checkpoint
+from stat_video.training.saving import AtomicCheckpointIO
 
 OURS = {
     "stat_video": {"config": {"seed": 3}, "classes": ["a", "b"], "format": 1},

@@ -1,5 +1,6 @@
 """What goes wrong with W&B is a warning, said once; the run, and the rest of what it logs, are not touched."""
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import wandb
 from stat_video.config import Config, Logger
 from stat_video.model import STAT, STATConfig
 from stat_video.runs.run import Run
+from stat_video.training import wandb_logger
 from stat_video.training.wandb_logger import RunLogger, class_accuracy, log_result, make_logger
 
 RESULT = {"name": "a", "scale": "tiny", "seed": 0, "commit": None, "metrics": {"test/top1_5x1": 50.0}}
@@ -115,3 +117,31 @@ def test_class_accuracy_counts_whole_videos():
         expected.append((c, len(mine), pytest.approx(100 * right / len(mine), abs=1e-4)))
     assert class_accuracy(logits, labels) == expected
     assert 0 < sum(accuracy for _, _, accuracy in class_accuracy(logits, labels)) < 400
+
+
+@pytest.fixture
+def forever():
+    """A call that gives no answer."""
+    answer = threading.Event()
+    yield lambda **_: answer.wait()
+    answer.set()
+
+
+def test_a_start_that_hangs_is_left_to_itself(tmp_path, caplog, monkeypatch, forever):
+    monkeypatch.setattr(wandb, "init", forever)
+    monkeypatch.setattr(wandb, "teardown", forever)
+    monkeypatch.setattr(wandb_logger, "START_TIMEOUT", 0.2)
+    model = STAT(STATConfig(crop=48, widths=(24, 48, 96, 192), depths=(1, 1, 1, 1), heads=(1, 1, 2, 4)))
+    plain = {"data": {}, "seed": 0, "init": None}
+    assert make_logger(Config(logger=Logger(mode="online")), plain, Run(tmp_path, "12345678"), model) is None
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "W&B online failed (no answer within 0.2 s); going on offline",
+        "W&B offline failed (no answer within 0.2 s); off",
+    ]
+
+
+def test_an_end_that_hangs_is_left_to_itself(caplog, monkeypatch, forever):
+    monkeypatch.setattr(wandb_logger, "END_TIMEOUT", 0.2)
+    RunLogger(experiment=SimpleNamespace(finish=forever)).finish()
+    assert "finishing failed (no answer within 0.2 s); the run goes on" in caplog.text

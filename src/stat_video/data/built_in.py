@@ -26,7 +26,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.progress import track
+
+from ..progress import shown
 
 SPLITS = ("train", "val")
 
@@ -138,7 +139,7 @@ def ensure(root: Path, config: BuiltIn, *, workers: int | None = None, progress:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(folder.parent)
-        _generate(partial, config, workers, Console(stderr=True, quiet=not progress))
+        _generate(partial, config, workers, Console(stderr=True, quiet=not progress, markup=False))
         try:
             partial.rename(folder)
         except OSError:
@@ -186,7 +187,7 @@ def _generate(folder: Path, config: BuiltIn, workers: int | None, console: Conso
     (folder / f"{config.KIND}.json").write_text(json.dumps(about, indent=2) + "\n")
     workers = workers or max(1, min(os.cpu_count() or 1, len(jobs) // 100))  # each takes a second to start
     with closing(_write_all(folder, config, jobs, workers)) as done:  # ends the workers, whatever happens
-        for _ in track(done, config.KIND, len(jobs), console=console, disable=not console.is_terminal):
+        for _ in shown(done, config.KIND, len(jobs), console):
             pass
     console.print(f"{config.KIND}: done in {time.monotonic() - begin:.0f} s")
 

@@ -7,6 +7,7 @@ number of workers nor the order in which they work changes a clip.
 
 import logging
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -123,18 +124,27 @@ class TrainSampler(Sampler[TrainRequest]):
     """Every video once an epoch over all ranks, `repeats` clips of it side by side; the same length on each rank.
 
     An epoch is of whole optimizer steps of ``step`` clips over all ranks. The clips of a step do not depend on the
-    number of ranks. What is left over at the end is left out, another time others.
+    number of ranks. What is left over at the end is left out, another time others. ``start`` is where a resumed run
+    takes it up: an epoch, and how many of this rank's clips lie behind in it.
     """
 
     def __init__(
-        self, videos: int, *, seed: int, repeats: int = 1, rank: int = 0, world_size: int = 1, step: int | None = None
+        self,
+        videos: int,
+        *,
+        seed: int,
+        repeats: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        step: int | None = None,
+        start: tuple[int, int] = (0, 0),
     ) -> None:
         self.videos, self.seed, self.repeats = videos, seed, repeats
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.start = rank, world_size, start
         self.step = step or repeats * world_size
         assert self.step % world_size == 0
         assert self.step % repeats == 0
-        self.epoch = 0
+        self.epoch = start[0]
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
@@ -147,8 +157,9 @@ class TrainSampler(Sampler[TrainRequest]):
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.videos).tolist()
         clips = [TrainRequest(video, self.epoch, repeat) for video in order for repeat in range(self.repeats)]
         share = self.step // self.world_size
-        for start in range(self.rank * share, len(self) * self.world_size, self.step):
-            yield from clips[start : start + share]
+        firsts = range(self.rank * share, len(self) * self.world_size, self.step)
+        mine = (clip for first in firsts for clip in clips[first : first + share])
+        yield from islice(mine, self.start[1] if self.epoch == self.start[0] else 0, None)
 
 
 class ViewSampler(Sampler[ViewRequest]):

@@ -1,5 +1,6 @@
 """The LightningDataModule of Kinetics, Something-Something v2 and the rest, and of the built-in videos."""
 
+import signal
 from typing import Any
 
 from lightning import LightningDataModule
@@ -12,6 +13,12 @@ from .lists import Lists, find_root, read_lists
 from .reader_torchcodec import require_torchcodec
 from .sampling import Views
 from .transforms import Augment, Normalize, TrainTransform, ViewTransform
+
+
+def ignore_signals(worker: int) -> None:
+    """Of a data worker: what is sent to all processes of a group is the training's to answer."""
+    for signum in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 class VideoDataModule(LightningDataModule):
@@ -43,6 +50,7 @@ class VideoDataModule(LightningDataModule):
         self.view_transform = ViewTransform(config.short_side, crop)
         self.normalize = Normalize(config.mean, config.std)
         self.lists: Lists | None = None
+        self.start = (0, 0)  # of a resumed run: its epoch, and the clips of all devices that lie behind in it
 
     def prepare_data(self) -> None:
         """Generate the built-in videos where they are missing."""
@@ -60,7 +68,10 @@ class VideoDataModule(LightningDataModule):
         """Random clips; the last incomplete step is left out, as all recipes here do."""
         videos = self.check().videos["train"]
         data = ClipDataset(videos, self.T, train=self.train_transform, seed=self.seed, reader=self.config.reader)
-        sampler = TrainSampler(len(data), seed=self.seed, repeats=self.repeats, step=self.step, **self._ranks())
+        ranks = self._ranks()
+        start = (self.start[0], self.start[1] // ranks["world_size"])
+        how: dict[str, Any] = {"repeats": self.repeats, "step": self.step, "start": start, **ranks}
+        sampler = TrainSampler(len(data), seed=self.seed, **how)
         if len(sampler) < self.batch_size:
             raise InputError(
                 f"{self.config.name}: an epoch of {len(data) * self.repeats} training clips holds no step of "
@@ -95,6 +106,7 @@ class VideoDataModule(LightningDataModule):
             drop_last=drop_last,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.workers > 0,
+            worker_init_fn=ignore_signals,
         )
 
     def _ranks(self) -> dict[str, int]:

@@ -4,6 +4,7 @@ A run fills a row if its definition, the seed aside, is the row's: the same mode
 What fills no row is kept beside, and what can't be read too: nothing is dropped in silence.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,7 @@ from ..runs.results import read_results
 from ..runs.run import row_id, same_data
 from ..training.metrics import ranks
 
+log = logging.getLogger(__name__)
 OTHER_CLASSES = 400  # of a data set that is not there, to count the cost of a row on it
 
 
@@ -50,12 +52,16 @@ class FoundRun:
 
     @cached_property
     def ranks(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
-        """`metrics.ranks` (videos,) of the test, and the labels; None where no logits are saved."""
+        """`metrics.ranks` (videos,) of the test, and the labels; None where no logits are saved that can be read."""
         file = self.folder / f"logits_{self.result['config']['views']}.pt"
         if not file.exists():
             return None
-        saved = torch.load(file, weights_only=True)
-        return ranks(saved["logits"], saved["labels"]).numpy(), saved["labels"].numpy()
+        try:
+            saved = torch.load(file, weights_only=True)
+            return ranks(saved["logits"], saved["labels"]).numpy(), saved["labels"].numpy()
+        except Exception as error:  # torch raises many kinds
+            log.warning("%s: no logits of a test (%s)", file, str(error).partition("\n")[0][:120])
+            return None
 
 
 @dataclass(frozen=True)

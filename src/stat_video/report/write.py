@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+from rich.console import Console
 
+from ..progress import shown
 from ..runs.files import replacing
 from . import figures, formats, tables
 from .collect import Collection, Row
@@ -49,14 +51,14 @@ class ScalePart:
         return [*self.figure_1, *(p for table in self.tables.values() for p in table.pictures)]
 
 
-def make(collection: Collection, scale: str) -> ScalePart:
-    """The tables, pictures and claims of one scale."""
+def make(collection: Collection, scale: str, counted: bool = False) -> ScalePart:
+    """The tables, pictures and claims of one scale; ``counted`` is for `figures.figure_1`."""
     rows = collection.tables[scale]
     ours = [row for table in rows for row in table if row.ours]
     return ScalePart(
         scale,
         {table[0].table.number: _table_part(collection, table) for table in rows},
-        [figures.figure_1(collection, scale, number) for number in (6, 7)],
+        [figures.figure_1(collection, scale, number, counted) for number in (6, 7)],
         tables.claim_table(tables.verdicts(collection, scale)),
         tables.run_table(tables.runs_of(rows)),
         sum(bool(row.runs) for row in ours),
@@ -77,21 +79,25 @@ def _table_part(collection: Collection, rows: Sequence[Row]) -> TablePart:
     )
 
 
-def write(collection: Collection, out: Path) -> tuple[list[Path], list[ScalePart]]:
+def write(
+    collection: Collection, out: Path, console: Console = Console(quiet=True), counted: bool = False
+) -> tuple[list[Path], list[ScalePart]]:
     """Write the report of all scales in `collection` below `out`; return its files and what stands in them."""
     files: dict[Path, bytes] = {}
     with figures.style():
-        parts = [make(collection, scale) for scale in collection.tables]
+        scales = shown(list(collection.tables), "tables of a scale", len(collection.tables), console)
+        parts = [make(collection, scale, counted) for scale in scales]
         files[out / "index.html"] = page(collection, parts).encode()
         for part in parts:
             every = [table.main for table in part.tables.values()]
             files[out / f"tables-{part.scale}.md"] = as_markdown(part).encode()
             files[out / f"tables-{part.scale}.tex"] = formats.documents(every).encode()
             files[out / f"tables-{part.scale}.csv"] = formats.long_csv(collection, part.scale).encode()
-            for picture in part.pictures:
-                header = b'<?xml version="1.0" encoding="utf-8"?>\n'
-                files[out / "figures" / f"{picture.name}.svg"] = header + picture.svg(ink="#1d2430").encode()
-                files[out / "figures" / f"{picture.name}.png"] = picture.png()
+        pictures = [picture for part in parts for picture in part.pictures]
+        for picture in shown(pictures, "pictures", len(pictures), console):
+            header = b'<?xml version="1.0" encoding="utf-8"?>\n'
+            files[out / "figures" / f"{picture.name}.svg"] = header + picture.svg(ink="#1d2430").encode()
+            files[out / "figures" / f"{picture.name}.png"] = picture.png()
     for path, content in files.items():
         with replacing(path) as file:
             file.write(content)

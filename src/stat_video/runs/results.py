@@ -1,10 +1,12 @@
 """The results below a logs folder: those that can be read, and those that can't."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+VIEWS = r"\d+x\d+"
 NEEDED = ("name", "scale", "id", "metrics", "seed", "config", "finished")
 
 
@@ -26,7 +28,10 @@ def read_results(logs: Path) -> Results:
             result = json.loads(file.read_text(encoding="utf-8"))
             if not isinstance(result, dict) or (missing := [key for key in NEEDED if key not in result]):
                 raise ValueError(f"lacks {', '.join(missing)}" if isinstance(result, dict) else "is not a mapping")
-        except (OSError, ValueError) as error:
+            # Both become parts of file names.
+            if not re.fullmatch(r"\w+", str(result["id"])) or not re.fullmatch(VIEWS, str(result["config"]["views"])):
+                raise ValueError("its id or config.views is none of this project's")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             found.broken.append((file, str(error)))
         else:
             found.results.append((file.parent, result))

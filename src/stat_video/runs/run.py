@@ -19,6 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .files import before
+
 NOT_OF_THE_RUN = ("name", "folders", "trainer", "logger", "fresh", "plan")  # where and how it runs, not what it is
 # Where the videos are, in which form and by what they are read; what they are is in the hash of their lists.
 NOT_OF_THE_DATA = (
@@ -92,6 +94,13 @@ class Run:
         return self.folder / "last.ckpt"
 
     @property
+    def checkpoints(self) -> list[Path]:
+        """`checkpoint` and those kept from before it, newest first, as far as they are there."""
+        numbered = self.folder.glob(f"{self.checkpoint.stem}-*{self.checkpoint.suffix}")
+        older = sorted(int(n) for p in numbered if (n := p.stem.rpartition("-")[2]).isdigit())
+        return [path for n in (0, *older) if (path := before(self.checkpoint, n)).exists()]
+
+    @property
     def epochs_file(self) -> Path:
         """A row an epoch."""
         return self.folder / "epochs.csv"
@@ -108,7 +117,7 @@ class Run:
         """'done', 'to resume' or 'to do'."""
         if self.result() is not None:
             return "done"
-        return "to resume" if self.checkpoint.exists() else "to do"
+        return "to resume" if self.checkpoints else "to do"
 
     @contextlib.contextmanager
     def alone(self, wait: bool = False) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""What a run writes while it trains: a row an epoch, plain lines in a log, whole checkpoints."""
+"""What a run shows while it trains: a row an epoch, plain lines in a log or a bar on a terminal."""
 
 import csv
 import io
@@ -9,42 +9,66 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.profilers import Profiler
 
+from ..progress import Meter, memory
 from ..runs.files import replacing
 
+Say = Callable[[str], None]
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints are written beside and renamed: a killed or failed write leaves the one before."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Raise InputError, and keep the old file, where the disk does not take it."""
-        # Through memory: torch turns a full disk into an error of its own zip writer that does not name the cause.
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        with replacing(Path(path)) as file:
-            file.write(buffer.getbuffer())
+class LoaderClock(Profiler):
+    """Time that the training loop has waited for its loader, between `begun` and the end of a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited, self.begun = 0.0, time.monotonic()
+
+    def start(self, action_name: str) -> None:
+        """Lightning is about to ask for a batch."""
+        if action_name.endswith("train_dataloader_next"):
+            self.begun = time.monotonic()
+
+    def stop(self, action_name: str) -> None:
+        """It has got it."""
+        if action_name.endswith("train_dataloader_next"):
+            self.waited += time.monotonic() - self.begun
 
 
 class EpochLog(Callback):
-    """Appends a row of all logged values to `file` each epoch, and, off a terminal, prints plain lines.
+    """Appends a row of all logged values to `file` each epoch and says it in a line.
 
-    A resumed run keeps the rows of the epochs that its checkpoint has behind it.
+    A resumed run keeps the rows of the epochs that its checkpoint has behind it, and the times of one begun. Each row
+    has `train/data_wait`, the share of the steps' time that went into waiting for the loader (of the first rank).
     """
 
-    def __init__(self, file: Path, say: Callable[[str], None] | None = None, every_seconds: float = 60) -> None:
-        self.file, self.say, self.every_seconds = file, say, every_seconds
+    def __init__(self, file: Path, say: Say | None = None) -> None:
+        self.file, self.say = file, say
         self.rows: list[dict[str, str]] = []
         if file.exists():
             with file.open(newline="", encoding="utf-8") as lines:
                 self.rows = list(csv.DictReader(lines))
         self.seconds_before = 0.0  # spent training before this process took over
+        self.start = time.monotonic()
+        self.waited = self.stepped = 0.0  # seconds of this epoch
+        self.all_waited = self.all_stepped = 0.0  # of the epochs before
+        self.clock = LoaderClock()
+
+    def state_dict(self) -> dict[str, float]:
+        """Into the checkpoint."""
+        times = {key: getattr(self, key) for key in ("waited", "stepped", "all_waited", "all_stepped")}
+        return {"seconds": self.seconds, **times}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """From the checkpoint."""
+        for key, value in state_dict.items():
+            setattr(self, "seconds_before" if key == "seconds" else key, value)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Take over the rows of a run that is resumed."""
         self.rows = [r for r in self.rows if int(r["epoch"]) < trainer.current_epoch]
-        self.seconds_before = self.seconds_at_end
-        self.start = self.last_line = time.monotonic()
+        self.start = time.monotonic()
 
     @property
     def seconds(self) -> float:
@@ -56,25 +80,30 @@ class EpochLog(Callback):
         """Training and validation time up to the last epoch's end."""
         return float(self.rows[-1]["seconds"]) if self.rows else 0.0
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
-    ) -> None:
-        """A line every minute."""
-        if self.say and time.monotonic() - self.last_line > self.every_seconds:
-            self.last_line = time.monotonic()
-            loss = trainer.callback_metrics.get("train/loss_step", torch.tensor(float("nan")))
-            self.say(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, batch {batch_index + 1}/"
-                f"{trainer.num_training_batches}, loss {float(loss):.3f}, {self.seconds:.0f} s"
-            )
+    @property
+    def data_wait(self) -> float:
+        """Share of the steps' time of all epochs that went into waiting for the loader."""
+        stepped = self.all_stepped + self.stepped
+        return (self.all_waited + self.waited) / stepped if stepped else 0.0
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Add up this step: from asking for its batch to here."""
+        self.stepped += time.monotonic() - self.clock.begun
+        self.waited += self.clock.waited
+        self.clock.waited = 0.0
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Write the row."""
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.endswith("_step")}
+        values["train/data_wait"] = self.waited / self.stepped if self.stepped else 0.0
+        for logger in trainer.loggers:
+            logger.log_metrics({"train/data_wait": values["train/data_wait"]}, trainer.global_step)
         row = {"epoch": str(trainer.current_epoch), "step": str(trainer.global_step), "seconds": f"{self.seconds:.1f}"}
         row["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.3e}"
         row |= {k: f"{v:.6g}" for k, v in sorted(values.items())}
         self.rows.append(row)
+        self.all_waited, self.all_stepped = self.all_waited + self.waited, self.all_stepped + self.stepped
+        self.waited = self.stepped = 0.0
         if trainer.is_global_zero:
             columns = list(dict.fromkeys(k for r in self.rows for k in r))
             text = io.StringIO()
@@ -88,3 +117,60 @@ class EpochLog(Callback):
             loss = values.get("train/loss_epoch", float("nan"))
             line = ", ".join([f"train/loss {loss:.3f}", *figures, f"{self.seconds:.0f} s"])
             self.say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {line}")
+
+
+def share_of_waiting(trainer: Trainer) -> str:
+    """'4 %' of the steps' time went into waiting for the loader, in the epoch so far."""
+    log = next((c for c in trainer.callbacks if isinstance(c, EpochLog)), None)  # type: ignore[attr-defined]
+    return f"{100 * log.waited / log.stepped:.0f} %" if log and log.stepped else "0 %"
+
+
+class StepLines(Callback):
+    """Off a terminal: a plain line a minute of training, validation and test."""
+
+    def __init__(self, say: Say) -> None:
+        self.say = say
+        self.meter: Meter | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> None:
+        """The clock of an epoch starts with its first batch here."""
+        name = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, batches"
+        if self.meter is None or self.meter.what != name:
+            self.meter = Meter(name, int(trainer.num_training_batches), index)
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, b: Any, index: int) -> None:
+        """A line every minute."""
+        if self.meter and self.meter.due():
+            loss = trainer.callback_metrics.get("train/loss_step", torch.tensor(float("nan")))
+            self.say(
+                self.meter.line(index + 1, f"{share_of_waiting(trainer)} waiting for data", f"loss {float(loss):.3f}")
+            )
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """The clock of a validation."""
+        self.meter = Meter("validation, batches", int(sum(trainer.num_val_batches)))
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: LightningModule, o: Any, b: Any, i: int, *_: Any
+    ) -> None:
+        """A line every minute."""
+        if self.meter and self.meter.due():
+            self.say(self.meter.line(i + 1))
+
+    def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """The clock of a test."""
+        self.meter = Meter("test, batches", int(sum(trainer.num_test_batches)))
+
+    def on_test_batch_end(self, trainer: Trainer, module: LightningModule, o: Any, b: Any, i: int, *_: Any) -> None:
+        """A line every minute."""
+        if self.meter and self.meter.due():
+            self.say(self.meter.line(i + 1))
+
+
+class Bar(RichProgressBar):
+    """On a terminal: Lightning's bar, with rate and time left, and memory and waiting beside the loss."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """What stands behind the bar."""
+        waiting = {"waiting for data": share_of_waiting(trainer)} if trainer.training else {}
+        return {**super().get_metrics(trainer, pl_module), "memory": memory(), **waiting}

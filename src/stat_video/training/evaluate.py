@@ -1,6 +1,6 @@
 """Testing a checkpoint: model, data and protocol are rebuilt from what it carries."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ..runs.run import provenance, same_data
 from .checkpoint import read_checkpoint
 from .fit import load_into, make_data, progress, save_logits, say_lacking
 from .hardware import lightning_arguments, rank_zero
+from .saving import Signals
 from .sharding import make_module
 from .unreadable import UnreadableVideos
 
@@ -42,7 +43,10 @@ def evaluate(path: Path, asked: EvaluateConfig, console: Console) -> dict[str, A
     model, config, classes = rebuild(path)
     views = Views.parse(asked.views or config.views)
     config.trainer, config.folders = asked.trainer, asked.folders
-    config.data.root = getattr(asked.folders, config.data.setting.removeprefix("folders."))
+    folders = {f"folders.{f.name}": getattr(asked.folders, f.name) for f in fields(asked.folders)}
+    if config.data.setting not in folders:
+        raise InputError(f"{path}: data.setting={config.data.setting}: allowed are {', '.join(folders)}")
+    config.data.root = folders[config.data.setting]
     data = make_data(config, views)
     found = data.check()
     if found.classes != classes:
@@ -56,9 +60,9 @@ def evaluate(path: Path, asked: EvaluateConfig, console: Console) -> dict[str, A
     module = make_module(config.trainer)(
         model, config.recipe, data.normalize, classes, views, class_groups=config.data.class_groups
     )
-    callbacks, bar = progress()
+    callbacks, bar = progress(console)
     unreadable = UnreadableVideos(found.counts["train"], config.data.max_unreadable)
-    callbacks.append(unreadable)
+    callbacks += [unreadable, Signals()]
     trainer = L.Trainer(**lightning_arguments(config.trainer), callbacks=callbacks, enable_progress_bar=bar)
     console.print(f"Testing {path} on {found.counts['val']} videos, {views} views", soft_wrap=True, highlight=False)
     metrics = {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}

@@ -5,12 +5,13 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from rich.console import Console
 
 from ..config import Config
@@ -21,15 +22,17 @@ from ..data.sampling import Views
 from ..errors import InputError
 from ..model import STAT
 from ..model.weights import load_weights
-from ..runs.files import replacing, write_json
+from ..runs.files import remove_unfinished, replacing, write_json
 from ..runs.run import TRAINED_ON, Run, definition, provenance, same_data
 from ..runs.source import find_source
-from .callbacks import AtomicCheckpointIO, EpochLog
+from .callbacks import Bar, EpochLog, Say, StepLines
 from .checkpoint import read_checkpoint
+from .finite import NonFinite
 from .hardware import data_workers, lightning_arguments, rank_zero
 from .module import StatModule
 from .optim import accumulation, describe_batch
 from .ranks import SameOnAllRanks
+from .saving import AtomicCheckpointIO, Saving
 from .sharding import make_module
 from .unreadable import UnreadableVideos
 from .wandb_logger import log_result, make_logger
@@ -58,7 +61,7 @@ def finished(config: Config, console: Console) -> dict[str, Any] | None:
     if config.fresh:
         return None
     config, _, run, manifest = _defined(config)
-    if (result := _result(run, config, manifest, console)) is None:
+    if (result := _result(run, config, manifest, console)) is None and rank_zero():  # the first rank has it for all
         with run.alone():
             pass
     return result
@@ -102,10 +105,16 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
     state = read_checkpoint(Path(config.init))["weights"] if config.init is not None else None
     lists = data.check()
     unreadable = UnreadableVideos(lists.counts["train"], config.data.max_unreadable)
-    began = run.checkpoint.exists() and not (config.fresh and not rank_zero())  # the first rank has set it aside
+    if rank_zero():
+        remove_unfinished(run.folder)
+    set_aside = config.fresh and not rank_zero()  # by the first rank, in a while or just now
+    checkpoint, content = (None, {}) if set_aside else newest_whole(run, console)
+    if checkpoint:
+        _refuse_other_data(run, content["manifest"], manifest)
+        data.start = place_of(content)
     trained = {key: value for key, value in plain["trainer"].items() if key not in ("workers", "clips_per_second")}
-    about = {**definition(plain), "manifest": manifest, "trainer": trained, "resumes": began}
-    trainer.callbacks += [unreadable, SameOnAllRanks(about)]  # type: ignore[attr-defined]
+    about = {**definition(plain), "manifest": manifest, "trainer": trained, "begins_at": data.start}
+    trainer.callbacks[:0] = [unreadable, SameOnAllRanks(about)]  # type: ignore[attr-defined]  # before what saves them
     L.seed_everything(config.seed, workers=True, verbose=False)
     model = STAT(config.stat_config(len(lists.classes)))
     if state is not None:
@@ -119,7 +128,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
 
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     console.print(
-        f"{'Resuming' if began else 'Training'} {run.folder.name}: {millions:.2f} M parameters, "
+        f"{'Resuming' if checkpoint else 'Training'} {run.folder.name}: {millions:.2f} M parameters, "
         f"{lists.counts['train']} training and {lists.counts['val']} validation videos, {len(lists.classes)} classes; "
         f"{recipe.batch_size} clips a step: {recipe.repeats} of a video, {ranks} devices x {clips} clips x {passes} "
         f"passes; lr {recipe.scaled_lr:.2e}, {recipe.lr:.2e} for {recipe.lr_batch} clips",
@@ -127,18 +136,16 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
         highlight=False,
     )
     write_json(run.folder / "config.json", plain)
-    started = time.monotonic()
+    started, code = time.monotonic(), provenance()  # of the code that was loaded: it may be edited while the run lasts
     logger = make_logger(config, plain, run, model) if trainer.is_global_zero else None
     trainer.loggers = [logger] if logger else []
     if logger:
         logger.log_hyperparams({"batch": batch})
     try:
-        if began:
-            # One line where it is damaged, before anything is loaded.
-            _refuse_other_data(run, read_checkpoint(run.checkpoint)["manifest"], manifest)
-        trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint if began else None, weights_only=True)
-        if trainer.interrupted:
-            raise InputError(f"interrupted; the same command goes on from {run.checkpoint}")
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EMAWeightAveraging):  # which a run with nothing left to train has not told yet
+                callback.on_train_end(trainer, module)
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         if not metrics:  # killed between the last epoch and the result: nothing was left to train
             metrics = {k: float(v) for k, v in trainer.validate(module, datamodule=data, verbose=False)[0].items()}
@@ -157,11 +164,12 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
             "steps": trainer.global_step,
             "batch": batch,
             "train_seconds": round(epoch_log(trainer).seconds_at_end, 1),
+            "data_wait": round(epoch_log(trainer).data_wait, 4),
             "wall_seconds": round(time.monotonic() - started, 1),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seed": config.seed,
             "checkpoint": run.checkpoint.name,
-            **provenance(),
+            **code,
             "hardware": {
                 "device": str(trainer.strategy.root_device),
                 "devices": trainer.world_size,
@@ -174,7 +182,18 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
         if trainer.is_global_zero:
             say_lacking(result, console)
             write_json(run.folder / "result.json", result)
+            for path in run.checkpoints[1:]:  # nothing goes on from them any more
+                path.unlink()
             log_result(logger, result, module, data, run)
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        if saving(trainer).asked:  # the same signal ended both
+            saving(trainer).stop(trainer)
+        reason = str(error).partition(". ")[0]
+        raise InputError(
+            f"{reason}; where memory is short, fewer trainer.workers need less; the same command goes on"
+        ) from error
     finally:
         if logger:
             logger.finish()
@@ -207,25 +226,51 @@ def make_data(config: Config, views: Views) -> VideoDataModule:
     )
 
 
-def progress() -> tuple[list[Callback], bool]:
-    """A progress bar where somebody watches, and whether there is one."""
+def newest_whole(run: Run, console: Console) -> tuple[Path | None, dict[str, Any]]:
+    """The newest checkpoint that can be read, and what `read_checkpoint` says of it; None where the run has not begun.
+
+    A broken one is set aside with a line that says so; InputError where none is whole, since starting over is not
+    for us to decide.
+    """
+    begun = run.checkpoints
+    for path in begun:
+        try:
+            content = read_checkpoint(path)
+        except InputError as error:
+            console.print(f"{error.line}; going on from the one before", soft_wrap=True, highlight=False)
+        else:
+            if rank_zero():
+                for broken in begun[: begun.index(path)]:
+                    broken.replace(broken.with_suffix(".broken"))
+            return path, content
+    if begun:
+        raise InputError(f"{run.folder}: none of its checkpoints can be read; fresh=true sets it aside and starts over")
+    return None, {}
+
+
+def place_of(content: dict[str, Any]) -> tuple[int, int]:
+    """(epoch, clips of it that lie behind) from which a checkpoint goes on."""
+    place = content["place"] or {"epoch": content["epoch"] + 1, "clips": 0}  # once, only an epoch's end was saved
+    return place["epoch"], place["clips"]
+
+
+def progress(console: Console) -> tuple[list[Callback], bool]:
+    """A progress bar where somebody watches, else a line a minute; and whether it is the bar."""
     watched = sys.stdout.isatty()
-    return ([RichProgressBar(leave=False)] if watched else []), watched
+    return [Bar(leave=False) if watched else StepLines(plainly(console))], watched
+
+
+def plainly(console: Console) -> Say:
+    """Prints lines as they are."""
+    return partial(console.print, soft_wrap=True, highlight=False)
 
 
 def make_trainer(config: Config, run: Run, console: Console) -> L.Trainer:
     """Lightning's Trainer with the callbacks of a run."""
     recipe = config.recipe
-    callbacks, bar = progress()
-    callbacks += [
-        EpochLog(run.epochs_file, None if bar else lambda line: console.print(line, soft_wrap=True, highlight=False)),
-        ModelCheckpoint(
-            dirpath=run.folder,
-            filename=run.checkpoint.stem,
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,
-        ),
-    ]
+    callbacks, bar = progress(console)
+    epochs = EpochLog(run.epochs_file, None if bar else plainly(console))
+    callbacks += [NonFinite(run.folder), epochs, Saving(run, config.trainer)]
     if recipe.ema:
         if config.trainer.strategy == "fsdp":
             raise InputError(f"recipe.ema={recipe.ema}: not to be had with trainer.strategy=fsdp; trainer=ddp has it")
@@ -234,7 +279,8 @@ def make_trainer(config: Config, run: Run, console: Console) -> L.Trainer:
         return L.Trainer(
             **lightning_arguments(config.trainer),
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(config.trainer.keep_checkpoints)],
+            profiler=epochs.clock,
             enable_progress_bar=bar,
             default_root_dir=run.folder,
             max_epochs=recipe.epochs,
@@ -250,6 +296,11 @@ def make_trainer(config: Config, run: Run, console: Console) -> L.Trainer:
 def epoch_log(trainer: L.Trainer) -> EpochLog:
     """The EpochLog among a trainer's callbacks."""
     return next(c for c in trainer.callbacks if isinstance(c, EpochLog))  # type: ignore[attr-defined]
+
+
+def saving(trainer: L.Trainer) -> Saving:
+    """The Saving among a trainer's callbacks."""
+    return next(c for c in trainer.callbacks if isinstance(c, Saving))  # type: ignore[attr-defined]
 
 
 def load_into(model: STAT, state: dict[str, torch.Tensor], source: str, new_classifier: bool) -> list[str]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
 
 from ..data.dataset import Clip
 from ..data.sampling import Views
@@ -18,6 +19,8 @@ from ..model import STAT
 from .metrics import MultiViewAccuracy
 from .mixing import Mix
 from .optim import Recipe, lr_factor, make_optimizer
+
+EPOCH_LOSS = ("mean_value", "weight")  # the states of MeanMetric
 
 
 def _named(stage: str, views: Views, figures: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -56,6 +59,7 @@ class StatModule(LightningModule):
         self.normalize = normalize
         self.erase = Erase(recipe.augment.erasing)
         self.mix = Mix(recipe, len(classes))
+        self.epoch_loss = MeanMetric(nan_strategy="disable")  # over all ranks
         grouped = classes if class_groups else []
         self.val_accuracy = MultiViewAccuracy(Views(1, 1), grouped)
         self.test_accuracy = MultiViewAccuracy(views, grouped)
@@ -79,8 +83,9 @@ class StatModule(LightningModule):
         """Loss of a batch, mixed and erased."""
         video, labels = self.mix(self.erase(self.normalize(batch["video"])), batch["label"])
         loss = F.cross_entropy(self.model(video), labels, label_smoothing=self.recipe.label_smoothing)
-        self.log("train/loss_step", loss, prog_bar=True)  # of this rank
-        self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(video))
+        self.epoch_loss.update(loss.detach(), len(video))
+        self.log("train/loss_step", loss, prog_bar=True)
+        self.log("train/loss_epoch", self.epoch_loss, on_step=False, on_epoch=True)
         return loss
 
     def _scored(self, batch: Clip) -> Tensor:
@@ -139,5 +144,14 @@ class StatModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Plain containers only, so that the file opens with weights_only=True."""
-        known = {"config": self.config, "classes": list(self.classes), "manifest": self.manifest}
-        checkpoint["stat_video"] = {**known, "format": 1}
+        known = {"config": self.config, "classes": list(self.classes), "manifest": self.manifest, "format": 1}
+        with self.epoch_loss.sync_context():  # Lightning keeps no metric of an epoch that is not whole
+            known["epoch_loss"] = {key: getattr(self.epoch_loss, key).cpu().clone() for key in EPOCH_LOSS}
+        checkpoint.setdefault("stat_video", {}).update(known)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the mean loss of an epoch that is not whole; it is of all ranks, so one takes it."""
+        ours = checkpoint["stat_video"]
+        if ours.get("place", {}).get("clips") and self.trainer.is_global_zero:
+            for key in EPOCH_LOSS:
+                getattr(self.epoch_loss, key).copy_(ours["epoch_loss"][key])

@@ -3,10 +3,13 @@
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 import torch
 import wandb
@@ -27,8 +30,33 @@ from .module import StatModule
 
 log = logging.getLogger(__name__)
 ONLINE_TIMEOUT = 20  # seconds to wait for the server before going offline
+START_TIMEOUT = 60  # for all that starting does, whatever it hangs in
+END_TIMEOUT = 300  # for what is still to be sent at a run's end; `wandb sync` sends the rest
 PICTURES = 3  # validation videos whose attention is drawn
 AXES = ("modules", "T", "t_o", "l_ta", "stem", "spatial_token")
+
+
+R = TypeVar("R")
+
+
+def limited(seconds: float, call: Callable[[], R]) -> R:
+    """What the call returns; TimeoutError where it takes longer, and then it is left to itself."""
+    answers: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put((True, call()))
+        except BaseException as error:
+            answers.put((False, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        worked, answer = answers.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+    if not worked:
+        raise answer
+    return answer
 
 
 class RunLogger(WandbLogger):
@@ -54,7 +82,7 @@ class RunLogger(WandbLogger):
     def finish(self) -> None:
         """End the W&B run; without it the next run of a sweep would write into this one."""
         with self.guard("finishing"):
-            self.experiment.finish()
+            limited(END_TIMEOUT, self.experiment.finish)
 
 
 def make_logger(config: Config, plain: dict[str, Any], run: Run, model: STAT) -> RunLogger | None:
@@ -69,7 +97,8 @@ def make_logger(config: Config, plain: dict[str, Any], run: Run, model: STAT) ->
     flat = flat_config(config, plain, run, model)
     for attempt in modes:
         try:
-            wandb_run = wandb.init(
+            start = partial(
+                wandb.init,
                 project=config.logger.project,
                 entity=config.logger.entity,
                 id=run.id,
@@ -86,9 +115,10 @@ def make_logger(config: Config, plain: dict[str, Any], run: Run, model: STAT) ->
                     silent=True, console="off", init_timeout=ONLINE_TIMEOUT, login_timeout=ONLINE_TIMEOUT
                 ),
             )
-            return RunLogger(experiment=wandb_run)
+            return RunLogger(experiment=limited(START_TIMEOUT, start))
         except Exception as error:  # no key, no network, no disk: none of them may end a training run
-            wandb.teardown()
+            with suppress(Exception):
+                limited(START_TIMEOUT, wandb.teardown)
             going = "going on offline" if attempt == "online" else "off"
             log.warning("W&B %s failed (%s); %s", attempt, _line(error), going)
     return None

@@ -17,10 +17,10 @@ from rich.box import SIMPLE
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import published
-from .model import STAT, STATConfig
-from .model.attention import Grid
-from .model.block import STABlock
+from .. import published
+from ..model import STAT, STATConfig
+from ..model.attention import Grid
+from ..model.block import STABlock
 
 PARTS = ("qkv", "pool", "attention", "proj", "mlp")  # of a block
 TOLERANCE = 0.3  # percent: the recovered model counts as the paper's where it costs what the paper prints
@@ -74,6 +74,17 @@ def gmacs(config: STATConfig) -> float:
 def parameters(config: STATConfig) -> int:
     """Number of parameters."""
     return _parameters(_count(config)[0])
+
+
+def step_gmacs(config: STATConfig) -> float:
+    """1e9 multiply-adds of one clip's forward and backward pass: three forward passes' worth, as is usual.
+
+    With gradient checkpointing the blocks' forward pass counts once more. (FlopCounterMode can't count the backward
+    pass: it takes the gradients of a depthwise convolution for those of a dense one.)
+    """
+    macs = _count(config)[1]
+    again = sum(macs.get(f"STAT.blocks.{i}", 0) for i in range(len(_count(config)[0].blocks)))
+    return (3 * macs.get("STAT", 0) + config.gradient_checkpointing * again) / 1e9
 
 
 def by_layer(config: STATConfig) -> list[LayerCost]:

@@ -1,0 +1,269 @@
+"""What a training would take: clips, GPU-hours, memory, data; counted as far as possible, else plainly assumed."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from ..config import Config
+from ..data.config import DataConfig
+from ..data.lists import read_counts
+from ..errors import InputError
+from ..model import STATConfig
+from ..report.table import varied_axes
+from ..training.hardware import devices
+from .gpus import GPU, find_gpu
+from .layers import gmacs, parameters, step_gmacs
+from .memory import USABLE, StepMemory, step_memory
+
+# (classes, training videos) as published, for a data set that is not there. Kinetics-400: the paper; 600 and 700:
+# Carreira et al. 2018, 2019; SSv2: its authors' release; UCF101 and HMDB51: split 1.
+PUBLISHED = {
+    "kinetics400": (400, 240_000),
+    "kinetics600": (600, 392_622),
+    "kinetics700": (700, 545_317),
+    "ssv2": (174, 168_913),
+    "ucf101": (101, 9_537),
+    "hmdb51": (51, 3_570),
+}
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass
+class Hardware:
+    """Keys of `src/cost.py`: on what a training would run, and what is assumed where nothing is measured."""
+
+    gpu: str = "A100-80GB"  # a name of conf/gpus.yaml
+    share: float = 0.35  # of the GPU's peak rate that training reaches: an assumption until it is measured
+    gpus: list[int] = field(default_factory=lambda: [1, 8, 64])  # numbers of them to show; speed grows with them
+    decode_ms: float | None = None  # of one core, to read a clip; null: DECODE_MS
+    video_mb: float | None = None  # size of a video's file, MB
+
+    def __post_init__(self) -> None:
+        find_gpu(self.gpu)
+        if not 0 < self.share <= 1:
+            raise InputError(f"share={self.share}: a share of the peak rate above 0 and up to 1 is allowed")
+        if not self.gpus or min(self.gpus) < 1:
+            raise InputError(f"gpus={self.gpus}: a list of numbers from 1 on is allowed")
+        for name in ("decode_ms", "video_mb"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise InputError(f"{name}={value}: allowed is 0 or more")
+
+
+# ms of one core to read T frames of a Kinetics video (25 or 30 frames/s, 10 s, H.264), without augmentation: measured
+# at T = 16 and 64 on six videos, a straight line between.
+DECODE_MS = {16: 112.0, 64: 146.0}
+
+
+def decode_ms(T: int) -> float:
+    """Default of Hardware.decode_ms."""
+    (a, x), (b, y) = DECODE_MS.items()
+    return x + (y - x) * (min(max(T, a), b) - a) / (b - a)
+
+
+def sizes(config: DataConfig) -> tuple[int, int | None, bool]:
+    """(classes, training videos, whether they are only the published ones); 400 classes of a data set unknown."""
+    classes, videos = read_counts(config)
+    if videos is not None and classes is not None:
+        return classes, videos, False
+    return *PUBLISHED.get(config.name, (400, None)), True
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Cost of one run on some hardware."""
+
+    config: Config
+    hardware: Hardware
+
+    @property
+    def gpu(self) -> GPU:
+        """The kind that it would run on."""
+        return find_gpu(self.hardware.gpu)
+
+    @cached_property
+    def model(self) -> STATConfig:
+        """The model, with the classes of the data set."""
+        return self.config.stat_config(sizes(self.config.data)[0])
+
+    @cached_property
+    def clips(self) -> int | None:
+        """Clips of the whole training."""
+        videos, recipe = sizes(self.config.data)[1], self.config.recipe
+        if recipe.max_steps is not None:
+            return recipe.max_steps * recipe.batch_size
+        return None if videos is None else videos * recipe.epochs * recipe.repeats
+
+    @property
+    def clips_in_words(self) -> str:
+        """How `clips` comes about."""
+        _, videos, published = sizes(self.config.data)
+        recipe = self.config.recipe
+        if recipe.max_steps is not None:
+            return f"{self.clips:,} = {recipe.max_steps:,} steps of {recipe.batch_size}"
+        if videos is None:
+            return f"unknown, since data={self.config.data.name} is not there"
+        known = " (as published)" if published else ""
+        return f"{self.clips:,} = {videos:,} videos{known} x {recipe.epochs} epochs x {recipe.repeats} a batch"
+
+    @property
+    def measured(self) -> bool:
+        """Whether the speed is `trainer.clips_per_second`."""
+        return bool(self.config.trainer.clips_per_second)
+
+    @property
+    def clips_per_second(self) -> float:
+        """Training speed of one GPU: as measured, else the assumed share of its peak."""
+        trainer = self.config.trainer
+        if trainer.clips_per_second:
+            return trainer.clips_per_second / (devices(trainer) * trainer.num_nodes)
+        return self.hardware.share * self.gpu.rate(trainer.precision) / (2e9 * step_gmacs(self.model))
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """Of the training, without validation and test."""
+        return None if self.clips is None else self.clips / self.clips_per_second / 3600
+
+    def memory(self, mixed: bool, checkpointing: bool) -> StepMemory:
+        """Of a training step."""
+        return step_memory(self.model, mixed, checkpointing)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the run computes in 16 bits."""
+        return self.gpu.kind(self.config.trainer.precision) != "fp32"
+
+    def cores(self, clips_per_second: float) -> float:
+        """Cores that read videos all the time, at so many clips a second."""
+        ms = self.hardware.decode_ms
+        return clips_per_second * (decode_ms(self.config.T) if ms is None else ms) / 1000
+
+    def to_gpu(self, clips_per_second: float) -> float:
+        """MB/s of pixels that go to the GPUs, a byte a value."""
+        return clips_per_second * 3 * self.config.T * self.config.crop**2 / 1e6
+
+    def from_disk(self, clips_per_second: float) -> float | None:
+        """MB/s of files that are read; None where their size is not given."""
+        size = self.hardware.video_mb
+        return None if size is None else clips_per_second * size
+
+
+def memory_table(e: Estimate) -> Table:
+    """Memory of a training step over batch sizes, and the largest batch that the GPU takes."""
+    ways = {
+        f"{words}{', recomputed' if again else ''}": e.memory(mixed, again)
+        for mixed, words in ((False, "fp32"), (True, "bf16/fp16"))
+        for again in (False, True)
+    }
+    state = e.memory(False, False).state
+    table = Table(
+        title="Memory of a training step, GB",
+        box=SIMPLE,
+        padding=(0, 1),
+        caption="recomputed: model.gradient_checkpointing=true; kept: activations that wait for the backward pass\n"
+        f"{state / 1e9:.2f} GB of each step are weights, gradients and AdamW's moments",
+    )
+    table.add_column("clips at once")
+    for way in ways:
+        table.add_column(way, justify="right")
+    table.add_row("kept of each clip", *(f"{m.kept[1] / 1e9:.3f}" for m in ways.values()), end_section=True)
+    for batch in BATCHES:
+        table.add_row(str(batch), *(f"{m.whole(batch) / 1e9:.2f}" for m in ways.values()))
+    fits = f"fit in {USABLE:.0%} of {e.gpu.memory:g} GiB"
+    table.add_row(fits, *(f"{m.largest_batch(e.gpu.bytes):,}" for m in ways.values()))
+    return table
+
+
+def time_table(e: Estimate) -> Table:
+    """Speed, data rate and time of a training on several numbers of GPUs."""
+    step = step_gmacs(e.model)
+    table = Table(
+        title=f"Training on {e.gpu.name}",
+        box=SIMPLE,
+        padding=(0, 1),
+        caption=f"{how_fast(e)}; a step is {step:.1f} GMACs a clip, {step / gmacs(e.model):.1f} forward passes\n"
+        f"clips: {e.clips_in_words}\n"
+        f"cores: that read videos, {1000 * e.cores(1):.0f} ms a clip, and do nothing else (decode_ms=)",
+    )
+    for column in ("GPUs", "clips/s", "to GPU, MB/s", "disk, MB/s", "cores", "wall time", "GPU hours"):
+        table.add_column(column, justify="right")
+    for n in e.hardware.gpus:
+        speed = n * e.clips_per_second
+        disk = e.from_disk(speed)
+        table.add_row(
+            str(n),
+            _figure(speed),
+            f"{e.to_gpu(speed):,.0f}",
+            "-" if disk is None else f"{disk:,.0f}",
+            f"{e.cores(speed):,.0f}",
+            _duration(e.gpu_hours, n),
+            _hours(e.gpu_hours),
+        )
+    return table
+
+
+def grid_table(estimates: Sequence[Estimate]) -> Table:
+    """A row a run of an experiment, with the sum of their GPU hours."""
+    first = estimates[0]
+    axes, same = varied_axes([asdict(e.config) for e in estimates])
+    hours = [e.gpu_hours for e in estimates]
+    total = None if None in hours else sum(h for h in hours if h is not None)
+    clips = list(dict.fromkeys(e.clips_in_words for e in estimates))
+    table = Table(
+        title=f"{first.config.name} on {first.gpu.name}",
+        caption=f"{same}\n{how_fast(first)}\nclips: {', '.join(clips)}\n"
+        "kept: activations of a clip, GB; fit: clips on a GPU at once, without / with gradient checkpointing; "
+        "cores: that read videos for one GPU",
+        show_footer=True,
+        box=SIMPLE,
+        padding=(0, 1),
+    )
+    for i, name in enumerate(axes):
+        table.add_column(name, "all" if i == 0 else "")
+    for name in ("GMACs", "Mpar.", "kept", "fit", "clips/s", "cores"):
+        table.add_column(name, justify="right")
+    table.add_column("GPU hours", _hours(total), justify="right")
+    for n in first.hardware.gpus:
+        table.add_column(f"on {n}", _duration(total, n), justify="right")
+    for i, e in enumerate(estimates):
+        plain, checkpointed = (e.memory(e.mixed, again) for again in (False, True))
+        table.add_row(
+            *(values[i] for values in axes.values()),
+            f"{gmacs(e.model):.2f}",
+            f"{parameters(e.model) / 1e6:.2f}",
+            f"{plain.kept[1] / 1e9:.3f}",
+            f"{plain.largest_batch(e.gpu.bytes):,} / {checkpointed.largest_batch(e.gpu.bytes):,}",
+            _figure(e.clips_per_second),
+            f"{e.cores(e.clips_per_second):.0f}",
+            _hours(hours[i]),
+            *(_duration(hours[i], n) for n in first.hardware.gpus),
+        )
+    return table
+
+
+def how_fast(e: Estimate) -> str:
+    """Where the speed comes from, in words."""
+    if e.measured:
+        return f"speed measured: trainer.clips_per_second={e.config.trainer.clips_per_second:g}"
+    precision = e.config.trainer.precision
+    peak = f"{e.gpu.rate(precision) / 1e12:g} TFLOP/s ({e.gpu.kind(precision)})"
+    return f"speed assumed: share={e.hardware.share:g} of the {peak} of the data sheet"
+
+
+def _figure(x: float) -> str:
+    return f"{x:,.0f}" if x >= 100 else f"{x:.1f}" if x >= 1 else f"{x:.3f}"
+
+
+def _hours(hours: float | None) -> str:
+    return "-" if hours is None else _figure(hours)
+
+
+def _duration(gpu_hours: float | None, gpus: int) -> str:
+    """'3.2 d', '5.1 h', '12 min'."""
+    if gpu_hours is None:
+        return "-"
+    hours = gpu_hours / gpus
+    return f"{hours / 24:.1f} d" if hours >= 48 else f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"

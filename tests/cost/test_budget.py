@@ -1,0 +1,131 @@
+"""GPU hours, data rates and batches against sums done by hand; keys that are refused; what the script prints."""
+
+import pytest
+
+from running import refused, script
+from stat_video import grid
+from stat_video.config import Config, ModelKeys, Trainer
+from stat_video.cost.budget import DECODE_MS, PUBLISHED, Estimate, Hardware, decode_ms, sizes
+from stat_video.cost.config import CostConfig
+from stat_video.cost.gpus import GPUS, find_gpu
+from stat_video.cost.layers import gmacs, step_gmacs
+from stat_video.data.config import DataConfig
+from stat_video.data.motion import MotionConfig
+from stat_video.errors import InputError
+from stat_video.model import STATConfig
+from stat_video.training.optim import Recipe
+
+
+def kinetics(**keys) -> Config:
+    """The paper's training on Kinetics-400, which is not there."""
+    return Config(scale="paper", data=DataConfig(name="kinetics400"), recipe=Recipe(), **keys)
+
+
+def test_hours_by_hand():
+    e = Estimate(kinetics(), Hardware(gpu="A100-80GB", share=0.5))
+    assert e.clips == 240_000 * 200 * 2
+    flops = 2 * 3 * gmacs(STATConfig()) * 1e9  # forward, and twice that backward
+    assert e.clips_per_second == pytest.approx(312e12 * 0.5 / flops)
+    assert e.gpu_hours == pytest.approx(96e6 * flops / 156e12 / 3600)
+    assert e.gpu_hours == pytest.approx(60.56, abs=0.01)
+    fp32 = kinetics()
+    fp32.trainer.precision = "32-true"
+    assert Estimate(fp32, Hardware(share=0.5)).gpu_hours == pytest.approx(e.gpu_hours * 312 / 19.5)
+
+
+def test_checkpointing_costs_a_forward_pass_of_the_blocks():
+    plain, again = STATConfig(), STATConfig(gradient_checkpointing=True)
+    stem, rest = 27 * 8 * (3 * 64 * 112**2 + 64 * 96 * 56**2 + 96 * 192 * 28**2), gmacs(plain)
+    ends = 9 * 12 * 768**2 + 2 * 9 * 9 * 768 + 400 * 768  # aggregation and head
+    assert step_gmacs(plain) == pytest.approx(3 * rest)
+    assert step_gmacs(again) == pytest.approx(4 * rest - (stem + ends) / 1e9)
+    config = kinetics(model=ModelKeys(gradient_checkpointing=True))
+    assert Estimate(config, Hardware()).gpu_hours > Estimate(kinetics(), Hardware()).gpu_hours
+
+
+def test_a_measured_speed_goes_before_an_assumed_one():
+    config = kinetics()
+    config.trainer.clips_per_second, config.trainer.devices, config.trainer.num_nodes = 800.0, 4, 2
+    e = Estimate(config, Hardware(share=0.01))
+    assert (e.measured, e.clips_per_second) == (True, 100)
+    assert e.gpu_hours == pytest.approx(96e6 / 100 / 3600)
+
+
+def test_data_rates_by_hand():
+    e = Estimate(kinetics(T=32), Hardware(decode_ms=50, video_mb=0.5))
+    assert e.to_gpu(10) == 10 * 32 * 224 * 224 * 3 / 1e6
+    assert e.from_disk(10) == 5
+    assert e.cores(100) == 5
+    unknown = Estimate(kinetics(T=32), Hardware())
+    assert unknown.from_disk(10) is None
+    assert unknown.cores(1000) == pytest.approx(DECODE_MS[16] + (DECODE_MS[64] - DECODE_MS[16]) / 3)
+    assert [decode_ms(T) for T in (8, 16, 64, 96)] == [112, 112, 146, 146]
+
+
+def test_clips_are_those_of_the_data_set_that_is_there():
+    assert sizes(DataConfig(name="ssv2")) == (*PUBLISHED["ssv2"], True)
+    assert sizes(DataConfig(name="mine")) == (400, None, True)
+    assert Estimate(Config(data=DataConfig(name="mine")), Hardware()).gpu_hours is None
+    built_in = DataConfig(name="motion", motion=MotionConfig(train_videos=120))
+    assert sizes(built_in) == (12, 120, False)
+    config = Config(data=built_in, recipe=Recipe(epochs=40, repeats=2, batch_size=16))
+    assert Estimate(config, Hardware()).clips == 120 * 40 * 2
+    config.recipe.max_steps = 7
+    assert Estimate(config, Hardware()).clips == 7 * 16
+
+
+def test_gpus_are_read_from_their_file(tmp_path):
+    a100 = find_gpu("A100-80GB")
+    assert (a100.kind("auto"), a100.kind("16-mixed"), a100.kind("32-true")) == ("bf16", "fp16", "fp32")
+    assert a100.bytes == 80 * 1024**3
+    v100 = find_gpu("V100-32GB")
+    assert (v100.kind("auto"), v100.rate("auto")) == ("fp16", 125e12)
+    with pytest.raises(InputError, match="a V100-32GB has no bf16"):
+        v100.kind("bf16-mixed")
+    with pytest.raises(InputError, match="64-true: costs are known for auto"):
+        v100.kind("64-true")
+    for i, broken in enumerate(("X: {fp16: 1}", "- X", "X: {bf16: 1, fp16: 0, fp32: 1, memory: 1, source: me}")):
+        file = tmp_path / f"gpus{i}.yaml"
+        file.write_text(broken)
+        with pytest.raises(InputError, match=rf"gpus{i}\.yaml"):
+            find_gpu("X", file)
+    assert all(f"\n{name}: " in GPUS.read_text() for name in ("V100-16GB", "A100-40GB", "H100-80GB", "RTX-4090"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"gpu": "A100"}, "gpu=A100: allowed are V100-16GB, "),
+        ({"share": 1.5}, "share=1.5: a share of the peak rate above 0"),
+        ({"gpus": [0]}, "gpus=.0.: a list of numbers from 1 on"),
+        ({"decode_ms": -1}, "decode_ms=-1: allowed is 0 or more"),
+        ({"table": 3}, "table=3: allowed are 6, 7"),
+        ({"gpu": "V100-16GB", "trainer": Trainer(precision="bf16-mixed")}, "a V100-16GB has no bf16"),
+    ],
+)
+def test_values_are_refused_in_one_line(keys, said):
+    with pytest.raises(InputError, match=said):
+        CostConfig(**keys)
+
+
+def test_keys_of_cost_are_no_keys_of_a_run():
+    assert "unknown key 'share'" in refused(script("train", "share=0.3"))
+    assert "unknown key 'shar' (did you mean share?)" in refused(script("cost", "shar=0.3"))
+    assert "share" not in grid.rows("ablation_token")[0].config
+
+
+def test_an_experiment_is_a_table_with_its_sum():
+    done = script("cost", "experiment=ablation_token", "scale=tiny", "gpus=[8]")
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.strip()}
+    hours, total = [float(rows[name][-3]) for name in ("avg_pool", "class_token")], float(rows["all"][1])
+    assert total == pytest.approx(sum(hours), abs=0.002)
+
+
+def test_one_row_shows_memory_and_time():
+    done = script("cost", "experiment=ablation_window", "t_o=5", "gpus=[8]", "gpu=H100-80GB")
+    assert done.returncode == 0, done.stderr
+    assert "119.88" in done.stdout  # by layer
+    assert "Memory of a training step" in done.stdout
+    assert "Training on H100-80GB" in done.stdout
+    assert "240,000 videos (as published) x 200 epochs x 2 a batch" in done.stdout

@@ -1,0 +1,183 @@
+"""Training runs that meet a fault at a chosen event: a program of its own, which forks a process for each run.
+
+`python tests/faults.py JOBS` takes a JSON list of `Job`s and prints a list of their exit codes, -s for death by
+signal s. The libraries are loaded once.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+EVENTS = (  # at which a signal comes; 'nan', 'worker' and 'group' are faults of their own
+    "setup",  # before the first step of a process
+    "step",  # inside a forward pass
+    "optimizer",  # between the gradients and the weights' change
+    "between",  # between two passes
+    "validating",
+    "testing",
+    "writing",  # half of a checkpoint is in the new file
+    "renaming",  # the old one has its new name, the new one has not
+    "epoch row",  # half of epochs.csv is written
+)
+
+
+@dataclass
+class Job:
+    """One start of `src/train.py`."""
+
+    words: Sequence[str]
+    out: str  # file for what it prints
+    at: str | None = None
+    count: int = 1  # at the so-many-th time that the event comes in this process
+    signal: int = signal.SIGKILL
+
+
+def run(jobs: Sequence[Job]) -> list[int]:
+    """Run them one after another; their exit codes."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__)), json.dumps([asdict(job) for job in jobs])],
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        cwd=ROOT / "tests",
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+    )
+    assert done.returncode == 0, done.stderr
+    codes: list[int] = json.loads(done.stdout.splitlines()[-1])
+    return codes
+
+
+def strike(job: Job) -> Callable[[], bool]:
+    """To be called whenever the job's event comes; whether it was the one that counts."""
+    left = job.count
+
+    def come() -> bool:
+        nonlocal left
+        left -= 1
+        if left == 0 and job.at == "worker":
+            os.kill(multiprocessing.active_children()[0].pid, job.signal)
+        elif left == 0 and job.at == "group":
+            os.killpg(0, job.signal)
+        elif left == 0 and job.at != "nan":
+            os.kill(os.getpid(), job.signal)
+        return left == 0
+
+    return come
+
+
+def wrap(owner: Any, name: str, come: Callable[[], bool], after: bool = False) -> None:
+    """Let an event come before, or after, each call of a function."""
+    original = getattr(owner, name)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if not after:
+            come()
+        result = original(*args, **kwargs)
+        if after:
+            come()
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def prepare(job: Job) -> None:
+    """Set the trap."""
+    from stat_video.training import callbacks, saving
+    from stat_video.training.module import StatModule
+
+    come = strike(job)
+    if job.at == "setup":
+        wrap(StatModule, "configure_optimizers", come)
+    elif job.at == "step":
+        wrap(StatModule, "training_step", come)
+    elif job.at == "optimizer":
+        wrap(saving.Saving, "on_before_optimizer_step", come)
+    elif job.at == "nan":
+        step = StatModule.training_step
+        StatModule.training_step = lambda *args: step(*args) * (float("nan") if come() else 1)
+    elif job.at in ("between", "worker", "group"):
+        wrap(saving.Saving, "on_train_batch_end", come, after=True)
+    elif job.at == "validating":
+        wrap(StatModule, "validation_step", come)
+    elif job.at == "testing":
+        wrap(StatModule, "test_step", come)
+    elif job.at == "writing":
+        seal = saving.seal
+
+        def half(archive: memoryview) -> Any:
+            whole = b"".join(seal(archive))
+            yield whole[: len(whole) // 2]
+            come()
+            yield whole[len(whole) // 2 :]
+
+        saving.seal = half
+    elif job.at == "renaming":
+        replace = Path.replace
+
+        def replaced(self: Path, target: Path) -> Path:
+            done = replace(self, target)
+            if Path(target).stem == "last-1":
+                come()
+            return done
+
+        Path.replace = replaced
+    elif job.at == "epoch row":
+        replacing = callbacks.replacing
+
+        def interrupted(path: Path) -> Any:
+            come()
+            return replacing(path)
+
+        callbacks.replacing = interrupted
+
+
+def child(job: Job) -> None:
+    """Of a forked process: be `src/train.py`."""
+    os.setsid()  # a group of its own
+    out = os.open(job.out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    code = 1
+    try:
+        prepare(job)
+        sys.argv = ["train.py", *job.words]
+        from train import train
+
+        train()
+        code = 0
+    except SystemExit as stopped:
+        code = int(stopped.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def main() -> None:
+    """All jobs of the command line."""
+    sys.path.insert(0, str(ROOT / "src"))
+    import train  # noqa: F401
+
+    codes = []
+    for job in json.loads(sys.argv[1]):
+        sys.stdout.flush()
+        if (pid := os.fork()) == 0:
+            child(Job(**job))
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    print(json.dumps(codes))
+
+
+if __name__ == "__main__":
+    main()

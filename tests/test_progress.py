@@ -1,0 +1,137 @@
+"""Long loops show themselves: a bar on a terminal, a plain line a minute elsewhere, and nothing of them is lost."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from stat_video import progress
+from stat_video.progress import Meter, memory, shown
+from stat_video.training import callbacks
+from stat_video.training.callbacks import EpochLog, StepLines
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(callbacks, "time", clock)
+    return clock
+
+
+def taking(seconds: float, times: int, clock: Clock) -> Iterator[int]:
+    for i in range(times):
+        clock.now += seconds
+        yield i
+
+
+def test_off_a_terminal_a_line_a_minute(clock: Clock) -> None:
+    """240 things of 1.5 s are six minutes, the last of which ends with them."""
+    out = io.StringIO()
+    console = Console(file=out, width=30)  # lines are not broken
+    assert list(shown(taking(1.5, 240, clock), "verify", 240, console)) == list(range(240))
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 6
+    assert re.fullmatch(r"verify: 40 of 240, 0\.667 a second, 0:05:00 left, \d+\.\d GB", lines[0])
+    assert lines[-1].startswith("verify: 240 of 240, 0.667 a second, 0:00:00 left")
+    assert "\x1b" not in out.getvalue()
+
+
+def test_what_was_done_before_is_not_in_the_rate(clock: Clock) -> None:
+    meter = Meter("x", 100, done=50)
+    clock.now += 10
+    assert meter.line(60).startswith("x: 60 of 100, 1 a second, 0:00:40 left")
+    assert "unknown time left" in Meter("x", 100).line(0)
+
+
+def test_on_a_terminal_a_bar_with_rate_and_time_left() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=120, force_terminal=True)
+
+    def slowly() -> Iterator[int]:
+        for i in range(30):
+            time.sleep(0.02)  # the bar looks ten times a second
+            yield i
+
+    assert list(shown(slowly(), "verify", 30, console)) == list(range(30))
+    assert "30/30" in out.getvalue()
+    assert "a second" in out.getvalue()
+    assert re.search(r"\d:\d\d", out.getvalue())
+
+
+def test_memory_grows_by_what_is_held() -> None:
+    before = float(memory().split()[0])
+    held = torch.ones(2**27)  # half a GB
+    assert float(memory().split()[0]) >= before
+    del held
+
+
+def trainer(**changes: Any) -> Any:
+    how = {"current_epoch": 0, "max_epochs": 2, "num_training_batches": 10, "callback_metrics": {}, "loggers": []}
+    how |= {"global_step": 1, "is_global_zero": True, "num_val_batches": [4], "num_test_batches": [8], "callbacks": []}
+    how["optimizers"] = [SimpleNamespace(param_groups=[{"lr": 0.1}])]
+    return SimpleNamespace(**{**how, **changes})
+
+
+def step(log: EpochLog, clock: Clock, wait: float, compute: float) -> None:
+    log.clock.start("[_TrainingEpochLoop].train_dataloader_next")
+    clock.now += wait
+    log.clock.stop("[_TrainingEpochLoop].train_dataloader_next")
+    log.clock.start("[_EvaluationLoop].val_next")
+    clock.now += compute
+    log.clock.stop("[_EvaluationLoop].val_next")
+    log.on_train_batch_end()
+    clock.now += 100  # saving, validation: no part of a step
+
+
+def test_share_of_waiting_for_the_loader(clock: Clock, tmp_path: Any) -> None:
+    """Of the epoch in its row, of all epochs in the result, the first part of a resumed epoch included."""
+    log = EpochLog(tmp_path / "epochs.csv")
+    for wait in (1.0, 2.0):
+        step(log, clock, wait, 3.0)
+    assert callbacks.share_of_waiting(trainer(callbacks=[log])) == "33 %"
+    resumed = EpochLog(tmp_path / "epochs.csv")
+    resumed.load_state_dict(log.state_dict())
+    resumed.on_train_start(trainer(), None)  # type: ignore[arg-type]
+    step(resumed, clock, 0.0, 3.0)
+    resumed.on_train_epoch_end(trainer(), None)  # type: ignore[arg-type]
+    assert resumed.rows[0]["train/data_wait"] == "0.25"
+    assert float(resumed.rows[0]["seconds"]) == pytest.approx(312)
+    step(resumed, clock, 8.0, 0.0)
+    assert resumed.data_wait == pytest.approx(11 / 20)
+
+
+def test_a_line_a_minute_of_training_validation_and_test(clock: Clock) -> None:
+    said: list[str] = []
+    lines, module, t = StepLines(said.append), Any, trainer()
+    for index in range(10):
+        lines.on_train_batch_start(t, module, None, index)
+        clock.now += 31
+        lines.on_train_batch_end(t, module, None, None, index)
+    assert len(said) == 5
+    assert said[0].startswith("epoch 1/2, batches: 2 of 10, 0.0323 a second, 0:04:08 left, ")
+    for kind, total in (("validation", 4), ("test", 8)):
+        said.clear()
+        getattr(lines, f"on_{kind}_start")(t, module)
+        for index in range(total):
+            clock.now += 61
+            getattr(lines, f"on_{kind}_batch_end")(t, module, None, None, index)
+        assert len(said) == total
+        assert said[-1].startswith(f"{kind}, batches: {total} of {total}")

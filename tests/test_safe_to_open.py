@@ -1,0 +1,232 @@
+"""Files from elsewhere are read as data: nothing in them runs, and nothing is written where they say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from fake_runs import fake_run
+from stat_video import grid
+from stat_video.config import Config, EvaluateConfig
+from stat_video.data.built_in import encode
+from stat_video.data.config import DataConfig
+from stat_video.data.transcode import Encoding, transcode
+from stat_video.errors import InputError
+from stat_video.model import STAT
+from stat_video.report.collect import collect
+from stat_video.report.table import prediction_table
+from stat_video.report.write import write
+from stat_video.runs.results import read_results
+from stat_video.training.checkpoint import read_checkpoint
+from stat_video.training.evaluate import evaluate, rebuild
+
+TINY = {"widths": [24, 48, 96, 192], "depths": [1, 1, 1, 1], "heads": [1, 1, 2, 4]}
+HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)<\\script>{{ 7*7 }}'
+
+
+@pytest.fixture(scope="module")
+def ours() -> dict[str, Any]:
+    """The content of a checkpoint whose model is untrained."""
+    config = Config(crop=48)
+    for key, value in TINY.items():
+        setattr(config.model, key, value)
+    weights = STAT(config.stat_config(2)).state_dict()
+    return {
+        "stat_video": {"config": asdict(config), "classes": ["a", "b"], "format": 1},
+        "state_dict": {f"model.{key}": value for key, value in weights.items()},
+    }
+
+
+def changed(content: dict[str, Any], *keys: str, to: Any) -> dict[str, Any]:
+    """A copy with another value at a path of keys in the config."""
+    config = json.loads(json.dumps(content["stat_video"]["config"]))
+    part = config
+    for key in keys[:-1]:
+        part = part[key]
+    part[keys[-1]] = to
+    return {**content, "stat_video": {**content["stat_video"], "config": config}}
+
+
+def saved(content: dict[str, Any], folder: Path) -> Path:
+    torch.save(content, folder / "some.ckpt")
+    return folder / "some.ckpt"
+
+
+def test_ours_is_rebuilt(ours: dict[str, Any], tmp_path: Path) -> None:
+    model, config, classes = rebuild(saved(ours, tmp_path))
+    assert (model.config.crop, config.crop, classes) == (48, 48, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("model", "_target_"), "os.mkdir"),
+        (("_target_",), "os.mkdir"),
+        (("model", "stem"), {"_target_": "os.mkdir", "path": "ran"}),
+        (("recipe", "augment"), {"_recursive_": True}),
+        (("name",), "${oc.env:HOME}"),
+        (("data", "root"), "${oc.env:HOME}/x"),
+        (("model", "stem"), ["${project:conf}"]),
+        (("data", "classes"), torch.ones(2)),
+        (("seed",), 1j),
+    ],
+)
+def test_a_config_that_asks_for_more_than_plain_values_is_refused(
+    ours: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...], value: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = saved(changed(ours, *keys, to=value), tmp_path)
+    with pytest.raises(InputError) as caught:
+        rebuild(path)
+    assert str(caught.value).startswith(f"{path}: config")
+    assert "\n" not in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["some.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [(("unknown",), 1), (("seed",), "many"), (("model", "depths"), "os"), (("data", "motion"), {"classes": 3})],
+)
+def test_a_config_of_other_keys_and_types_is_one_line(
+    ours: dict[str, Any], tmp_path: Path, keys: tuple[str, ...], value: Any
+) -> None:
+    with pytest.raises(InputError) as caught:
+        rebuild(saved(changed(ours, *keys, to=value), tmp_path))
+    assert "\n" not in caught.value.line
+
+
+@pytest.mark.parametrize("setting", ["folders.__class__", "folders.nowhere", "__class__", "folders"])
+def test_the_setting_that_a_checkpoint_names_is_one_of_the_folders(
+    ours: dict[str, Any], tmp_path: Path, setting: str
+) -> None:
+    path = saved(changed(ours, "data", "setting", to=setting), tmp_path)
+    with pytest.raises(InputError, match=r"allowed are folders\.logs"):
+        evaluate(path, EvaluateConfig(), Console(quiet=True))
+
+
+def test_class_names_are_text(ours: dict[str, Any], tmp_path: Path) -> None:
+    content = {**ours, "stat_video": {**ours["stat_video"], "classes": ["a", ["b"]]}}
+    assert read_checkpoint(saved(content, tmp_path))["classes"] == ["a", ["b"]]  # plain; but no model fits
+    content["stat_video"]["classes"] = ["a", torch.ones(1)]
+    with pytest.raises(InputError, match="classes"):
+        read_checkpoint(saved(content, tmp_path))
+
+
+# ------------------------------------------------------------------------------------------- lists and their paths
+
+
+def test_copies_of_videos_outside_the_folder_leave_them_alone(tmp_path: Path) -> None:
+    """SlowFast's lists name videos by their whole path; they are read there and written nowhere but below `out`."""
+    video = encode(np.zeros((8, 48, 64, 3), np.uint8), 8)
+    root, outside, out = tmp_path / "root", tmp_path / "outside", tmp_path / "out"
+    for folder in (root, outside):
+        folder.mkdir()
+    for path in (root / "in.mp4", outside / "whole.mp4", outside / "up.mp4"):
+        path.write_bytes(video)
+    (root / "classes.txt").write_text("a\n")
+    listed = f"in.mp4 0\n{outside / 'whole.mp4'} 0\n../outside/up.mp4 0\n"
+    for split in ("train", "val"):
+        (root / f"{split}.csv").write_text(listed)
+    before = hashes(tmp_path)
+    config = DataConfig("kinetics400", root=str(root), setting="folders.kinetics400")
+    copies = transcode(config, out, Encoding(short_side=16), 1, Console(quiet=True))
+    assert {path: digest for path, digest in hashes(tmp_path).items() if "out" not in path.parts} == before
+    assert all((out / c.path).resolve().is_relative_to(out) and (out / c.path).is_file() for c in copies)
+    assert {line.split()[0] for line in (out / "val.csv").read_text().splitlines()} == {c.path for c in copies}
+
+
+def hashes(folder: Path) -> dict[Path, str]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+# --------------------------------------------------------------------------------------------- results and reports
+
+
+def result(**changes: Any) -> str:
+    plain: dict[str, Any] = dict.fromkeys(("name", "scale", "seed", "finished"), 1)
+    return json.dumps({**plain, "id": "12345678", "metrics": {}, "config": {"views": "5x1"}, **changes})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        result(id="../../../../tmp/x"),
+        result(config={"views": "../../x"}),
+        result(config={}),
+        result(config="x"),
+        result(id=None, config=[]),
+        '{"a": ' * 5000,
+    ],
+)
+def test_a_result_that_names_other_files_is_kept_out_and_named(tmp_path: Path, text: str) -> None:
+    for name, content in (("good", result()), ("bad", text)):
+        (tmp_path / "x" / name).mkdir(parents=True)
+        (tmp_path / "x" / name / "result.json").write_text(content)
+    found = read_results(tmp_path)
+    assert [folder.name for folder, _ in found.results] == ["good"]
+    assert [file.parent.name for file, _ in found.broken] == ["bad"]
+
+
+class Page(HTMLParser):
+    """The elements of a page, and attributes that run code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, value in attributes if name.startswith("on") or "javascript:" in str(value)}
+
+
+def evil_logits(path: Path) -> None:
+    path.write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+
+
+def cut_logits(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize("spoil", [evil_logits, cut_logits])
+def test_a_report_on_hostile_results_shows_them_as_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    logs, rng = tmp_path / "logs", np.random.default_rng(0)
+    rows = {" ".join(row.words): row.config for row in grid.rows("ablation_modules", ["scale=tiny"])}
+    for words, config in rows.items():
+        run = fake_run(logs, config, rng.random(40) < 0.5, commit=HOSTILE, name=HOSTILE, finished=HOSTILE)
+        if words == "modules=ca":
+            spoil(run.folder / f"logits_{config['views']}.pt")
+    odd = {**rows["modules=ca"], "crop": 56}
+    fake_run(logs, odd, rng.random(40) < 0.5, commit=HOSTILE, name=HOSTILE, metrics={f"test/top1_5x1_{HOSTILE}": 1.0})
+    folder = logs / "x" / HOSTILE.replace("/", "")
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text('{"a": ')
+    write(collect(logs, ["tiny"]), tmp_path / "out")
+    text = (tmp_path / "out" / "index.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert {"table", "svg"} <= page.tags
+    assert not page.tags & {"script", "img", "iframe", "object", "embed", "link", "form"}
+    assert page.attributes == set()
+    assert "&lt;img src=x" in text  # it is there, as text
+    assert "{{ 7*7 }}" in text
+    assert not (tmp_path / "ran").exists()
+
+
+def test_names_in_brackets_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(markup=False, width=80).print(prediction_table([("[/bold]pushing [red]something", 0.5)]))
+    assert "[/bold]pushing [red]something" in capsys.readouterr().out

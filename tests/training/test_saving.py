@@ -1,0 +1,226 @@
+"""Checkpoints that are checked, kept and fallen back from; and where a resumed epoch begins."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from stat_video.config import Trainer
+from stat_video.data.dataset import TrainSampler
+from stat_video.errors import InputError, Stopped
+from stat_video.runs.run import Run
+from stat_video.training.checkpoint import intact, read_checkpoint
+from stat_video.training.fit import newest_whole, place_of
+from stat_video.training.saving import AtomicCheckpointIO, Saving, Signals, requeue
+
+OURS = {
+    "stat_video": {"config": {"seed": 3}, "classes": ["a"], "format": 1, "place": {"epoch": 1, "clips": 16}},
+    "state_dict": {"model.head.weight": torch.arange(6000.0)},
+}
+
+
+def write(run: Run, epochs: range, keep: int = 2) -> None:
+    for epoch in epochs:
+        AtomicCheckpointIO(keep).save_checkpoint({**OURS, "epoch": epoch}, run.checkpoint)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path / "run", "12345678")
+
+
+def test_a_sealed_file_is_a_zip_and_a_checkpoint_as_any_other(run: Run) -> None:
+    write(run, range(1))
+    assert intact(run.checkpoint)
+    assert torch.load(run.checkpoint, weights_only=True)["epoch"] == 0
+    with zipfile.ZipFile(run.checkpoint) as archive:
+        assert archive.testzip() is None
+        assert archive.comment.startswith(b"sha256")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_changed_byte_is_found(run: Run, share: float) -> None:
+    """torch itself would load most of these."""
+    write(run, range(1))
+    content = bytearray(run.checkpoint.read_bytes())
+    content[int(len(content) * share)] ^= 1
+    run.checkpoint.write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        read_checkpoint(run.checkpoint)
+
+
+def test_a_file_without_a_seal_is_read(run: Run) -> None:
+    run.folder.mkdir()
+    torch.save(OURS, run.checkpoint)
+    assert read_checkpoint(run.checkpoint)["place"] == {"epoch": 1, "clips": 16}
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_the_last_are_kept(run: Run, keep: int) -> None:
+    write(run, range(5), keep)
+    assert [read_checkpoint(path)["epoch"] for path in run.checkpoints] == [4, 3, 2][:keep]
+    assert [path.name for path in run.checkpoints] == ["last.ckpt", "last-1.ckpt", "last-2.ckpt"][:keep]
+    assert len(list(run.folder.iterdir())) == keep
+
+
+def test_a_broken_newest_falls_back_with_a_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    write(run, range(3))
+    whole = run.checkpoint.read_bytes()
+    run.checkpoint.write_bytes(whole[: len(whole) // 2])
+    chosen, content = newest_whole(run, Console(markup=False, width=500))
+    assert chosen is not None
+    assert (chosen.name, content["epoch"]) == ("last-1.ckpt", 1)
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert f"{run.checkpoint}: not a readable checkpoint" in said
+    assert "going on from the one before" in said
+    assert sorted(p.name for p in run.folder.iterdir()) == ["last-1.ckpt", "last.broken"]
+    write(run, range(3, 4))  # the one gone on from is kept, not the broken one
+    assert [read_checkpoint(path)["epoch"] for path in run.checkpoints] == [3, 1]
+
+
+def test_killed_between_two_names_nothing_is_lost(run: Run) -> None:
+    write(run, range(2))
+    run.checkpoint.unlink()  # it has been renamed, and the new one has not
+    chosen, content = newest_whole(run, Console())
+    assert chosen is not None
+    assert content["epoch"] == 0
+    assert run.state == "to resume"
+
+
+def test_none_whole_is_refused_instead_of_started_over(run: Run) -> None:
+    assert newest_whole(run, Console()) == (None, {})  # not begun
+    write(run, range(2))
+    for path in run.checkpoints:
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="fresh=true"):
+        newest_whole(run, Console(quiet=True))
+    assert len(run.checkpoints) == 2
+
+
+def test_a_checkpoint_of_an_epochs_end_without_a_place(run: Run) -> None:
+    old = {**OURS, "stat_video": {"config": {}, "classes": []}, "epoch": 4}
+    AtomicCheckpointIO().save_checkpoint(old, run.checkpoint)
+    assert place_of(read_checkpoint(run.checkpoint)) == (5, 0)
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_an_epoch_is_taken_up_where_it_was_left(repeats: int) -> None:
+    how: dict[str, Any] = {"seed": 3, "repeats": repeats, "rank": 1, "world_size": 2}
+    whole, resumed = TrainSampler(21, **how), TrainSampler(21, **how, start=(2, 6))
+    whole.set_epoch(2)
+    expected = list(whole)
+    assert list(resumed) == expected[6:]  # a loader with workers asks before Lightning names the epoch
+    resumed.set_epoch(2)
+    assert list(resumed) == expected[6:]
+    assert len(resumed) == len(whole)
+    for sampler in (whole, resumed):
+        sampler.set_epoch(3)
+    assert list(resumed) == list(whole) != expected
+
+
+def trainer(**changes: Any) -> Any:
+    how = {"world_size": 1, "is_global_zero": True, "global_step": 5, "num_training_batches": 8, "current_epoch": 0}
+    how |= {"accumulate_grad_batches": 2, "check_val_every_n_epoch": 1}
+    return SimpleNamespace(**{**how, **changes})
+
+
+class Counting(Saving):
+    """Counts what it would write."""
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__(Run(Path("run"), "id"), Trainer(**config))
+        self.written: list[int] = []
+        self.saved = float("inf")  # never due by the clock
+
+    def save(self, trainer: Any) -> None:
+        self.written.append(self.batch)
+
+    def epoch(self, trainer: Any) -> list[int]:
+        """Batches after which something is written."""
+        for self.batch in range(trainer.num_training_batches):
+            trainer.global_step = (self.batch + 1) // trainer.accumulate_grad_batches
+            self.on_train_batch_start()
+            self.on_train_batch_end(trainer, None, None, None, self.batch)
+        return self.written
+
+
+def test_written_between_steps_alone_and_before_a_validation() -> None:
+    assert Counting().epoch(trainer()) == [5]  # the last step's two passes and the validation are all that can be lost
+    assert Counting().epoch(trainer(check_val_every_n_epoch=2)) == []
+    assert Counting(save_steps=1).epoch(trainer()) == [1, 3, 5]
+    assert Counting(save_steps=2).epoch(trainer(check_val_every_n_epoch=2)) == [3]
+    due = Counting(save_minutes=1)
+    due.saved = 0.0
+    assert due.epoch(trainer()) == [1, 3, 5]
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_asked_to_stop_it_saves_first(signum: int, code: int) -> None:
+    saving = Counting()
+    saving._note(signum, None)
+    with pytest.raises(Stopped) as stopped:
+        saving.epoch(trainer())
+    assert stopped.value.code == code
+    assert saving.written == [1]  # at the end of the first step, not inside it
+
+
+def test_sigusr1_saves_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    saving = Counting()
+    saving._note(signal.SIGUSR1, None)
+    assert saving.epoch(trainer(check_val_every_n_epoch=2)) == [1, 3, 5]  # `save` itself takes it as answered
+
+
+def test_sigusr1_under_slurm_puts_the_job_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for key, value in (("SLURM_NTASKS", "1"), ("SLURM_JOB_NAME", "stat"), ("SLURM_JOB_ID", "77")):
+        monkeypatch.setenv(key, value)
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    saving = Counting()
+    saving._note(signal.SIGUSR1, None)
+    with pytest.raises(Stopped) as stopped:
+        saving.epoch(trainer())
+    assert stopped.value.code == 128 + signal.SIGUSR1
+    assert saving.written == [1]
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "70")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert requeue() == "job 70_3 is put back into the queue and goes on"
+    with pytest.raises(Stopped):
+        saving.on_test_batch_end(trainer())  # the warning may come in a test too
+    assert calls.read_text() == "requeue 77\n" + 2 * "requeue 70_3\n"
+
+
+def test_a_job_that_cannot_be_put_back_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise subprocess.CalledProcessError(1, ["scontrol"])
+
+    monkeypatch.setattr(subprocess, "run", fails)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    assert requeue() is None
+    assert "job 77 could not be put back" in caplog.text
+
+
+def test_an_evaluation_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    signals = Signals()
+    signals.on_test_batch_end(trainer())
+    signals._note(signal.SIGUSR1, None)
+    signals.on_test_batch_end(trainer())  # there is nothing to save
+    signals._note(signal.SIGTERM, None)
+    with pytest.raises(Stopped):
+        signals.on_test_batch_end(trainer())
