@@ -123,9 +123,15 @@ def seconds(work: Callable[[], Any], device: torch.device) -> float:
         end.record()
         torch.cuda.synchronize()
         return start.elapsed_time(end) / 1e3
-    start_time = time.perf_counter()
+    clock = clock_of(torch.get_num_threads())
+    start_time = clock()
     work()
-    return time.perf_counter() - start_time
+    return clock() - start_time
+
+
+def clock_of(threads: int) -> Callable[[], float]:
+    """One thread is timed by the processor time that it got, so that others on the machine do less harm."""
+    return time.process_time if threads == 1 else time.perf_counter
 
 
 def in_turns(works: dict[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, list[float]]:
@@ -269,7 +275,8 @@ def measure_peers(args: argparse.Namespace) -> dict[str, Any]:
     """Forward, step and memory of every peer; one that is not installed or does not fit is named with the reason."""
     rows: dict[str, Any] = {}
     forwards, steps = {}, {}
-    for name, (build, frames, crop) in PEERS.items():
+    chosen = {n: p for n, p in PEERS.items() if not args.peers or any(word in n for word in ["STAT", *args.peers])}
+    for name, (build, frames, crop) in chosen.items():
         try:
             model = build().to(args.device)
             clip = make_clip(name, frames, crop, args.batch, args.device)
@@ -310,7 +317,7 @@ def measure_attention(args: argparse.Namespace) -> dict[str, Any]:
     """Attention alone at the width and grid of most blocks, by clip length."""
     dim, heads, grid, rows = 384, 4, (14, 14), {}
     pooling = mvit.MultiscaleAttention(
-        [8, *grid], dim, dim, heads, [], [3, 3, 3], [], [1, 2, 2], False, False, False, False, 0.0, nn.LayerNorm
+        [8, *grid], dim, dim, heads, [], [3, 3, 3], [], [1, 2, 2], False, False, False, 0.0, nn.LayerNorm
     )
     layers: dict[str, nn.Module] = {
         "STA": STA(dim, heads, grid, kv_stride=2),
@@ -417,7 +424,8 @@ def targets(result: dict[str, Any]) -> str:
 def page(result: dict[str, Any]) -> str:
     machine = result["machine"]
     text = [
-        f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['threads']} threads "
+        f"({machine['clock']}), "
         f"{machine['device']}, {machine['dtype']}; torch {machine['torch']}, "
         f"torchvision {machine['torchvision']}; {result['measured']}.\n",
         targets(result),
@@ -472,6 +480,7 @@ def machine(args: argparse.Namespace) -> dict[str, Any]:
         "processor": torch.cuda.get_device_name() if cuda else (names or [platform.processor()])[0],
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "clock": "events" if cuda else clock_of(torch.get_num_threads()).__name__,
         "device": str(args.device),
         "dtype": "bf16 autocast, channels last" if cuda else "fp32",
         **{name: version(name) for name in ("torch", "torchvision", "pytorchvideo")},
@@ -485,6 +494,7 @@ def say(line: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="STAT beside its peers")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--peers", nargs="+", default=[], help="words of the peers' names; STAT is always among them")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, help="of a CPU; one is the steadiest where others work")
