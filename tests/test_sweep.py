@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from running import PROBE, ROOT, only, read_json, refused, script
+from running import PROBE, ROOT, SMALL, only, read_json, refused, script
 from stat_video import grid
 from stat_video.config import Config, Trainer
 from stat_video.entry import checked
@@ -362,7 +362,7 @@ def test_torchrun_on_two_nodes(place: Any, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweep_told_to_stop_leaves_nothing_running_and_goes_on(place: Any, tmp_path: Path) -> None:
     """SIGTERM while two ranks of a row train; then the same words."""
-    words = ["-m", "modules=ca,ca_sa", *PROBE, *place.keys_with(tmp_path), "trainer=ddp_cpu", "trainer.workers=0"]
+    words = ["-m", "modules=ca,ca_sa", *SMALL, *place.keys_with(tmp_path), "trainer=ddp_cpu", "trainer.workers=0"]
     words += ["recipe.epochs=4", "name=stopped"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "src" / "train.py"), *words],
