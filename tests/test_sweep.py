@@ -452,6 +452,23 @@ def test_slurm_that_is_not_there_is_one_line(little: Path, monkeypatch: pytest.M
         SlurmJobs(little, Slurm(cluster="pbs"))
 
 
+def test_an_outcome_is_that_of_the_first_rank_or_of_the_first_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "000.config.json"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    frozen.leave_outcome(file, Outcome("mine"))
+    assert not frozen.outcome_file(file).exists()
+    frozen.leave_outcome(file, Outcome(reason="a bad video"))
+    frozen.leave_outcome(file, Outcome(reason="the other rank is gone"))
+    assert frozen.read_outcome(file, 1).reason == "a bad video"
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    frozen.leave_outcome(file, Outcome("done"))
+    assert frozen.read_outcome(file, 0).returned == "done"
+    frozen.leave_outcome(tmp_path / "config.json", Outcome("started by hand"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_outcomes_are_read_once(tmp_path: Path) -> None:
     file = tmp_path / "000.config.json"
     frozen.outcome_file(file).write_text(json.dumps({"returned": {"a": 1}, "reason": None, "busy": False}))
