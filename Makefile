@@ -8,7 +8,7 @@ ARGS ?=
 VIDEOS ?=
 TABLES := ablation_modules,ablation_window,ablation_token,ablation_aggregation,ablation_stem,kinetics,ssv2
 
-.PHONY: help setup train tables report test test-slow bench-data lint audit format lock clean
+.PHONY: help setup train tables report test test-slow bench bench-data lint audit format lock clean
 
 help: ## print the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ test: $(READY) ## set up, then run the tests, a file a core
 
 test-slow: $(READY) ## the tests that take minutes
 	$(PY) -m pytest -m slow
+
+bench: $(READY) ## speed and memory of STAT beside its peers (ONLY='--only forward'); needs pip install -e '.[bench]' for all
+	PYTHONPATH=src $(PY) benchmarks/model.py $(ONLY)
 
 bench-data: $(READY) ## how fast videos become clips, beside PyTorchVideo (real footage: VIDEOS='folder clip.mp4')
 	PYTHONPATH=src $(PY) benchmarks/data.py $(VIDEOS)

@@ -7,22 +7,34 @@ import sys
 from itertools import groupby
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from rich.console import Console
 
 from stat_video import grid
+from stat_video.cost import peers
 from stat_video.cost.budget import Estimate, grid_table, memory_table, time_table
 from stat_video.cost.config import CostConfig
 from stat_video.cost.layers import by_layer, render_layers, render_table, table
 from stat_video.entry import entry
 
-console = Console(markup=False)  # names hold brackets
+WORDS = tuple(sys.argv[1:])
+console = Console()
 
 
-def show(results: list[list[Any]]) -> None:
-    """One CostConfig by layer, with memory and time; several as a table for each experiment."""
-    configs = [config for job in results for config in job]
+def runs(config: CostConfig) -> list[Any]:
+    """The runs, as CostConfigs, that the words stand for: of an experiment without -m every row that they leave."""
+    if not WORDS or config.table is not None:
+        console.print(peers.render(peers.table(config.table)) if config.table else render_table(table()))
+        return []
+    experiment = [word.removeprefix("experiment=") for word in WORDS if word.startswith("experiment=")]
+    if not experiment or {"-m", "--multirun"} & set(WORDS):
+        return [config]
+    others = [word for word in WORDS if not word.startswith("experiment=")]
+    return [row.options for row in grid.rows(experiment[-1], others, script="cost")]
+
+
+def show(results: list[list[CostConfig]]) -> None:
+    """One run by layer, with its memory and time; several as a table for each experiment."""
+    configs = [config for row in results for config in row]
     for _, rows in groupby(configs, key=lambda config: config.name):
         estimates = [Estimate(config, config) for config in rows]
         if len(configs) > 1:
@@ -33,19 +45,7 @@ def show(results: list[list[Any]]) -> None:
             console.print(part)
 
 
-@entry("cost", after=show)
-def cost(config: CostConfig) -> list[Any]:
-    """The runs that the words stand for: of an experiment every row that they leave."""
-    if len(sys.argv) == 1:
-        console.print(render_table(table()))
-        return []
-    hydra = HydraConfig.get()
-    experiment, words = hydra.runtime.choices.get("experiment"), hydra.overrides.task
-    if experiment is None or hydra.mode == RunMode.MULTIRUN:
-        return [config]
-    others = [word for word in words if not word.startswith("experiment=")]
-    return [row.options for row in grid.rows(experiment, others, script="cost")]
-
+cost = entry("cost", after=show, known=runs)(runs)  # all is known without running anything
 
 if __name__ == "__main__":
     cost()

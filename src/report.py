@@ -18,7 +18,7 @@ def report(config: ReportConfig) -> None:
     logs = Path(config.folders.logs)
     out = Path(config.out) if config.out else logs / "report"
     collection = collect(logs, config.scales)
-    files, parts = write(collection, out, console)
+    files, parts = write(collection, out, console, counted=config.gflops == "counted")
     for part in parts:
         console.print(f"scale {part.scale}: {part.filled} of {part.total} rows filled", highlight=False)
     for what, found in (("runs that are no row of a table", collection.others), ("not readable", collection.broken)):

@@ -150,7 +150,7 @@ def test_bad_input_is_one_line_that_names_it(override, says):
         (["scale=paper", "experiment=ablation_window", "t_o=5"], "folders.kinetics400=FOLDER"),
         (["scale=paper", "folders.kinetics400=/nowhere"], "folders.kinetics400=/nowhere: there is no such folder"),
         (["trainer=gpu"], "no CUDA device here"),
-        (["recipe.batch_size=24"], "recipe.batch_size=24: allowed are multiples"),
+        (["recipe.batch_size=0"], "recipe.batch_size=0: allowed is 1 or more"),
         (["init=/nowhere.ckpt"], "/nowhere.ckpt: there is no such checkpoint"),
     ],
 )

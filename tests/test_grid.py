@@ -134,7 +134,7 @@ def test_results_that_cannot_be_read_are_named(tmp_path):
 
 def test_two_tables_in_one_sweep_share_a_run_and_survive_a_bad_row(place, tmp_path):
     keys = place.keys_with(tmp_path)
-    words = ("-m", "experiment=ablation_token,ablation_aggregation", *PROBE)
+    words = ("-m", "experiment=ablation_token,ablation_aggregation", *PROBE, "hydra/launcher=basic")
     planned = script("train", *words, *keys, "plan=true")
     assert planned.returncode == 0, planned.stderr
     assert "6 runs" not in planned.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from running import PROBE, ROOT, only, read_json, refused, script
+from running import PROBE, ROOT, SMALL, only, read_json, refused, script
 from stat_video import grid
 from stat_video.config import Config, Trainer
 from stat_video.entry import checked
@@ -159,6 +160,13 @@ def test_durations() -> None:
 
 
 # ------------------------------------------------------------------------------------------- fresh processes
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return int(free.getsockname()[1])
+
 
 SCRIPT = """
 import json, os, signal, sys, time
@@ -337,9 +345,24 @@ def test_a_sweep_of_rows_with_two_processes_each(place: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_torchrun_on_two_nodes(place: Any, tmp_path: Path) -> None:
+    """Both on this machine, a process each."""
+    words = [*PROBE, *place.keys_with(tmp_path), "experiment=ablation_token", "recipe.max_steps=1", "trainer.devices=1"]
+    words += ["trainer.num_nodes=2", "trainer.strategy=ddp"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"]
+    torchrun += ["--master_addr=127.0.0.1", f"--master_port={free_port()}"]
+    nodes = [
+        subprocess.Popen([*torchrun, f"--node_rank={node}", str(ROOT / "src" / "train.py"), *words])
+        for node in range(2)
+    ]
+    assert [node.wait(timeout=240) for node in nodes] == [0, 0]
+    assert read_json(only("result.json", tmp_path))["hardware"]["devices"] == 2
+
+
+@pytest.mark.slow
 def test_a_sweep_told_to_stop_leaves_nothing_running_and_goes_on(place: Any, tmp_path: Path) -> None:
     """SIGTERM while two ranks of a row train; then the same words."""
-    words = ["-m", "modules=ca,ca_sa", *PROBE, *place.keys_with(tmp_path), "trainer=ddp_cpu", "trainer.workers=0"]
+    words = ["-m", "modules=ca,ca_sa", *SMALL, *place.keys_with(tmp_path), "trainer=ddp_cpu", "trainer.workers=0"]
     words += ["recipe.epochs=4", "name=stopped"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "src" / "train.py"), *words],
@@ -406,7 +429,7 @@ def test_a_slurm_script_asks_for_a_task_a_device(
     config = read_json(only("000.config.json", little / "launched"))
     assert config["trainer"]["devices"] == 4  # as many as there are tasks, as Lightning demands
     assert config["trainer"]["num_nodes"] == 2
-    assert config["trainer"]["workers"] == 8
+    assert config["trainer"]["workers"] == 12  # a core each
     assert "job 12: t_o=5" in capsys.readouterr().out
 
 

@@ -60,7 +60,7 @@ class Trainer:
     strategy: str = "auto"
     precision: str = "auto"  # bf16-mixed on CUDA, 32-true elsewhere; or any of Lightning's
     batch_per_device: int = 16  # clips of one pass; passes are accumulated up to recipe.batch_size
-    workers: int | None = None  # data loading processes of a device; default: the cores shared out, 8 at most
+    workers: int | None = None  # data loading processes of a device; default: the cores shared out, 16 at most
     clips_per_second: float | None = None  # training speed measured elsewhere, of all devices; only for plan=true
     compile: bool = False
     deterministic: bool = False

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.profiler import ProfilerActivity, profile
 
 from stat_video.model import STAT, Conv, STATConfig
 from stat_video.model.weights import load_weights
@@ -208,3 +209,20 @@ def test_the_last_block_leaves_out_what_nobody_reads(depths):
 
 def test_without_class_tokens_the_last_block_is_whole():
     assert not tiny(spatial_token="avg_pool").blocks[-1].sta.class_queries_only
+
+
+@pytest.mark.parametrize("stem", ["conv3", "conv1"])
+def test_what_is_made_again_changes_nothing_and_is_not_kept(stem, monkeypatch):
+    """What is kept is what the CPU's allocator gave out in the forward pass and has not got back."""
+    results, kept = [], []
+    for smallest in (0, 2**40):
+        monkeypatch.setattr("stat_video.model.recompute.SMALL", smallest)
+        model = tiny(stem=stem)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            logits = model(clip(model))
+        kept.append(sum(e.nbytes() for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"))
+        logits.square().sum().backward()
+        results.append([logits, *(p.grad for p in model.parameters() if p.grad is not None)])
+    for again, plain in zip(*results, strict=True):
+        assert torch.equal(again, plain)
+    assert 0 < kept[0] < 0.85 * kept[1]

@@ -15,9 +15,11 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from fake_runs import HOSTILE, VIDEOS
 from running import script
 from stat_video import grid, published
-from stat_video.report import compare, tables
+from stat_video.errors import InputError
+from stat_video.report import compare, figures, tables
 from stat_video.report.collect import collect
 from stat_video.report.compare import FAILS, HOLDS, MISSING, OPEN, UNLIKE, Difference, bootstrap, difference, judge
+from stat_video.report.config import ReportConfig
 from stat_video.report.formats import tex
 from stat_video.report.write import write
 from stat_video.runs.run import row_id
@@ -125,6 +127,21 @@ def test_gflops_are_those_of_the_model(fake):
     assert row(fake, "7/STAT-16").gflops == 3 * 0.125  # all views
     for ref, printed in (("1/CA", 58.2), ("2/t_o=9", 123.0), ("6/STAT-16", 296), ("7/STAT-32", 361)):
         assert row(fake, ref, "paper").gflops == pytest.approx(printed, rel=0.004)
+
+
+def test_figure_1_from_counted_gflops(fake):
+    """4,095 is printed, 9 x 455.06 is counted; nothing builds a VidTr, so it stays where it was printed."""
+    printed, counted = (figures.figure_1(fake.collection, "paper", counted=c) for c in (False, True))
+    for picture, mvit in ((printed, "MViT-64 4095,"), (counted, "MViT-64 4095.5")):
+        said = " ".join(picture.hover.values())
+        assert mvit in said
+        assert "VidTr-16 5370," in said
+    hollow = [line for line in counted.axes.lines if line.get_markerfacecolor() == "white"]
+    assert 5370 in {x for line in hollow for x in line.get_xdata()}
+    assert 4095 not in {x for line in hollow for x in line.get_xdata()}
+    assert not [line for line in printed.axes.lines if line.get_markerfacecolor() == "white"]
+    with pytest.raises(InputError, match="gflops=mine: allowed are printed, counted"):
+        ReportConfig(gflops="mine")
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

@@ -46,7 +46,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], cuda: 
     ("config", "cuda", "cores", "side_by_side", "environment", "expected"),
     [
         ({}, 8, 32, 1, {}, 4),
-        ({}, 8, 128, 1, {}, 8),  # no more than that
+        ({}, 8, 256, 1, {}, 16),  # no more than that
         ({}, 1, 4, 1, {}, 4),
         ({"devices": 1}, 8, 32, 8, {}, 4),  # eight rows of one GPU each
         ({"accelerator": "cpu"}, 0, 2, 1, {}, 2),

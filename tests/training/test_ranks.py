@@ -8,7 +8,7 @@ import os
 import socket
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ from running import SMALL, Place, only, read_json
 from stat_video import grid
 from stat_video.config import Config, EvaluateConfig
 from stat_video.data.dataset import TrainSampler
+from stat_video.data.lists import manifest_hash
 from stat_video.data.sampling import Views
 from stat_video.data.transforms import Normalize
 from stat_video.errors import InputError
 from stat_video.model import STAT
+from stat_video.runs.run import Busy, Run
 from stat_video.training.callbacks import EpochLog
 from stat_video.training.evaluate import evaluate
-from stat_video.training.fit import fit
+from stat_video.training.fit import finished, fit
 from stat_video.training.module import StatModule
 from stat_video.training.optim import Recipe
 from stat_video.training.ranks import flat
@@ -193,6 +195,19 @@ def test_ranks_with_different_configs_stop_before_the_first_step(place: Place, t
     assert first == "the processes of this run have different configs: t_o is 3 on rank 0, 5 on rank 1"
     assert second == "SystemExit(2)"
     assert not list(tmp_path.rglob("last.ckpt"))
+
+
+def test_only_the_first_rank_asks_whether_another_process_has_the_run(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others would wait for it, and it for them."""
+    config = one_step(place, tmp_path)
+    run = Run.of(asdict(config), tmp_path, manifest_hash(config.data))
+    with run.alone():
+        with pytest.raises(Busy):
+            finished(config, QUIET)
+        monkeypatch.setenv("RANK", "1")
+        assert finished(config, QUIET) is None
 
 
 def test_what_is_compared() -> None:

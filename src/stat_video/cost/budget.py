@@ -13,8 +13,9 @@ from ..data.lists import read_counts
 from ..errors import InputError
 from ..model import STATConfig
 from ..report.table import varied_axes
+from ..training.hardware import devices
 from .gpus import GPU, find_gpu
-from .layers import gmacs, parameters, step_gmacs
+from .layers import gmacs, step_gmacs
 from .memory import USABLE, StepMemory, step_memory
 
 # (classes, training videos) as published, for a data set that is not there. Kinetics-400: the paper; 600 and 700:
@@ -118,7 +119,7 @@ class Estimate:
         """Training speed of one GPU: as measured, else the assumed share of its peak."""
         trainer = self.config.trainer
         if trainer.clips_per_second:
-            return trainer.clips_per_second / (_number(trainer.devices) * trainer.num_nodes)
+            return trainer.clips_per_second / (devices(trainer) * trainer.num_nodes)
         return self.hardware.share * self.gpu.rate(trainer.precision) / (2e9 * step_gmacs(self.model))
 
     @property
@@ -148,10 +149,6 @@ class Estimate:
         """MB/s of files that are read; None where their size is not given."""
         size = self.hardware.video_mb
         return None if size is None else clips_per_second * size
-
-
-def _number(devices: object) -> int:
-    return int(str(devices)) if str(devices).isdigit() else 1
 
 
 def memory_table(e: Estimate) -> Table:
@@ -218,27 +215,26 @@ def grid_table(estimates: Sequence[Estimate]) -> Table:
     table = Table(
         title=f"{first.config.name} on {first.gpu.name}",
         caption=f"{same}\n{how_fast(first)}\nclips: {', '.join(clips)}\n"
-        "kept: activations of a clip, GB; fit: clips on a GPU at once, without / with gradient checkpointing; "
+        "kept: activations of a clip, GB; fit: clips on a GPU at once, without/with gradient checkpointing; "
         "cores: that read videos for one GPU",
         show_footer=True,
         box=SIMPLE,
-        padding=(0, 1),
+        padding=0,
     )
     for i, name in enumerate(axes):
-        table.add_column(name, "all" if i == 0 else "")
-    for name in ("GMACs", "Mpar.", "kept", "fit", "clips/s", "cores"):
-        table.add_column(name, justify="right")
-    table.add_column("GPU hours", _hours(total), justify="right")
+        table.add_column(name, "all" if i == 0 else "", overflow="fold")
+    for name in ("GMACs", "kept", "fit", "clips/s", "cores"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("GPU h", _hours(total), justify="right", no_wrap=True)
     for n in first.hardware.gpus:
-        table.add_column(f"on {n}", _duration(total, n), justify="right")
+        table.add_column(f"on {n}", _duration(total, n), justify="right", no_wrap=True)
     for i, e in enumerate(estimates):
         plain, checkpointed = (e.memory(e.mixed, again) for again in (False, True))
         table.add_row(
             *(values[i] for values in axes.values()),
             f"{gmacs(e.model):.2f}",
-            f"{parameters(e.model) / 1e6:.2f}",
             f"{plain.kept[1] / 1e9:.3f}",
-            f"{plain.largest_batch(e.gpu.bytes):,} / {checkpointed.largest_batch(e.gpu.bytes):,}",
+            f"{plain.largest_batch(e.gpu.bytes)}/{checkpointed.largest_batch(e.gpu.bytes)}",
             _figure(e.clips_per_second),
             f"{e.cores(e.clips_per_second):.0f}",
             _hours(hours[i]),

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .. import published
+from ..cost.peers import counted_total
 from .collect import Collection, FoundRun, Row, mean_std
 
 INK = "#010203"  # stands for the text colour of the page that the picture is put into
@@ -75,21 +76,26 @@ def style() -> Iterator[None]:
         yield
 
 
-def figure_1(collection: Collection, scale: str, number: int = 6) -> Picture:
-    """Top-1 against GFLOPs of a video: at the paper scale all systems of Table 6 or 7, at the tiny one ours alone."""
+def figure_1(collection: Collection, scale: str, number: int = 6, counted: bool = False) -> Picture:
+    """Top-1 against GFLOPs of a video: at the paper scale all systems of Table 6 or 7, at the tiny one ours alone.
+
+    Their GFLOPs are the printed ones or, with ``counted``, those that `cost.peers` counts; systems that nothing
+    installed builds stay at the printed figure, as hollow marks.
+    """
     title = f"Top-1 against GFLOPs (Table {number}, scale {scale})"
     picture = Picture(f"figure_1_table_{number}_{scale}", title, 6.4, 4)
     rows = _table(collection, scale, number)
     if scale == "paper":
-        _printed_against_cost(picture, rows)
+        _printed_against_cost(picture, rows, counted)
     _ours_against_cost(picture, rows)
     picture.axes.set_xscale("log")
-    picture.axes.set_xlabel("GFLOPs of all views of a video")
+    said = ", counted (hollow: as printed)" if counted and scale == "paper" else ""
+    picture.axes.set_xlabel(f"GFLOPs of all views of a video{said}")
     picture.axes.set_ylabel("top-1, %")
     return picture
 
 
-def _printed_against_cost(picture: Picture, rows: Sequence[Row]) -> None:
+def _printed_against_cost(picture: Picture, rows: Sequence[Row], counted: bool) -> None:
     methods: dict[str, list[published.Row]] = {}
     for row in rows:
         if row.printed.gflops is not None:
@@ -98,9 +104,13 @@ def _printed_against_cost(picture: Picture, rows: Sequence[Row]) -> None:
         look: Any = {"color": COLORS[i % len(COLORS)], "marker": "osv^D"[i // len(COLORS) % 5], "ms": 5}
         if method == "STAT":
             look = {"color": INK, "marker": "*", "ms": 9}
-        x, y = [s.gflops or 0.0 for s in systems], [s.top1 or 0.0 for s in systems]
+        recount = [counted_total(s.ref) if counted else None for s in systems]
+        x, y = [c or s.gflops or 0.0 for c, s in zip(recount, systems, strict=True)], [s.top1 or 0.0 for s in systems]
         (line,) = picture.axes.plot(x, y, ls="-" if len(x) > 1 else "", lw=1, **look)
-        picture.tip(line, f"{method}: " + "; ".join(f"{s.id} {s.gflops:g}, {s.top1}" for s in systems))
+        if counted:
+            hollow = [(a, b) for a, b, c in zip(x, y, recount, strict=True) if c is None]
+            picture.axes.plot([a for a, _ in hollow], [b for _, b in hollow], ls="", **look, mfc="white")
+        picture.tip(line, f"{method}: " + "; ".join(f"{s.id} {a:g}, {s.top1}" for a, s in zip(x, systems, strict=True)))
         label = f"{method}, printed" if method == "STAT" else method
         picture.axes.annotate(label, (x[-1], y[-1]), xytext=(5, 3), textcoords="offset points", fontsize=7)
 

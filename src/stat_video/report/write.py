@@ -51,14 +51,14 @@ class ScalePart:
         return [*self.figure_1, *(p for table in self.tables.values() for p in table.pictures)]
 
 
-def make(collection: Collection, scale: str) -> ScalePart:
-    """The tables, pictures and claims of one scale."""
+def make(collection: Collection, scale: str, counted: bool = False) -> ScalePart:
+    """The tables, pictures and claims of one scale; ``counted`` is for `figures.figure_1`."""
     rows = collection.tables[scale]
     ours = [row for table in rows for row in table if row.ours]
     return ScalePart(
         scale,
         {table[0].table.number: _table_part(collection, table) for table in rows},
-        [figures.figure_1(collection, scale, number) for number in (6, 7)],
+        [figures.figure_1(collection, scale, number, counted) for number in (6, 7)],
         tables.claim_table(tables.verdicts(collection, scale)),
         tables.run_table(tables.runs_of(rows)),
         sum(bool(row.runs) for row in ours),
@@ -80,13 +80,13 @@ def _table_part(collection: Collection, rows: Sequence[Row]) -> TablePart:
 
 
 def write(
-    collection: Collection, out: Path, console: Console = Console(quiet=True)
+    collection: Collection, out: Path, console: Console = Console(quiet=True), counted: bool = False
 ) -> tuple[list[Path], list[ScalePart]]:
     """Write the report of all scales in `collection` below `out`; return its files and what stands in them."""
     files: dict[Path, bytes] = {}
     with figures.style():
-        scales = list(collection.tables)
-        parts = [make(collection, scale) for scale in shown(scales, "tables of a scale", len(scales), console)]
+        scales = shown(list(collection.tables), "tables of a scale", len(collection.tables), console)
+        parts = [make(collection, scale, counted) for scale in scales]
         files[out / "index.html"] = page(collection, parts).encode()
         for part in parts:
             every = [table.main for table in part.tables.values()]

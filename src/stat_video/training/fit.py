@@ -61,7 +61,7 @@ def finished(config: Config, console: Console) -> dict[str, Any] | None:
     if config.fresh:
         return None
     config, _, run, manifest = _defined(config)
-    if (result := _result(run, config, manifest, console)) is None:
+    if (result := _result(run, config, manifest, console)) is None and rank_zero():  # the first rank has it for all
         with run.alone():
             pass
     return result

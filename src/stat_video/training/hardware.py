@@ -8,6 +8,8 @@ import torch
 from ..config import Trainer
 from ..errors import InputError
 
+MOST_WORKERS = 16  # data loading processes of a device, where nobody says how many
+
 
 def rank_zero() -> bool:
     """Whether this is the process of a run that speaks and writes; the others belong to it."""
@@ -30,16 +32,16 @@ def devices(config: Trainer) -> int:
 
 
 def data_workers(config: Trainer, side_by_side: int = 1) -> int:
-    """Data loading processes of a device: as told, else this node's cores shared among its devices, 8 at most.
+    """Data loading processes of a device: as told, else the cores of this node shared out, at most MOST_WORKERS.
 
     ``side_by_side`` runs share the node. A task of SLURM has its own cores already.
     """
     if config.workers is not None:
         return config.workers
     if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and (bound := os.environ.get("SLURM_CPUS_PER_TASK")):
-        return min(8, int(bound))
+        return min(MOST_WORKERS, int(bound))
     cuda = torch.cuda.device_count() if config.accelerator != "cpu" else 0
-    return min(8, max(1, cores() // max(cuda, side_by_side, devices(config))))
+    return min(MOST_WORKERS, max(1, cores() // max(cuda, side_by_side, devices(config))))
 
 
 def precision_of(config: Trainer) -> str:
