@@ -16,12 +16,25 @@ from stat_video.cost.config import CostConfig
 from stat_video.cost.layers import by_layer, render_layers, render_table, table
 from stat_video.entry import entry
 
-console = Console(markup=False)  # names hold brackets
+WORDS = tuple(sys.argv[1:])
+console = Console()
 
 
-def show(results: list[list[Any]]) -> None:
-    """One CostConfig by layer, with memory and time; several as a table for each experiment."""
-    configs = [config for job in results for config in job]
+def runs(config: CostConfig) -> list[Any]:
+    """The runs, as CostConfigs, that the words stand for: of an experiment without -m every row that they leave."""
+    if not WORDS or config.table is not None:
+        console.print(peers.render(peers.table(config.table)) if config.table else render_table(table()))
+        return []
+    experiment = [word.removeprefix("experiment=") for word in WORDS if word.startswith("experiment=")]
+    if not experiment or {"-m", "--multirun"} & set(WORDS):
+        return [config]
+    others = [word for word in WORDS if not word.startswith("experiment=")]
+    return [row.options for row in grid.rows(experiment[-1], others, script="cost")]
+
+
+def show(results: list[list[CostConfig]]) -> None:
+    """One run by layer, with its memory and time; several as a table for each experiment."""
+    configs = [config for row in results for config in row]
     for _, rows in groupby(configs, key=lambda config: config.name):
         estimates = [Estimate(config, config) for config in rows]
         if len(configs) > 1:
@@ -32,22 +45,7 @@ def show(results: list[list[Any]]) -> None:
             console.print(part)
 
 
-@entry("cost", after=show)
-def cost(config: CostConfig) -> list[Any]:
-    """The runs that the words stand for: of an experiment every row that they leave."""
-    words = sys.argv[1:]
-    if not words:
-        console.print(render_table(table()))
-        return []
-    if config.table is not None:
-        console.print(peers.render(peers.table(config.table)))
-        return []
-    experiment = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
-    if not experiment or {"-m", "--multirun"} & {*words}:
-        return [config]
-    others = [word for word in words if not word.startswith("experiment=")]
-    return [row.options for row in grid.rows(experiment[0], others, script="cost")]
-
+cost = entry("cost", after=show, known=runs)(runs)  # all is known without running anything
 
 if __name__ == "__main__":
     cost()

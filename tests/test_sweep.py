@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from running import PROBE, ROOT, only, read_json, refused, script
+from running import PROBE, ROOT, SMALL, only, read_json, refused, script
 from stat_video import grid
 from stat_video.config import Config, Trainer
 from stat_video.entry import checked
@@ -362,7 +362,7 @@ def test_torchrun_on_two_nodes(place: Any, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweep_told_to_stop_leaves_nothing_running_and_goes_on(place: Any, tmp_path: Path) -> None:
     """SIGTERM while two ranks of a row train; then the same words."""
-    words = ["-m", "modules=ca,ca_sa", *PROBE, *place.keys_with(tmp_path), "trainer=ddp_cpu", "trainer.workers=0"]
+    words = ["-m", "modules=ca,ca_sa", *SMALL, *place.keys_with(tmp_path), "trainer=ddp_cpu", "trainer.workers=0"]
     words += ["recipe.epochs=4", "name=stopped"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "src" / "train.py"), *words],
@@ -450,6 +450,23 @@ def test_slurm_that_is_not_there_is_one_line(little: Path, monkeypatch: pytest.M
         SlurmJobs(little, Slurm())
     with pytest.raises(InputError, match=r"hydra.launcher.cluster=pbs: allowed are slurm, local"):
         SlurmJobs(little, Slurm(cluster="pbs"))
+
+
+def test_an_outcome_is_that_of_the_first_rank_or_of_the_first_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "000.config.json"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    frozen.leave_outcome(file, Outcome("mine"))
+    assert not frozen.outcome_file(file).exists()
+    frozen.leave_outcome(file, Outcome(reason="a bad video"))
+    frozen.leave_outcome(file, Outcome(reason="the other rank is gone"))
+    assert frozen.read_outcome(file, 1).reason == "a bad video"
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    frozen.leave_outcome(file, Outcome("done"))
+    assert frozen.read_outcome(file, 0).returned == "done"
+    frozen.leave_outcome(tmp_path / "config.json", Outcome("started by hand"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_outcomes_are_read_once(tmp_path: Path) -> None:

@@ -56,6 +56,21 @@ def test_activations_are_what_a_real_pass_saves():
     assert memory.step_memory(config, False, False).activations(2) == pytest.approx(real, rel=0.1)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_meta_device_shows_what_real_tensors_do(checkpointing):
+    config = STATConfig(**MIDDLE, gradient_checkpointing=checkpointing)
+    model = STAT(config).train()
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    clip = torch.rand(2, 3, config.T, config.crop, config.crop)
+    with memory.Live([*model.parameters(), *(p.grad for p in model.parameters())]) as live:
+        live.add(clip)
+        loss = F.cross_entropy(model(clip), torch.zeros(2, dtype=torch.long))
+        kept = live.bytes
+        memory.backward(loss)
+    assert (kept, live.peak) == pytest.approx(memory.measure(config, 2), rel=0.01)
+
+
 REAL_STEP = """
 import json, sys
 from pathlib import Path
@@ -67,34 +82,36 @@ def status(key):  # of this process, bytes
     return int(lines[key].split()[0]) * 1024
 
 torch.set_num_threads(1)
-config = STATConfig(**json.loads(sys.argv[1]))
-model = STAT(config).train()
-def step(batch):
-    logits = model(torch.rand(batch, 3, config.T, config.crop, config.crop))
-    F.cross_entropy(logits, torch.zeros(batch).long()).backward()
-step(1)  # gradients, and the libraries' own memory
-before = status("VmRSS")
-Path("/proc/self/clear_refs").write_text("5")  # begin the high-water mark anew
-step(int(sys.argv[2]))
-print(status("VmHWM") - before)
+def step(model, batch):
+    config = model.config
+    clip = torch.rand(batch, 3, config.T, config.crop, config.crop)  # kept to the end, as a training loop does
+    F.cross_entropy(model(clip), torch.zeros(batch).long()).backward()
+for checkpointing in (False, True):
+    model = STAT(STATConfig(**json.loads(sys.argv[1]), gradient_checkpointing=checkpointing)).train()
+    step(model, 1)  # gradients, and the libraries' own memory
+    before = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # begin the high-water mark anew
+    step(model, int(sys.argv[2]))
+    print(status("VmHWM") - before)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measured through /proc")
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_peak_is_what_a_real_process_takes(checkpointing):
-    """Its largest extent during a step of 8 clips (0.7 GB, recomputed 0.3), to 10 %."""
-    keys, batch = {**MIDDLE, "gradient_checkpointing": checkpointing}, 8
+def test_peak_is_what_a_real_process_takes():
+    """Its largest extent during a step, as it is and with gradient checkpointing, to 5 %."""
+    batch = 8
     done = subprocess.run(
-        [sys.executable, "-c", REAL_STEP, json.dumps(keys), str(batch)],
+        [sys.executable, "-c", REAL_STEP, json.dumps(MIDDLE), str(batch)],
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "MALLOC_TRIM_THRESHOLD_": "0"},
+        # Freed tensors go back to the system at once.
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "MALLOC_MMAP_THRESHOLD_": "65536"},
     )
     assert done.returncode == 0, done.stderr
-    expected = memory.step_memory(STATConfig(**MIDDLE), False, checkpointing)
-    assert expected.whole(batch) - expected.state == pytest.approx(int(done.stdout), rel=0.1)
+    for checkpointing, real in zip((False, True), done.stdout.split(), strict=True):
+        expected = memory.step_memory(STATConfig(**MIDDLE), False, checkpointing)
+        assert expected.whole(batch) - expected.state == pytest.approx(int(real), rel=0.05)
 
 
 class FusedAttention(memory.Kernels):
@@ -132,27 +149,26 @@ def test_casts_are_those_of_autocasting_on_cuda(mixed):
     assert kept == pytest.approx(expected, rel=0.01)
 
 
-def test_a_line_over_batches():
-    config = STATConfig(**MIDDLE)
-    for mixed in (False, True):
-        for checkpointing in (False, True):
-            m = memory.step_memory(config, mixed, checkpointing)
-            assert m.state == 16 * parameters(config)
-            one = STATConfig(**MIDDLE, gradient_checkpointing=checkpointing)
-            for batch, close in ((1, 0.1), (32, 0.03)):  # a weight's gradient is the peak of a batch of 1
-                kept, peak = memory.measure(one, batch, mixed)
-                assert m.activations(batch) == pytest.approx(kept, rel=0.001)
-                assert m.whole(batch) - m.state == pytest.approx(peak, rel=close)
-            fits = m.largest_batch(2**32)
-            assert m.whole(fits) <= memory.USABLE * 2**32 < m.whole(fits + 1)
-    assert m.largest_batch(10e6) == 0
+@pytest.mark.parametrize(("mixed", "checkpointing"), [(False, True), (True, False)])
+def test_a_line_over_batches(mixed, checkpointing):
+    """Of the full-size model; of a batch of 1 less exactly, since small tensors are kept (model/recompute.py)."""
+    m = memory.step_memory(STATConfig(), mixed, checkpointing)
+    assert m.state == 16 * parameters(STATConfig())
+    for batch, close in ((1, 0.1), (2, 0.015), (64, 0.015)):
+        kept, peak = memory.measure(STATConfig(gradient_checkpointing=checkpointing), batch, mixed)
+        assert m.activations(batch) == pytest.approx(kept, rel=close)
+        assert m.whole(batch) - m.state == pytest.approx(peak, rel=close)
+    fits = m.largest_batch(24 * 2**30)
+    assert m.whole(fits) <= memory.USABLE * 24 * 2**30 < m.whole(fits + 1)
+    assert m.largest_batch(m.state) == 0
 
 
 def test_what_saves_memory_saves_memory():
-    config = STATConfig()
+    config = STATConfig(**MIDDLE)
     plain, again = (memory.step_memory(config, False, on) for on in (False, True))
+    assert again.kept[1] < 0.5 * plain.kept[1]  # one tensor a block is kept
+    assert again.peak[1] < 0.6 * plain.peak[1]
     half = memory.step_memory(config, True, False)
-    assert again.kept[1] < 0.2 * plain.kept[1]  # one tensor a block is kept
-    assert again.peak[1] < 0.3 * plain.peak[1]
-    assert 0.5 < half.kept[1] / plain.kept[1] < 0.7  # norms and the residual stream stay in fp32
-    assert plain.activations(1) > memory.step_memory(STATConfig(modules=("CA",)), False, False).activations(1)
+    assert 0.5 < half.kept[1] / plain.kept[1] < 0.75  # norms and the residual stream stay in fp32
+    narrow = memory.step_memory(STATConfig(**{**MIDDLE, "modules": ("CA",)}), False, False)
+    assert narrow.kept[1] < plain.kept[1]
