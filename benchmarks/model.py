@@ -111,6 +111,12 @@ def make_clip(name: str, frames: int, crop: int, batch: int, device: torch.devic
     return [clip[:, :, ::4].contiguous(), clip] if name.startswith("SlowFast") else clip
 
 
+def call(model: nn.Module, clip: Clip) -> Tensor:
+    """Logits; SlowFast writes into the list that it is given."""
+    logits: Tensor = model(list(clip) if isinstance(clip, list) else clip)
+    return logits
+
+
 # ---------------------------------------------------------------------------------------------------- measuring
 
 
@@ -153,7 +159,7 @@ def forward(model: nn.Module, clip: Clip, device: torch.device) -> Callable[[], 
     def work() -> None:
         model.eval()
         with torch.inference_mode(), precision(device):
-            model(clip)
+            call(model, clip)
 
     return work
 
@@ -166,7 +172,7 @@ def step(model: nn.Module, clip: Clip, device: torch.device) -> Callable[[], Any
     def work() -> None:
         model.train()
         with precision(device):
-            loss = F.cross_entropy(model(clip).float(), labels)
+            loss = F.cross_entropy(call(model, clip).float(), labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -182,15 +188,15 @@ def memory(model: nn.Module, clip: Clip, device: torch.device) -> dict[str, floa
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         with precision(device):
-            loss = model(clip).float().square().sum()
+            loss = call(model, clip).float().square().sum()
         saved = torch.cuda.memory_allocated() - before
         loss.backward()
         peak = torch.cuda.max_memory_allocated() - before
     else:
-        changes = allocations(lambda: model(clip).square().sum().backward())
+        changes = allocations(lambda: call(model, clip).square().sum().backward())
         peak = max(accumulate(changes))
         kept: list[Tensor] = []
-        saved = sum(allocations(lambda: kept.append(model(clip))))
+        saved = sum(allocations(lambda: kept.append(call(model, clip))))
     model.zero_grad()
     return {"saved_mib": saved / 2**20, "peak_mib": peak / 2**20}
 
@@ -207,10 +213,10 @@ def macs(model: nn.Module, clip: Clip) -> float:
     """Multiply-adds as computed, in matrix products, convolutions and attention."""
     try:  # without computing anything
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            copy.deepcopy(model).to("meta").eval()(to_meta(clip))
+            call(copy.deepcopy(model).to("meta").eval(), to_meta(clip))
     except RuntimeError:  # PyTorchVideo's MViT reads a value while it runs
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            model.eval()(clip)
+            call(model.eval(), clip)
     return counter.get_total_flops() / 2
 
 
@@ -287,8 +293,8 @@ def measure_peers(args: argparse.Namespace) -> dict[str, Any]:
                 "parameters": parameters,
                 "macs": macs(model, clip) / args.batch,
             }
-            forwards[name], steps[name] = forward(model, clip, args.device), step(model, clip, args.device)
             rows[name] |= memory(model, clip, args.device)
+            forwards[name], steps[name] = forward(model, clip, args.device), step(model, clip, args.device)
         except (ImportError, OSError, RuntimeError) as error:
             rows[name] = {"missing": str(error).splitlines()[0][:120]}
             say(f"{name}: not measured ({rows[name]['missing']})")
