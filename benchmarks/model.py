@@ -463,6 +463,7 @@ def page(result: dict[str, Any]) -> str:
             ]
             for n, r in peers.items()
         ]
+        lines += [[n, *[""] * 6, "not measured yet"] for n in PEERS if n not in peers]
         head = ["model", "clip", "GMACs", "Mpar.", "forward, ms", "step, ms", "kept, MiB", "peak, MiB"]
         text += ["### Peers, one clip\n", table(head, lines)]
     if rows := result.get("attention"):
