@@ -111,6 +111,12 @@ def make_clip(name: str, frames: int, crop: int, batch: int, device: torch.devic
     return [clip[:, :, ::4].contiguous(), clip] if name.startswith("SlowFast") else clip
 
 
+def call(model: nn.Module, clip: Clip) -> Tensor:
+    """Logits; SlowFast writes into the list that it is given."""
+    logits: Tensor = model(list(clip) if isinstance(clip, list) else clip)
+    return logits
+
+
 # ---------------------------------------------------------------------------------------------------- measuring
 
 
@@ -123,9 +129,15 @@ def seconds(work: Callable[[], Any], device: torch.device) -> float:
         end.record()
         torch.cuda.synchronize()
         return start.elapsed_time(end) / 1e3
-    start_time = time.perf_counter()
+    clock = clock_of(torch.get_num_threads())
+    start_time = clock()
     work()
-    return time.perf_counter() - start_time
+    return clock() - start_time
+
+
+def clock_of(threads: int) -> Callable[[], float]:
+    """One thread is timed by the processor time that it got, so that others on the machine do less harm."""
+    return time.process_time if threads == 1 else time.perf_counter
 
 
 def in_turns(works: dict[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, list[float]]:
@@ -147,7 +159,7 @@ def forward(model: nn.Module, clip: Clip, device: torch.device) -> Callable[[], 
     def work() -> None:
         model.eval()
         with torch.inference_mode(), precision(device):
-            model(clip)
+            call(model, clip)
 
     return work
 
@@ -160,7 +172,7 @@ def step(model: nn.Module, clip: Clip, device: torch.device) -> Callable[[], Any
     def work() -> None:
         model.train()
         with precision(device):
-            loss = F.cross_entropy(model(clip).float(), labels)
+            loss = F.cross_entropy(call(model, clip).float(), labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -176,15 +188,15 @@ def memory(model: nn.Module, clip: Clip, device: torch.device) -> dict[str, floa
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         with precision(device):
-            loss = model(clip).float().square().sum()
+            loss = call(model, clip).float().square().sum()
         saved = torch.cuda.memory_allocated() - before
         loss.backward()
         peak = torch.cuda.max_memory_allocated() - before
     else:
-        changes = allocations(lambda: model(clip).square().sum().backward())
+        changes = allocations(lambda: call(model, clip).square().sum().backward())
         peak = max(accumulate(changes))
         kept: list[Tensor] = []
-        saved = sum(allocations(lambda: kept.append(model(clip))))
+        saved = sum(allocations(lambda: kept.append(call(model, clip))))
     model.zero_grad()
     return {"saved_mib": saved / 2**20, "peak_mib": peak / 2**20}
 
@@ -201,10 +213,10 @@ def macs(model: nn.Module, clip: Clip) -> float:
     """Multiply-adds as computed, in matrix products, convolutions and attention."""
     try:  # without computing anything
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            copy.deepcopy(model).to("meta").eval()(to_meta(clip))
+            call(copy.deepcopy(model).to("meta").eval(), to_meta(clip))
     except RuntimeError:  # PyTorchVideo's MViT reads a value while it runs
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            model.eval()(clip)
+            call(model.eval(), clip)
     return counter.get_total_flops() / 2
 
 
@@ -269,7 +281,8 @@ def measure_peers(args: argparse.Namespace) -> dict[str, Any]:
     """Forward, step and memory of every peer; one that is not installed or does not fit is named with the reason."""
     rows: dict[str, Any] = {}
     forwards, steps = {}, {}
-    for name, (build, frames, crop) in PEERS.items():
+    chosen = {n: p for n, p in PEERS.items() if not args.peers or any(word in n for word in ["STAT", *args.peers])}
+    for name, (build, frames, crop) in chosen.items():
         try:
             model = build().to(args.device)
             clip = make_clip(name, frames, crop, args.batch, args.device)
@@ -280,8 +293,8 @@ def measure_peers(args: argparse.Namespace) -> dict[str, Any]:
                 "parameters": parameters,
                 "macs": macs(model, clip) / args.batch,
             }
-            forwards[name], steps[name] = forward(model, clip, args.device), step(model, clip, args.device)
             rows[name] |= memory(model, clip, args.device)
+            forwards[name], steps[name] = forward(model, clip, args.device), step(model, clip, args.device)
         except (ImportError, OSError, RuntimeError) as error:
             rows[name] = {"missing": str(error).splitlines()[0][:120]}
             say(f"{name}: not measured ({rows[name]['missing']})")
@@ -310,7 +323,7 @@ def measure_attention(args: argparse.Namespace) -> dict[str, Any]:
     """Attention alone at the width and grid of most blocks, by clip length."""
     dim, heads, grid, rows = 384, 4, (14, 14), {}
     pooling = mvit.MultiscaleAttention(
-        [8, *grid], dim, dim, heads, [], [3, 3, 3], [], [1, 2, 2], False, False, False, False, 0.0, nn.LayerNorm
+        [8, *grid], dim, dim, heads, [], [3, 3, 3], [], [1, 2, 2], False, False, False, 0.0, nn.LayerNorm
     )
     layers: dict[str, nn.Module] = {
         "STA": STA(dim, heads, grid, kv_stride=2),
@@ -417,7 +430,8 @@ def targets(result: dict[str, Any]) -> str:
 def page(result: dict[str, Any]) -> str:
     machine = result["machine"]
     text = [
-        f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['threads']} threads "
+        f"({machine['clock']}), "
         f"{machine['device']}, {machine['dtype']}; torch {machine['torch']}, "
         f"torchvision {machine['torchvision']}; {result['measured']}.\n",
         targets(result),
@@ -472,6 +486,7 @@ def machine(args: argparse.Namespace) -> dict[str, Any]:
         "processor": torch.cuda.get_device_name() if cuda else (names or [platform.processor()])[0],
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "clock": "events" if cuda else clock_of(torch.get_num_threads()).__name__,
         "device": str(args.device),
         "dtype": "bf16 autocast, channels last" if cuda else "fp32",
         **{name: version(name) for name in ("torch", "torchvision", "pytorchvideo")},
@@ -485,6 +500,7 @@ def say(line: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="STAT beside its peers")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--peers", nargs="+", default=[], help="words of the peers' names; STAT is always among them")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, help="of a CPU; one is the steadiest where others work")

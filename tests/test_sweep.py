@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from running import PROBE, ROOT, SMALL, only, read_json, refused, script
+from running import PROBE, ROOT, SMALL, only, read_json, script
 from stat_video import grid
 from stat_video.config import Config, Trainer
-from stat_video.entry import checked
+from stat_video.entry import checked, sweeps
 from stat_video.errors import InputError
 from stat_video.runs.run import Busy
 from stat_video.sweep import frozen, processes, rows
-from stat_video.sweep.launch import name_apart
+from stat_video.sweep.launch import check_in_process, name_apart
 from stat_video.sweep.processes import FreshProcesses, Processes
 from stat_video.sweep.rows import Outcome, Row, run_rows
 from stat_video.sweep.slurm import Slurm, SlurmJobs
@@ -320,13 +320,11 @@ def test_a_frozen_config_is_the_same_run(tmp_path: Path) -> None:
             frozen.read_frozen(tmp_path / name)
 
 
-def test_launchers_that_would_go_wrong_are_refused(place: Any, tmp_path: Path) -> None:
-    words = ("-m", "experiment=ablation_token", *PROBE, *place.keys_with(tmp_path))
-    line = refused(script("train", *words, "hydra/launcher=basic", "trainer=ddp_cpu"))
-    assert "hydra/launcher=basic runs rows in this process" in line
-    assert "allowed is hydra/launcher=processes" in line
-    line = refused(script("train", *words, "hydra/launcher=joblib"))
-    assert line == "error: hydra/launcher=joblib: allowed are processes, basic, slurm"
+def test_launchers_that_would_go_wrong_are_refused() -> None:
+    with pytest.raises(InputError, match=r"t_o=5: hydra/launcher=basic runs .* allowed is hydra/launcher=processes"):
+        check_in_process([Row("t_o=5", Little(trainer=Trainer(accelerator="cpu", devices=2, strategy="ddp")))])
+    with pytest.raises(InputError, match=r"hydra/launcher=joblib: allowed are processes, basic, slurm"):
+        sweeps(["train.py", "-m", "hydra/launcher=joblib"])
 
 
 @pytest.mark.slow
@@ -450,6 +448,23 @@ def test_slurm_that_is_not_there_is_one_line(little: Path, monkeypatch: pytest.M
         SlurmJobs(little, Slurm())
     with pytest.raises(InputError, match=r"hydra.launcher.cluster=pbs: allowed are slurm, local"):
         SlurmJobs(little, Slurm(cluster="pbs"))
+
+
+def test_an_outcome_is_that_of_the_first_rank_or_of_the_first_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "000.config.json"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    frozen.leave_outcome(file, Outcome("mine"))
+    assert not frozen.outcome_file(file).exists()
+    frozen.leave_outcome(file, Outcome(reason="a bad video"))
+    frozen.leave_outcome(file, Outcome(reason="the other rank is gone"))
+    assert frozen.read_outcome(file, 1).reason == "a bad video"
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    frozen.leave_outcome(file, Outcome("done"))
+    assert frozen.read_outcome(file, 0).returned == "done"
+    frozen.leave_outcome(tmp_path / "config.json", Outcome("started by hand"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_outcomes_are_read_once(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,8 @@ from .dashboard import DashboardConfig
 from .errors import InputError
 from .prepare import PrepareConfig
 from .report.config import ReportConfig
-from .runs.files import write_json
 from .runs.run import PROJECT, Busy
-from .sweep.frozen import FROZEN, end_with_parent, frozen_for_devices, outcome_file, read_frozen
+from .sweep.frozen import FROZEN, end_with_parent, frozen_for_devices, leave_outcome, read_frozen
 from .sweep.launch import LAUNCHERS, run_sweep
 from .sweep.rows import BUSY_SECONDS, Outcome, Row
 from .training.hardware import rank_zero
@@ -182,12 +181,9 @@ def entry(
                 outcome = attempt(checked(OmegaConf.create(read_frozen(path)), SCHEMAS[name]))
             except InputError as error:
                 outcome = Outcome(reason=error.line)
+            leave_outcome(path, outcome)
             if outcome.reason is None:
-                if rank_zero():
-                    write_json(outcome_file(path), asdict(outcome))
                 return 0
-            if rank_zero() or not outcome_file(path).exists():
-                write_json(outcome_file(path), asdict(outcome))
             if not (rank_zero() and started):  # else the process that started this one says it
                 print(f"error: {'' if rank_zero() else 'on another rank: '}{outcome.reason}", file=sys.stderr)
             return 2

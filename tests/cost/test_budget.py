@@ -6,7 +6,7 @@ from hydra.errors import ConfigCompositionException
 from running import script
 from stat_video import grid
 from stat_video.config import Config, ModelKeys, Trainer
-from stat_video.cost.budget import DECODE_MS, PUBLISHED, Estimate, Hardware, decode_ms, sizes
+from stat_video.cost.budget import PUBLISHED, Estimate, Hardware, clip_ms, sizes
 from stat_video.cost.config import CostConfig
 from stat_video.cost.gpus import GPUS, find_gpu
 from stat_video.cost.layers import gmacs, step_gmacs
@@ -54,14 +54,15 @@ def test_a_measured_speed_goes_before_an_assumed_one():
 
 
 def test_data_rates_by_hand():
-    e = Estimate(kinetics(T=32), Hardware(decode_ms=50, video_mb=0.5))
+    e = Estimate(kinetics(T=32), Hardware(clip_ms=50, video_mb=0.5))
     assert e.to_gpu(10) == 10 * 32 * 224 * 224 * 3 / 1e6
     assert e.from_disk(10) == 5
     assert e.cores(100) == 5
     unknown = Estimate(kinetics(T=32), Hardware())
     assert unknown.from_disk(10) is None
-    assert unknown.cores(1000) == pytest.approx(DECODE_MS[16] + (DECODE_MS[64] - DECODE_MS[16]) / 3)
-    assert [decode_ms(T) for T in (8, 16, 64, 96)] == [112, 112, 146, 146]
+    assert unknown.cores(1000) == pytest.approx(112 + 34 / 3 + 2 * 34)
+    assert [clip_ms(T) for T in (8, 16, 64, 96)] == [112 + 17, 112 + 34, 146 + 4 * 34, 146 + 6 * 34]
+    assert 1000 / clip_ms(16) * 2 == pytest.approx(13.67, rel=0.01)  # clips/s by 2 workers, docs/data.md
 
 
 def test_clips_are_those_of_the_data_set_that_is_there():
@@ -100,7 +101,7 @@ def test_gpus_are_read_from_their_file(tmp_path):
         ({"gpu": "A100"}, "gpu=A100: allowed are V100-16GB, "),
         ({"share": 1.5}, "share=1.5: a share of the peak rate above 0"),
         ({"gpus": [0]}, "gpus=.0.: a list of numbers from 1 on"),
-        ({"decode_ms": -1}, "decode_ms=-1: allowed is 0 or more"),
+        ({"clip_ms": -1}, "clip_ms=-1: allowed is 0 or more"),
         ({"table": 3}, "table=3: allowed are 6, 7"),
         ({"gpu": "V100-16GB", "trainer": Trainer(precision="bf16-mixed")}, "a V100-16GB has no bf16"),
     ],

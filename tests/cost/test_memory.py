@@ -149,20 +149,18 @@ def test_casts_are_those_of_autocasting_on_cuda(mixed):
     assert kept == pytest.approx(expected, rel=0.01)
 
 
-def test_a_line_over_batches():
-    config = STATConfig(**MIDDLE)
-    for mixed in (False, True):
-        for checkpointing in (False, True):
-            m = memory.step_memory(config, mixed, checkpointing)
-            assert m.state == 16 * parameters(config)
-            one = STATConfig(**MIDDLE, gradient_checkpointing=checkpointing)
-            for batch, close in ((1, 0.1), (32, 0.03)):  # a weight's gradient is the peak of a batch of 1
-                kept, peak = memory.measure(one, batch, mixed)
-                assert m.activations(batch) == pytest.approx(kept, rel=0.001)
-                assert m.whole(batch) - m.state == pytest.approx(peak, rel=close)
-            fits = m.largest_batch(2**32)
-            assert m.whole(fits) <= memory.USABLE * 2**32 < m.whole(fits + 1)
-    assert m.largest_batch(10e6) == 0
+@pytest.mark.parametrize(("mixed", "checkpointing"), [(False, True), (True, False)])
+def test_a_line_over_batches(mixed, checkpointing):
+    """Of the full-size model; of a batch of 1 less exactly, since small tensors are kept (model/recompute.py)."""
+    m = memory.step_memory(STATConfig(), mixed, checkpointing)
+    assert m.state == 16 * parameters(STATConfig())
+    for batch, close in ((1, 0.1), (2, 0.015), (64, 0.015)):
+        kept, peak = memory.measure(STATConfig(gradient_checkpointing=checkpointing), batch, mixed)
+        assert m.activations(batch) == pytest.approx(kept, rel=close)
+        assert m.whole(batch) - m.state == pytest.approx(peak, rel=close)
+    fits = m.largest_batch(24 * 2**30)
+    assert m.whole(fits) <= memory.USABLE * 24 * 2**30 < m.whole(fits + 1)
+    assert m.largest_batch(m.state) == 0
 
 
 def test_what_saves_memory_saves_memory():

@@ -1,9 +1,12 @@
 """Other systems' GFLOPs against figures that their own libraries publish, hand counts, and the paper's."""
 
 import io
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from torch import nn
 
@@ -20,14 +23,20 @@ def test_figures_that_the_libraries_publish(ref):
     assert peers.counted(ref) == pytest.approx(PUBLISHED[ref], rel=0.003)
 
 
-def test_our_mvit_is_torchvisions():
-    """The same parameters in the same order as mvit_v1_b's, so that 32 and 64 frames are its model too."""
-    from torchvision.models.video import mvit_v1_b
+def test_x3d_xl_at_the_size_that_it_is_trained_at():
+    """Feichtenhofer 2020, Table 'X3D instances': 35.84 GFLOPs and 11.0 M parameters at 312 pixels."""
+    peer = replace(peers.PEERS["6/X3D-R50"], clips=((16, 312, 312),))
+    assert peer.gmacs() == pytest.approx(35.84, rel=0.001)
+    with torch.device("meta"):
+        assert sum(p.numel() for p in peer.build().parameters()) / 1e6 == pytest.approx(11.0, abs=0.1)
 
-    ours, theirs = peers.mvit_b(16), mvit_v1_b()
-    assert [(name, p.shape) for name, p in ours.named_parameters()] == [
-        (name, p.shape) for name, p in theirs.named_parameters()
-    ]
+
+def test_mvit_of_other_lengths():
+    """A linear layer costs in proportion to its tokens, attention to their square: a parabola over the frames."""
+    clips = [peers.counted(f"6/MViT-{T}") for T in (16, 32, 64)]
+    eight = peers.Peer("MViT-B", "torchvision", partial(peers.mvit_b, 8), ((8, 224, 224),)).gmacs()
+    a, b, c = np.polyfit((16, 32, 64), clips, 2)
+    assert a * 64 + b * 8 + c == pytest.approx(eight, rel=0.005)
 
 
 def test_a_peer_counted_by_hand():
@@ -71,7 +80,7 @@ def test_a_library_that_is_not_there(monkeypatch):
     (row,) = [row for row in peers.table(7) if row.printed_row.ref == ref]
     peers.counted.cache_clear()
     assert (row.counted, row.difference) == (None, None)
-    assert row.note == "not installed: pip install 'stat-video[peers]'"
+    assert row.note == "not installed: pip install 'stat-video[bench]'"
 
 
 def test_transformers_peers_where_they_are_installed():

@@ -135,6 +135,20 @@ def test_a_video_seen_twice_in_one_view_each_is_refused() -> None:
         metric.compute()
 
 
+def test_whole_videos_that_are_missing_are_refused() -> None:
+    """Each that came has all of its views, but not all came."""
+    logits, labels = example(4, 1, 5)
+    for videos, fits in ((4, True), (5, False), (3, False)):
+        metric = MultiViewAccuracy(Views(1, 1))
+        metric.expect(videos, 5)
+        metric.update(logits[:, 0], labels, torch.arange(4), torch.zeros(4).long())
+        if fits:
+            assert torch.equal(metric.gathered()[0], logits)
+        else:
+            with pytest.raises(RuntimeError, match=f"4 views of 4 videos are not 1x1 of {videos}"):
+                metric.compute()
+
+
 # ------------------------------------------------------------------------------------------------ over ranks
 
 

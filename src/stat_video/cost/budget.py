@@ -38,7 +38,7 @@ class Hardware:
     gpu: str = "A100-80GB"  # a name of conf/gpus.yaml
     share: float = 0.35  # of the GPU's peak rate that training reaches: an assumption until it is measured
     gpus: list[int] = field(default_factory=lambda: [1, 8, 64])  # numbers of them to show; speed grows with them
-    decode_ms: float | None = None  # of one core, to read a clip; null: DECODE_MS
+    clip_ms: float | None = None  # of one core, to read and augment a clip; null: as measured, READ_MS
     video_mb: float | None = None  # size of a video's file, MB
 
     def __post_init__(self) -> None:
@@ -47,21 +47,22 @@ class Hardware:
             raise InputError(f"share={self.share}: a share of the peak rate above 0 and up to 1 is allowed")
         if not self.gpus or min(self.gpus) < 1:
             raise InputError(f"gpus={self.gpus}: a list of numbers from 1 on is allowed")
-        for name in ("decode_ms", "video_mb"):
+        for name in ("clip_ms", "video_mb"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise InputError(f"{name}={value}: allowed is 0 or more")
 
 
-# ms of one core to read T frames of a Kinetics video (25 or 30 frames/s, 10 s, H.264), without augmentation: measured
-# at T = 16 and 64 on six videos, a straight line between.
-DECODE_MS = {16: 112.0, 64: 146.0}
+# ms of one core: reading 16 and 64 frames of a Kinetics video (10 s, H.264), measured on six of them, a straight line
+# between; and resizing and augmenting 16 frames. Together at T = 16 those of docs/data.md: 13.67 clips/s by 2 workers.
+READ_MS = {16: 112.0, 64: 146.0}
+TRANSFORM_MS = 34.0
 
 
-def decode_ms(T: int) -> float:
-    """Default of Hardware.decode_ms."""
-    (a, x), (b, y) = DECODE_MS.items()
-    return x + (y - x) * (min(max(T, a), b) - a) / (b - a)
+def clip_ms(T: int) -> float:
+    """Default of Hardware.clip_ms."""
+    (a, x), (b, y) = READ_MS.items()
+    return x + (y - x) * (min(max(T, a), b) - a) / (b - a) + TRANSFORM_MS * T / 16
 
 
 def sizes(config: DataConfig) -> tuple[int, int | None, bool]:
@@ -137,9 +138,9 @@ class Estimate:
         return self.gpu.kind(self.config.trainer.precision) != "fp32"
 
     def cores(self, clips_per_second: float) -> float:
-        """Cores that read videos all the time, at so many clips a second."""
-        ms = self.hardware.decode_ms
-        return clips_per_second * (decode_ms(self.config.T) if ms is None else ms) / 1000
+        """Cores that make clips of videos all the time, at so many a second."""
+        ms = self.hardware.clip_ms
+        return clips_per_second * (clip_ms(self.config.T) if ms is None else ms) / 1000
 
     def to_gpu(self, clips_per_second: float) -> float:
         """MB/s of pixels that go to the GPUs, a byte a value."""
@@ -186,7 +187,7 @@ def time_table(e: Estimate) -> Table:
         padding=(0, 1),
         caption=f"{how_fast(e)}; a step is {step:.1f} GMACs a clip, {step / gmacs(e.model):.1f} forward passes\n"
         f"clips: {e.clips_in_words}\n"
-        f"cores: that read videos, {1000 * e.cores(1):.0f} ms a clip, and do nothing else (decode_ms=)",
+        f"cores: that read videos, {1000 * e.cores(1):.0f} ms a clip, and do nothing else (clip_ms=)",
     )
     for column in ("GPUs", "clips/s", "to GPU, MB/s", "disk, MB/s", "cores", "wall time", "GPU hours"):
         table.add_column(column, justify="right")
@@ -212,9 +213,10 @@ def grid_table(estimates: Sequence[Estimate]) -> Table:
     hours = [e.gpu_hours for e in estimates]
     total = None if None in hours else sum(h for h in hours if h is not None)
     clips = list(dict.fromkeys(e.clips_in_words for e in estimates))
+    same_speed = ", taken for every row" if first.measured else ""
     table = Table(
         title=f"{first.config.name} on {first.gpu.name}",
-        caption=f"{same}\n{how_fast(first)}\nclips: {', '.join(clips)}\n"
+        caption=f"{same}\n{how_fast(first)}{same_speed}\nclips: {', '.join(clips)}\n"
         "kept: activations of a clip, GB; fit: clips on a GPU at once, without/with gradient checkpointing; "
         "cores: that read videos for one GPU",
         show_footer=True,

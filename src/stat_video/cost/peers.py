@@ -23,7 +23,7 @@ from ..model import STATConfig
 from .layers import gmacs
 
 CLOSE = 5  # percent: a larger difference from the printed figure has a reason
-EXTRA = "pip install 'stat-video[peers]'"  # brings the libraries that are not always there
+EXTRA = "pip install 'stat-video[bench]'"  # brings the libraries that are not always there
 
 Clip = tuple[int, int, int]  # frames, height, width
 
@@ -164,34 +164,12 @@ def tsm_r50() -> nn.Module:
 
 
 def mvit_b(frames: int) -> nn.Module:
-    """MViT-B: torchvision's blocks as its `mvit_v1_b` has them, for clips of any length."""
-    from torchvision.models.video.mvit import MSBlockConfig, MViT
+    """MViT-B: torchvision's, whose clip length is in its position embeddings alone."""
+    from torchvision.models.video import mvit
 
-    depths, widths, heads, kv_strides = (1, 2, 11, 2), (96, 192, 384, 768), (1, 2, 4, 8), (8, 4, 2, 1)
-    stages = [stage for stage, depth in enumerate(depths) for _ in range(depth)]
-    blocks = []
-    for i, stage in enumerate(stages):
-        enters = i > 0 and stages[i - 1] != stage
-        blocks.append(
-            MSBlockConfig(
-                num_heads=heads[stage],
-                input_channels=widths[stage],
-                output_channels=widths[stages[min(i + 1, len(stages) - 1)]],
-                kernel_q=[3, 3, 3] if enters else [],
-                kernel_kv=[3, 3, 3],
-                stride_q=[1, 2, 2] if enters else [],
-                stride_kv=[1, kv_strides[stage], kv_strides[stage]],
-            )
-        )
-    return MViT(
-        spatial_size=(224, 224),
-        temporal_size=frames,
-        block_setting=blocks,
-        residual_pool=False,
-        residual_with_cls_embed=False,
-        rel_pos_embed=False,
-        proj_after_attn=False,
-    )
+    model = mvit.mvit_v1_b()
+    model.pos_encoding = mvit.PositionalEncoding(96, (56, 56), frames // 2, rel_pos_embed=False)
+    return model
 
 
 def timesformer_l() -> nn.Module:

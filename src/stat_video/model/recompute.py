@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-SMALL = 2**21  # bytes; below it the memory is not short and the call's own overhead counts, as in a tiny model
+SMALL = 2**20  # bytes a clip; below it memory is not short and the call's own time counts, as in a tiny model
 
 
 def recompute(function: Callable[..., Tensor], x: Tensor, *inputs: Any) -> Tensor:
-    """``function(x, *inputs)``, keeping its inputs alone for its gradients; of an x below SMALL everything is kept.
+    """``function(x, *inputs)``, keeping its inputs alone for its gradients; all, where x (B, ...) is below SMALL.
 
     What it ends in (a linear layer, a convolution) is not computed a second time: the backward pass stops where it has
     the inputs of that layer. So a norm or an activation before it costs a little time and no memory.
     """
-    if not torch.is_grad_enabled() or x.nbytes < SMALL:
+    if not torch.is_grad_enabled() or x.nbytes < SMALL * len(x):
         return function(x, *inputs)
     result: Tensor = checkpoint(function, x, *inputs, use_reentrant=False, preserve_rng_state=False)
     return result

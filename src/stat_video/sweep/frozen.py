@@ -20,11 +20,12 @@ from typing import Any
 
 from ..errors import InputError
 from ..runs.files import write_json
-from ..training.hardware import devices
+from ..training.hardware import devices, rank_zero
 from .rows import Outcome
 
 PARENT = "STAT_VIDEO_PARENT"  # environment: the process that a process was started for, and ends with
 FROZEN = "config="  # the one word on the command line of a process that starts from a file
+NAME = ".config.json"  # after the number
 END_SECONDS = 120  # from SIGTERM to the end by force
 # What torchrun, SLURM or Lightning told this process of its place among others: not true of the ones that it starts.
 PLACE = ("LOCAL_RANK", "RANK", "GROUP_RANK", "ROLE_RANK", "NODE_RANK", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE",
@@ -68,7 +69,7 @@ def child_environment() -> dict[str, str]:
 def freeze(config: Any, folder: Path) -> Path:
     """Write a resolved config where another process will start from it."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{len(list(folder.glob('*.config.json'))):03d}.config.json"
+    file = folder / f"{len(list(folder.glob(f'*{NAME}'))):03d}{NAME}"
     write_json(file, asdict(config))
     return file
 
@@ -87,6 +88,13 @@ def read_frozen(file: Path) -> dict[str, Any]:
 def outcome_file(file: Path) -> Path:
     """Where the process that starts from `file` leaves its outcome."""
     return file.with_suffix(".outcome.json")
+
+
+def leave_outcome(file: Path, outcome: Outcome) -> None:
+    """Of the process that started from `file`: its first rank's outcome, or what failed on another before it."""
+    ours = file.name.endswith(NAME)  # not beside any config that somebody starts from by hand
+    if ours and (rank_zero() or (outcome.reason is not None and not outcome_file(file).exists())):
+        write_json(outcome_file(file), asdict(outcome))
 
 
 def read_outcome(file: Path, code: int) -> Outcome:
