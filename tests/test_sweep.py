@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from running import PROBE, ROOT, SMALL, only, read_json, refused, script
+from running import PROBE, ROOT, SMALL, only, read_json, script
 from stat_video import grid
 from stat_video.config import Config, Trainer
-from stat_video.entry import checked
+from stat_video.entry import checked, sweeps
 from stat_video.errors import InputError
 from stat_video.runs.run import Busy
 from stat_video.sweep import frozen, processes, rows
-from stat_video.sweep.launch import name_apart
+from stat_video.sweep.launch import check_in_process, name_apart
 from stat_video.sweep.processes import FreshProcesses, Processes
 from stat_video.sweep.rows import Outcome, Row, run_rows
 from stat_video.sweep.slurm import Slurm, SlurmJobs
@@ -320,13 +320,11 @@ def test_a_frozen_config_is_the_same_run(tmp_path: Path) -> None:
             frozen.read_frozen(tmp_path / name)
 
 
-def test_launchers_that_would_go_wrong_are_refused(place: Any, tmp_path: Path) -> None:
-    words = ("-m", "experiment=ablation_token", *PROBE, *place.keys_with(tmp_path))
-    line = refused(script("train", *words, "hydra/launcher=basic", "trainer=ddp_cpu"))
-    assert "hydra/launcher=basic runs rows in this process" in line
-    assert "allowed is hydra/launcher=processes" in line
-    line = refused(script("train", *words, "hydra/launcher=joblib"))
-    assert line == "error: hydra/launcher=joblib: allowed are processes, basic, slurm"
+def test_launchers_that_would_go_wrong_are_refused() -> None:
+    with pytest.raises(InputError, match=r"t_o=5: hydra/launcher=basic runs .* allowed is hydra/launcher=processes"):
+        check_in_process([Row("t_o=5", Little(trainer=Trainer(accelerator="cpu", devices=2, strategy="ddp")))])
+    with pytest.raises(InputError, match=r"hydra/launcher=joblib: allowed are processes, basic, slurm"):
+        sweeps(["train.py", "-m", "hydra/launcher=joblib"])
 
 
 @pytest.mark.slow
