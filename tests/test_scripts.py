@@ -183,6 +183,29 @@ def test_checkpoints_that_are_none_are_refused(trained, place, tmp_path):
     assert "ckpt is not given" in refused(script("predict", video))
 
 
+def test_a_run_is_tested_on_the_same_data_in_another_layout(trained, place, tmp_path):
+    (motion,) = (place.folder / "data").glob("motion-*")
+    for folder, stem in (("own", "my_"), ("copies", "")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(motion / "classes.txt", tmp_path / folder)
+        for split in ("train", "val"):
+            lines = (motion / f"{split}.csv").read_text().splitlines(keepends=True)
+            (tmp_path / folder / f"{stem}{split}.csv").write_text("".join(f"{motion}/{line}" for line in lines))
+    words = ["data=kinetics400", "data.train=my_train.csv", "data.val=my_val.csv", "data.short_side=48", "name=layout"]
+    small = [word for word in SMALL if "motion" not in word]
+    own, copies = (f"folders.kinetics400={tmp_path / folder}" for folder in ("own", "copies"))
+    done = script("train", *small, *words, own, *place.keys, "recipe.epochs=1")
+    assert done.returncode == 0, done.stderr
+    file = only("result.json", place.folder / "logs" / "layout")
+    ask = ["evaluate", f"ckpt={file.parent / 'last.ckpt'}", *place.keys, "trainer=cpu", copies]
+    assert "my_train.csv" in refused(script(*ask))
+    assert "data.layout=tar: allowed are" in refused(script(*ask, "layout=tar"))
+    done = script(*ask, "layout=lists")
+    assert done.returncode == 0, done.stderr
+    again = read_json(file.parent / "evaluation_5x1.json")["metrics"]
+    assert again["test/top1_5x1"] == read_json(file)["metrics"]["test/top1_5x1"]
+
+
 def test_a_checkpoint_of_another_class_list_is_not_evaluated(trained, place, tmp_path):
     content = torch.load(trained / "last.ckpt", weights_only=True)
     content["stat_video"]["classes"][0] = "standing still"

@@ -136,6 +136,7 @@ class EvaluateConfig:
 
     ckpt: str | None = None
     views: str | None = None  # default: those that the run was tested with
+    layout: str | None = None  # of the data set where it is not the run's, such as lists for transcoded copies
     trainer: Trainer = field(default_factory=Trainer)
     folders: Folders = field(default_factory=Folders)
 

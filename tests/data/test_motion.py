@@ -29,6 +29,7 @@ from stat_video.data import built_in, motion, pictures
 from stat_video.data.built_in import encode, ensure
 from stat_video.data.motion import CLASSES, MotionConfig, Scene, draw, poses, render
 from stat_video.data.pictures import Crop
+from stat_video.errors import InputError
 
 SRC = Path(motion.__file__).parents[2]
 SMALL = MotionConfig(height=32, width=40, frames=9, train_videos=24, val_videos=12)
@@ -64,7 +65,7 @@ def test_a_slip_of_the_encoder_is_coded_again(monkeypatch: pytest.MonkeyPatch) -
     assert encode(frames, SMALL.fps) == true(frames, SMALL.fps)
     count = iter(range(100))
     monkeypatch.setattr(built_in, "_encode", lambda *a: b"%d" % next(count))
-    with pytest.raises(RuntimeError, match="eight different files"):
+    with pytest.raises(InputError, match="16 different files"):
         encode(frames, SMALL.fps)
 
 

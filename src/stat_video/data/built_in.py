@@ -27,9 +27,11 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
+from ..errors import InputError
 from ..progress import shown
 
 SPLITS = ("train", "val")
+TRIES = 16  # codings of a video before it is given up
 
 Job = tuple[str, int]  # split and index of a video
 
@@ -97,13 +99,15 @@ def encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:
     NOTE: coded until two results agree. On a loaded machine x264 gave other bytes for the same frames about once
     in a thousand videos, in bursts (docs/log.md); nothing else on the way to the file ever differed.
     """
-    previous = b""
-    for _ in range(8):
+    files: list[bytes] = []
+    for _ in range(TRIES):
         file = _encode(frames, fps)
-        if file == previous:
+        if file in files[-1:]:
             return file
-        previous = file
-    raise RuntimeError("the H.264 encoder gave eight different files for the same frames")
+        files.append(file)
+    raise InputError(
+        f"the H.264 encoder gave {TRIES} different files for the same frames; start again on a quiet machine"
+    )
 
 
 def _encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:

@@ -1,6 +1,6 @@
 """Testing a checkpoint: model, data and protocol are rebuilt from what it carries."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from ..config import Config, EvaluateConfig
+from ..data.config import DataConfig
 from ..data.lists import manifest_hash
 from ..data.sampling import Views
 from ..errors import InputError
@@ -47,6 +48,11 @@ def evaluate(path: Path, asked: EvaluateConfig, console: Console) -> dict[str, A
     if config.data.setting not in folders:
         raise InputError(f"{path}: data.setting={config.data.setting}: allowed are {', '.join(folders)}")
     config.data.root = folders[config.data.setting]
+    if asked.layout is not None:  # the names of the run's own lists are not this layout's
+        same = DataConfig()
+        config.data = replace(
+            config.data, layout=asked.layout, classes=same.classes, train=same.train, val=same.val, videos=same.videos
+        )
     data = make_data(config, views)
     found = data.check()
     if found.classes != classes:
