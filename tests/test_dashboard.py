@@ -63,7 +63,7 @@ def test_a_run_can_be_found_by_its_axes(run, logged, records):
     result = read_json(run / "result.json")
     assert logged["run_id"] == result["id"]
     assert logged["tags"] == ["tiny", "motion", "CA+SA", "T16", "t_o=3", "l_ta=1", "conv3", "class_token"]
-    flat = {k: v for k, v in logged["config"].items() if k not in ("config", "gflops", "parameters", "row")}
+    flat = {k: v for k, v in logged["config"].items() if k not in ("config", "gflops", "parameters", "row", "batch")}
     assert flat == {
         "modules": "CA+SA",
         "T": 16,
@@ -78,6 +78,7 @@ def test_a_run_can_be_found_by_its_axes(run, logged, records):
         "table": 2,
     }
     assert logged["config"]["config"]["recipe"] == result["config"]["recipe"]
+    assert logged["config"]["batch"] == result["batch"]
     begun = next(r["run"] for r in records if r["type"] == "run")
     assert begun["run_group"] == "ablation_window"
     assert begun["job_type"] == "train"
