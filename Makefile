@@ -35,7 +35,7 @@ test: $(READY) ## set up, then run the tests, a file a core
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
 
 test-slow: $(READY) ## the tests that take minutes
-	$(PY) -m pytest -m slow
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow -n auto --dist loadfile
 
 bench: $(READY) ## speed and memory of STAT beside its peers (ONLY='--only forward'); needs pip install -e '.[bench]' for all
 	PYTHONPATH=src $(PY) benchmarks/model.py $(ONLY)
