@@ -44,16 +44,19 @@ def data_workers(config: Trainer, side_by_side: int = 1) -> int:
     return min(MOST_WORKERS, max(1, cores() // max(cuda, side_by_side, devices(config))))
 
 
+def on_cuda(config: Trainer) -> bool:
+    """Whether a run takes CUDA devices: they are here, and wanted."""
+    return torch.cuda.is_available() and config.accelerator in ("auto", "cuda", "gpu")
+
+
 def precision_of(config: Trainer) -> str:
     """As told, else bf16-mixed on CUDA and fp32 elsewhere."""
-    cuda = torch.cuda.is_available() and config.accelerator in ("auto", "cuda", "gpu")
-    return ("bf16-mixed" if cuda else "32-true") if config.precision == "auto" else config.precision
+    return ("bf16-mixed" if on_cuda(config) else "32-true") if config.precision == "auto" else config.precision
 
 
 def lightning_arguments(config: Trainer) -> dict[str, Any]:
     """Arguments of Lightning's Trainer that say which hardware; InputError where it is not there."""
-    cuda = torch.cuda.is_available() and config.accelerator in ("auto", "cuda", "gpu")
-    if config.accelerator in ("cuda", "gpu") and not cuda:
+    if config.accelerator in ("cuda", "gpu") and not on_cuda(config):
         raise InputError(
             f"trainer.accelerator={config.accelerator}: no CUDA device here; trainer=cpu or trainer=auto is allowed"
         )
