@@ -186,7 +186,7 @@ def test_checkpoints_that_are_none_are_refused(trained, place, tmp_path):
 
 
 def test_a_run_is_tested_on_the_same_data_in_another_layout(trained, place, tmp_path):
-    (motion,) = (place.folder / "data").glob("motion-*")
+    motion = place.folder / "data" / read_json(trained / "result.json")["manifest"]
     for folder, stem in (("own", "my_"), ("copies", "")):
         (tmp_path / folder).mkdir()
         shutil.copy(motion / "classes.txt", tmp_path / folder)
