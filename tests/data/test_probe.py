@@ -14,7 +14,7 @@ from stat_video.data.config import DataConfig
 from stat_video.data.lists import read_lists
 from stat_video.data.probe import BURSTS, CLASSES, HIDDEN, MOMENTS, PLACES, ProbeConfig, draw, render
 
-CONFIG = ProbeConfig(missing=0.0, train_videos=4000, val_videos=2000)
+CONFIG = ProbeConfig(missing=0.0, blank=0.0, train_videos=4000, val_videos=2000)
 CHANCE = 100 / len(CLASSES)
 
 
@@ -116,12 +116,15 @@ def test_pixels_of_a_frame_do_not_tell():
 
 
 def test_as_many_are_missing_as_asked_for():
-    def seen(missing):
-        config = ProbeConfig(missing=missing, train_videos=1000)
-        return np.mean([draw(config, "train", i).places != HIDDEN for i in range(1000)])
+    def seen(**chances):
+        config = ProbeConfig(train_videos=1000, **chances)
+        return np.stack([draw(config, "train", i).places != HIDDEN for i in range(1000)])  # (videos, objects, moments)
 
-    assert seen(0.0) == pytest.approx(6 / 8)
-    assert seen(0.2) == pytest.approx(0.8 * 6 / 8, abs=0.01)
+    assert seen(missing=0.0, blank=0.0).mean() == pytest.approx(6 / 8)
+    assert seen(missing=0.2, blank=0.0).mean() == pytest.approx(0.8 * 6 / 8, abs=0.01)
+    actor, cool = seen(missing=0.0, blank=0.1).any(2).T
+    assert actor.mean() == pytest.approx(0.9, abs=0.025)  # 1000 videos: one standard deviation is 0.0095
+    assert cool.all()
 
 
 def test_objects_are_where_they_were_drawn():
@@ -146,7 +149,8 @@ def test_written_and_listed_like_any_other(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("cool", 3), ("cool", "one"), ("missing", 1.0), ("train_videos", 3), ("classes", ["far"])]
+    ("field", "value"),
+    [("cool", 3), ("cool", "one"), ("missing", 1.0), ("blank", -0.1), ("train_videos", 3), ("classes", ["far"])],
 )
 def test_bad_values_are_one_line(field, value):
     with pytest.raises(ValueError, match=f"^probe: {field}=") as error:
