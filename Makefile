@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
 VIDEOS ?=
-TABLES := ablation_modules,ablation_window,ablation_token,ablation_aggregation,ablation_stem,kinetics,ssv2
+TABLES ?= ablation_modules,ablation_window,ablation_token,ablation_aggregation,ablation_stem,kinetics,ssv2
 
 .PHONY: help setup train tables report test test-slow bench bench-data lint audit format lock clean
 
@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt
 train: $(READY) ## set up, then train the tiny STAT on the built-in motion videos (more: ARGS='t_o=5 seed=1')
 	$(PY) src/train.py $(ARGS)
 
-tables: $(READY) ## run what is missing of Tables 1 to 7 (ARGS='seeds=3', ARGS='plan=true'), tiny or as conf/local.yaml says
+tables: $(READY) ## run what is missing of Tables 1 to 7 (TABLES=ablation_stem, ARGS='seeds=3', ARGS='plan=true')
 	$(PY) src/train.py -m experiment=$(TABLES) $(ARGS)
 
 report: $(READY) ## write logs/report/index.html: the tables, ours beside the paper's

@@ -37,7 +37,7 @@ from stat_video.runs.run import PROJECT, provenance
 
 RESULTS, PAGE = PROJECT / "benchmarks/results", PROJECT / "docs/performance.md"
 BEGIN, END = "<!-- benchmarks/model.py writes from here -->", "<!-- to here -->"
-PARTS = ("forward", "step", "memory", "peers", "attention", "rate")
+PARTS = ("forward", "step", "memory", "largest", "peers", "attention", "rate", "profile")
 WINDOW = {16: 3, 32: 5, 64: 7}  # t_o by clip length, as in the paper
 console = Console()
 
@@ -277,6 +277,36 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
     return rows
 
 
+def measure_largest(args: argparse.Namespace) -> dict[str, Any]:
+    """STAT and MViT-B at T = 16 and the largest batch of 1, 2, 4, 8 whose training step fits in memory for both."""
+    names = ("STAT T=16", "MViT-B T=16")
+    models = {name: PAIR[name][0]().to(args.device) for name in names}
+    need = max(
+        memory(model, make_clip(name, 16, 224, 1, args.device), args.device)["peak_mib"] * 2**20
+        for name, model in models.items()
+    )
+    batch = max(b for b in (1, 2, 4, 8) if b == 1 or 1.5 * b * need < all_memory(args.device))
+    say(f"{batch} clips fit")
+    clip = make_clip("", 16, 224, batch, args.device)
+    rows: dict[str, Any] = {"batch": batch}
+    for key, work in (("forward", forward), ("step", step)):
+        times = in_turns({n: work(m, clip, args.device) for n, m in models.items()}, args.rounds, args.device)
+        ours, theirs = times.values()
+        rows[key] = {
+            "seconds": {n: figure(t) for n, t in times.items()},
+            "ratio": figure([b / a for a, b in zip(ours, theirs, strict=True)]),
+        }
+        say(f"batch {batch}, {key}: {rows[key]['ratio']['median']:.2f} x MViT-B")
+    return rows
+
+
+def all_memory(device: torch.device) -> int:
+    """Bytes of the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def measure_peers(args: argparse.Namespace) -> dict[str, Any]:
     """Forward, step and memory of every peer; one that is not installed or does not fit is named with the reason."""
     rows: dict[str, Any] = {}
@@ -385,6 +415,43 @@ def measure_rate(args: argparse.Namespace) -> dict[str, Any]:
     return {"rate": figure(rates), "share": figure(shares), "macs": count}
 
 
+# kind of work -> words of the names of PyTorch's operators; the first that fits counts, the rest is "other"
+KINDS = {
+    "attention": ("scaled_dot_product",),
+    "convolutions": ("convolution", "conv3d"),
+    "GELU": ("gelu",),
+    "layer norms": ("layer_norm",),
+    "copies, concatenation, zeros": ("copy_", "cat", "fill_", "zero_"),
+    "AdamW": ("adamw",),
+    "matrix products": ("mm",),
+}
+
+
+def kind_of(operator: str) -> str:
+    name = operator.removeprefix("aten::")
+    return next((kind for kind, words in KINDS.items() if any(word in name for word in words)), "other")
+
+
+def measure_profile(args: argparse.Namespace) -> dict[str, Any]:
+    """Where the time of STAT's forward pass and training step goes, by kind of operator: seconds of a call, T = 16."""
+    model, rows = stat(16).to(args.device), {}
+    clip = make_clip("STAT", 16, 224, args.batch, args.device)
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if args.device.type == "cuda" else [])]
+    for name, work in (("forward", forward), ("step", step)):
+        call_once = work(model, clip, args.device)
+        call_once()
+        with profile(activities=kinds) as profiler:
+            for _ in range(args.rounds):
+                call_once()
+        found: Counter[str] = Counter()
+        for event in profiler.key_averages():
+            taken = event.self_device_time_total if args.device.type == "cuda" else event.self_cpu_time_total
+            found[kind_of(event.key)] += taken / 1e6 / args.rounds
+        rows[name] = dict(found.most_common())
+        say(f"{name}: " + ", ".join(f"{kind} {seconds:.2f} s" for kind, seconds in rows[name].items()))
+    return rows
+
+
 MEASURE = {part: globals()[f"measure_{part}"] for part in PARTS}
 
 
@@ -447,6 +514,21 @@ def page(result: dict[str, Any]) -> str:
     if m := result.get("memory"):
         lines = [[n, f"{r['saved_mib']:.0f}", f"{r['peak_mib']:.0f}"] for n, r in m.items()]
         text += ["### Memory of a training step, weights apart\n", table(["model", "kept, MiB", "peak, MiB"], lines)]
+    if largest := result.get("largest"):
+        lines = [
+            [
+                f"{name}, {title}",
+                spread(r["seconds"][name], 1e3, 0),
+                spread(r["ratio"]) if name.startswith("STAT") else "",
+            ]
+            for key, title in (("forward", "forward"), ("step", "training step"))
+            for r in (largest[key],)
+            for name in r["seconds"]
+        ]
+        text += [
+            f"### Batch {largest['batch']}, the largest of 1, 2, 4, 8 whose step fits here for both\n",
+            table(["model", "ms", "clips/s, STAT / MViT-B"], lines),
+        ]
     if peers := result.get("peers"):
         lines = [
             [n, *[""] * 6, f"not measured: {r['missing']}"]
@@ -470,6 +552,17 @@ def page(result: dict[str, Any]) -> str:
         names = list(next(iter(rows.values())))
         lines = [[n_t, *(spread(r[n], 1e3, 1) for n in names)] for n_t, r in rows.items()]
         text += ["### Attention alone, width 384, 14 x 14 tokens a frame, ms\n", table(["n_t", *names], lines)]
+    if where := result.get("profile"):
+        totals = {name: sum(kinds.values()) for name, kinds in where.items()}
+        lines = [
+            [
+                kind,
+                *(f"{1e3 * k.get(kind, 0):.0f} ({100 * k.get(kind, 0) / totals[n]:.0f} %)" for n, k in where.items()),
+            ]
+            for kind in where["step"]
+        ]
+        lines.append(["all", *(f"{1e3 * total:.0f}" for total in totals.values())])
+        text += ["### Where STAT's time goes, T = 16, by the profiler, ms\n", table(["kind", *where], lines)]
     if r := result.get("rate"):
         text.append(
             f"Matrix products at the shapes of STAT's linear layers: {spread(r['rate'], 1e-9, 0)} GFLOP/s; STAT's "

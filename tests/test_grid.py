@@ -90,6 +90,7 @@ def test_the_command_lines_that_one_stands_for():
     for words, message in (
         (["experiment=a,b"], "experiment=a,b: several runs need -m"),
         (["seeds=3"], "seeds=3: several runs need -m"),
+        (["-m", "experiment=a,b", "experiment=c"], "experiment= is given 2 times; allowed is experiment=a,b,c"),
         (["-m", "seeds=none"], "seeds=none: allowed is a number of seeds"),
     ):
         with pytest.raises(InputError, match=message):

@@ -118,9 +118,9 @@ def test_share_of_waiting_for_the_loader(clock: Clock, tmp_path: Any) -> None:
     assert resumed.data_wait == pytest.approx(11 / 20)
 
 
-def test_a_line_a_minute_of_training_validation_and_test(clock: Clock) -> None:
+def test_a_line_a_minute_of_training_validation_and_test(clock: Clock, tmp_path: Any) -> None:
     said: list[str] = []
-    lines, module, t = StepLines(said.append), Any, trainer()
+    lines, module, t = StepLines(said.append), Any, trainer(callbacks=[EpochLog(tmp_path / "epochs.csv")])
     for index in range(10):
         lines.on_train_batch_start(t, module, None, index)
         clock.now += 31

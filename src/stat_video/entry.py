@@ -99,8 +99,14 @@ def sweeps(words: list[str]) -> list[list[str]]:
     """The command lines that a command line stands for.
 
     `seeds=3` means `seed=0,1,2`, and `-m experiment=a,b` one sweep after another: of several experiments in one sweep
-    Hydra would drop each one's own axes in silence. InputError where either comes without -m.
+    Hydra would drop each one's own axes in silence, and the first of two words `experiment=`. InputError for such
+    words, and for several runs without -m.
     """
+    experiments = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
+    if len(experiments) > 1:
+        raise InputError(
+            f"experiment= is given {len(experiments)} times; allowed is experiment={','.join(experiments)}"
+        )
     multirun = any(word in ("-m", "--multirun") for word in words)
     lines: list[list[str]] = [[]]
     for word in words:

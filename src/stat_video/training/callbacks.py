@@ -119,10 +119,15 @@ class EpochLog(Callback):
             self.say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {line}")
 
 
+def epoch_log(trainer: Trainer) -> EpochLog:
+    """The EpochLog among a trainer's callbacks."""
+    return next(c for c in trainer.callbacks if isinstance(c, EpochLog))  # type: ignore[attr-defined]
+
+
 def share_of_waiting(trainer: Trainer) -> str:
     """'4 %' of the steps' time went into waiting for the loader, in the epoch so far."""
-    log = next((c for c in trainer.callbacks if isinstance(c, EpochLog)), None)  # type: ignore[attr-defined]
-    return f"{100 * log.waited / log.stepped:.0f} %" if log and log.stepped else "0 %"
+    log = epoch_log(trainer)
+    return f"{100 * log.waited / log.stepped:.0f} %" if log.stepped else "0 %"
 
 
 class StepLines(Callback):

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ..config import Config
 from ..cost import gmacs
-from ..data.lists import manifest_hash
+from ..data.lists import find_root, manifest_hash
 from ..data.modules import VideoDataModule
 from ..data.sampling import Views
 from ..errors import InputError
@@ -25,7 +25,7 @@ from ..model.weights import load_weights
 from ..runs.files import remove_unfinished, replacing, write_json
 from ..runs.run import TRAINED_ON, Run, definition, provenance, same_data
 from ..runs.source import find_source
-from .callbacks import Bar, EpochLog, Say, StepLines
+from .callbacks import Bar, EpochLog, Say, StepLines, epoch_log
 from .checkpoint import read_checkpoint
 from .finite import NonFinite
 from .hardware import data_workers, lightning_arguments, rank_zero
@@ -57,13 +57,18 @@ def fit(config: Config, console: Console) -> dict[str, Any]:
 
 
 def finished(config: Config, console: Console) -> dict[str, Any] | None:
-    """The result of a run that was finished before, else None; Busy where another process is at it."""
+    """The result of a run that was finished before, else None.
+
+    Busy where another process is at it; InputError where its videos are not there, before a process starts for it.
+    """
     if config.fresh:
         return None
     config, _, run, manifest = _defined(config)
     if (result := _result(run, config, manifest, console)) is None and rank_zero():  # the first rank has it for all
         with run.alone():
             pass
+        if config.data.built_in is None:
+            find_root(config.data)
     return result
 
 
@@ -291,11 +296,6 @@ def make_trainer(config: Config, run: Run, console: Console) -> L.Trainer:
         )
     except (ValueError, L.fabric.utilities.exceptions.MisconfigurationException) as error:
         raise InputError(f"trainer: {error}") from None
-
-
-def epoch_log(trainer: L.Trainer) -> EpochLog:
-    """The EpochLog among a trainer's callbacks."""
-    return next(c for c in trainer.callbacks if isinstance(c, EpochLog))  # type: ignore[attr-defined]
 
 
 def saving(trainer: L.Trainer) -> Saving:
