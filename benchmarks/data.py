@@ -9,7 +9,6 @@ figure is the median of the rounds' ratios. Writes benchmarks/results/data.json 
 
 import argparse
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ import av
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from page import processor, table, write_part
 from pytorchvideo.data import LabeledVideoDataset, make_clip_sampler
 from pytorchvideo.data.encoded_video import EncodedVideo
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
@@ -46,7 +46,7 @@ from stat_video.data.transcode import Encoding, transcode
 from stat_video.data.transforms import Augment, TrainTransform
 from stat_video.entry import CONF, checked, register
 from stat_video.model import STAT
-from stat_video.runs.files import replacing, write_json
+from stat_video.runs.files import write_json
 from stat_video.runs.run import PROJECT, provenance
 from stat_video.training.fit import make_data
 from stat_video.training.optim import make_optimizer
@@ -56,7 +56,6 @@ GOPS = (12, 50, 250)
 WORKERS = 2
 SOURCES = 6  # clips of footage at most
 RESULT, PAGE = PROJECT / "benchmarks/results/data.json", PROJECT / "docs/data.md"
-BEGIN, END = "<!-- benchmarks/data.py writes from here -->", "<!-- to here -->"
 SHOWN = ("torch", "torchvision", "av", "pytorchvideo")  # versions beside the table
 console = Console()
 
@@ -352,10 +351,7 @@ def step_shares(
 
 
 def machine() -> dict[str, Any]:
-    model = next(
-        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ""
-    )
-    return {"cpu": model or platform.processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
+    return {"cpu": processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
 
 
 def rows(figures: Sequence[Figure]) -> Iterator[tuple[str, ...]]:
@@ -369,21 +365,16 @@ def write(figures: Sequence[Figure], about: dict[str, Any]) -> None:
     """JSON, and the table on the page between its marks."""
     write_json(RESULT, {"figures": [{**asdict(f), "median": f.median, "reached": f.reached} for f in figures], **about})
     head = ("figure", "median", "range", "floor", "aim", "reached", "about")
-    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ("---",) * len(head), *rows(figures))]
     packages = ", ".join(f"{name} {about['versions'][name]}" for name in SHOWN)
-    lines += [
-        "",
+    where = (
         f"{about['machine']['cpu']}, {about['machine']['cores']} cores; {packages}; {about['footage']}; {WORKERS} data "
-        f"workers, T = {T}, crop {CROP}; {about['finished'][:10]}. All values: `benchmarks/results/data.json`.",
-    ]
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    with replacing(PAGE) as file:
-        file.write("".join([before, BEGIN, "\n", *(f"{line}\n" for line in lines), END, after]).encode())
-    table = Table(*head)
+        f"workers, T = {T}, crop {CROP}; {about['finished'][:10]}. All values: `benchmarks/results/data.json`."
+    )
+    write_part(PAGE, "data.py", f"{table(head, [*rows(figures)])}\n{where}")
+    shown = Table(*head)
     for cells in rows(figures):
-        table.add_row(*cells)
-    console.print(table)
+        shown.add_row(*cells)
+    console.print(shown)
 
 
 def main() -> None:

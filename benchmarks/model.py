@@ -12,7 +12,6 @@ import copy
 import gc
 import json
 import os
-import platform
 import statistics
 import time
 from collections import Counter
@@ -20,11 +19,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from page import processor, table, write_part
 from rich.console import Console
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
@@ -32,11 +31,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.video import mvit, mvit_v1_b, mvit_v2_s, swin3d_t
 
 from stat_video.model import STA, STAT, STATConfig
-from stat_video.runs.files import replacing, write_json
+from stat_video.runs.files import write_json
 from stat_video.runs.run import PROJECT, provenance
 
 RESULTS, PAGE = PROJECT / "benchmarks/results", PROJECT / "docs/performance.md"
-BEGIN, END = "<!-- benchmarks/model.py writes from here -->", "<!-- to here -->"
 PARTS = ("forward", "step", "memory", "largest", "peers", "attention", "rate", "profile")
 WINDOW = {16: 3, 32: 5, 64: 7}  # t_o by clip length, as in the paper
 console = Console()
@@ -467,11 +465,6 @@ def verdict(value: float, floor: float, aim: float, less: bool = False) -> str:
     return "aim" if sign * value >= sign * aim else "floor" if sign * value >= sign * floor else "**below**"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
 def targets(result: dict[str, Any]) -> str:
     rows = []
 
@@ -574,10 +567,8 @@ def page(result: dict[str, Any]) -> str:
 
 def machine(args: argparse.Namespace) -> dict[str, Any]:
     cuda = args.device.type == "cuda"
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     return {
-        "processor": torch.cuda.get_device_name() if cuda else (names or [platform.processor()])[0],
+        "processor": torch.cuda.get_device_name() if cuda else processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "clock": "events" if cuda else clock_of(torch.get_num_threads()).__name__,
@@ -617,10 +608,7 @@ def main() -> None:
         result |= {"machine": machine(args), "batch": args.batch, **provenance()}
         result["measured"] = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(file, result)
-        around = PAGE.read_text(encoding="utf-8")
-        before, after = around.split(BEGIN)[0], around.split(END)[1]
-        with replacing(PAGE) as target:
-            target.write(f"{before}{BEGIN}\n\n{page(result)}\n{END}{after}".encode())
+        write_part(PAGE, "model.py", page(result))
     say(targets(result))
 
 
