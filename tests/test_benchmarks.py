@@ -12,15 +12,24 @@ import torch
 
 from running import ROOT
 
+BEGIN, END = "<!-- benchmarks/{}.py writes from here -->", "<!-- to here -->"
+
+
+def load(name: str) -> ModuleType:
+    """A script of benchmarks/, which heads sys.path where it is run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        spec = importlib.util.spec_from_file_location(f"benchmark_of_{name}", ROOT / "benchmarks" / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return module
+
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_of_data", ROOT / "benchmarks" / "data.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("data")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +54,8 @@ def test_the_table_takes_its_place_and_no_more(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page, result = tmp_path / "data.md", tmp_path / "data.json"
-    page.write_text(f"# Before\n\n{bench.BEGIN}\nold figures\n{bench.END}\n\nafter\n")
+    begin = BEGIN.format("data")
+    page.write_text(f"# Before\n\n{begin}\nold figures\n{END}\n\nafter\n")
     monkeypatch.setattr(bench, "PAGE", page)
     monkeypatch.setattr(bench, "RESULT", result)
     about = {"machine": {"cpu": "a CPU", "cores": 2}, "versions": dict.fromkeys(bench.SHOWN, "1"), "footage": "clips"}
@@ -53,13 +63,33 @@ def test_the_table_takes_its_place_and_no_more(
         figures = [bench.Figure("speed", [value, 7.5, 11.0], 7, 14, True, "x", "about")]
         bench.write(figures, {**about, "finished": "2026-01-02T03:04:05"})
         text = page.read_text()
-        assert text.startswith(f"# Before\n\n{bench.BEGIN}\n| figure |")
-        assert text.endswith(f"{bench.END}\n\nafter\n")
+        assert text.startswith(f"# Before\n\n{begin}\n\n| figure |")
+        assert text.endswith(f"{END}\n\nafter\n")
         assert f"| speed | {value} x | 7.5 to 11.0 | 7 | 14 | floor | about |" in text
         assert "old figures" not in text
         assert json.loads(result.read_text())["figures"][0]["values"] == [value, 7.5, 11.0]
-    (shown,) = [line for line in (ROOT / "docs/data.md").read_text().splitlines() if line == bench.BEGIN]
-    assert shown  # the page has the place
+
+
+@pytest.mark.parametrize(("name", "page"), [("data", "data.md"), ("model", "performance.md")])
+def test_the_page_has_the_place(name: str, page: str) -> None:
+    lines = (ROOT / "docs" / page).read_text().splitlines()
+    assert lines.count(BEGIN.format(name)) == lines.count(END) == 1
+
+
+def test_the_page_of_the_model_is_made_of_its_figures() -> None:
+    model = load("model")
+    result = json.loads((ROOT / "benchmarks/results/model_cpu.json").read_text())
+    assert model.page(result).strip() in (ROOT / "docs/performance.md").read_text()
+
+
+def test_time_is_counted_by_kind_of_operator() -> None:
+    kind = load("model").kind_of
+    assert [kind(f"aten::{name}") for name in ("addmm", "mm", "bmm")] == 3 * ["matrix products"]
+    assert kind("aten::_scaled_dot_product_flash_attention_for_cpu_backward") == "attention"
+    assert kind("aten::convolution_backward") == kind("aten::slow_conv3d_forward") == "convolutions"
+    assert kind("aten::native_layer_norm_backward") == "layer norms"
+    assert kind("aten::gelu_backward") == "GELU"
+    assert kind("aten::sum") == kind("aten::add_") == "other"
 
 
 def test_the_peers_make_the_same_clips(bench: ModuleType) -> None:
