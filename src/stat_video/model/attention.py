@@ -140,7 +140,8 @@ class STA(nn.Module):
         else:
             q, k, v = self.qkv(x).chunk(3, dim=-1)  # Eq. 1; each (B, n_t, n, C)
             if self.pool_q is not None:  # Eq. 2; the class token passes by
-                q = torch.cat([q[:, :, :S], self.pool_q(q[:, :, S:], self.grid)], dim=2)
+                class_tokens, patches = q.split([S, n - S], dim=2)
+                q = torch.cat([class_tokens, self.pool_q(patches, self.grid)], dim=2)
 
         layout = self.key_layout(n_t)
         keys = self._key_list(k, self.pool_k, layout)
@@ -157,7 +158,8 @@ class STA(nn.Module):
     def _key_list(self, k: Tensor, pool: PoolCA, layout: KeyLayout) -> Tensor:
         """Keys, or values, of every frame: (B, n_t, n, C) -> (B, n_t, L, C), Eqs. 2-7."""
         n_t, S = k.shape[1], self.first_patch
-        patches = k[:, :, S:]
+        # One split: slices would each fill the gradient of all tokens with zeros around their own.
+        class_tokens, patches = k.split([S, k.shape[2] - S], dim=2)
         k_ca = pool(patches, self.grid)
         parts = [k_ca]
         if layout.neighbours:
@@ -168,7 +170,7 @@ class STA(nn.Module):
         if layout.la:
             # Eq. 6 takes the class tokens of K and V as projected, neither pooled nor normalised. Without a class
             # token (Table 3, 'spatial avg-pooling') the spatial mean of the frame's K and V stands in for it.
-            k_la = k[:, :, 0] if S else patches.mean(2)  # (B, n_t, C)
+            k_la = class_tokens.squeeze(2) if S else patches.mean(2)  # (B, n_t, C)
             parts.append(k_la[:, None].expand(-1, n_t, -1, -1))  # Eqs. 4 and 5
         return torch.cat(parts, dim=2)
 
