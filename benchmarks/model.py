@@ -13,12 +13,16 @@ import gc
 import json
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,7 +39,7 @@ from stat_video.runs.files import write_json
 from stat_video.runs.run import PROJECT, provenance
 
 RESULTS, PAGE = PROJECT / "benchmarks/results", PROJECT / "docs/performance.md"
-PARTS = ("forward", "step", "memory", "largest", "peers", "attention", "rate", "profile")
+PARTS = ("forward", "step", "memory", "largest", "peers", "attention", "rate", "profile", "tiny")
 WINDOW = {16: 3, 32: 5, 64: 7}  # t_o by clip length, as in the paper
 console = Console()
 
@@ -450,6 +454,50 @@ def measure_profile(args: argparse.Namespace) -> dict[str, Any]:
     return rows
 
 
+FIRST = "edc68577c1a1dd70e594ee0a0065052da72e7f75"  # the first version that trained the tiny STAT
+TINY_STEP = """
+import inspect, statistics, sys, time
+import torch
+from stat_video.model import STAT, STATConfig
+from stat_video.training.optim import Recipe, make_optimizer
+
+torch.set_num_threads(1)
+tiny = {"widths": (24, 48, 96, 192), "depths": (1, 1, 2, 1), "heads": (1, 1, 2, 4), "stochastic_depth": 0.0}
+model = STAT(STATConfig(T=16, crop=48, num_classes=12, head_dropout=0.0, **tiny))
+fused = {"fused": True} if "fused" in inspect.signature(make_optimizer).parameters else {}
+optimizer = make_optimizer(model, Recipe(), **fused)
+clips, labels, times = torch.randn(16, 3, 16, 48, 48), torch.zeros(16, dtype=torch.long), []
+for _ in range(int(sys.argv[1]) + 3):
+    start = time.process_time()
+    torch.nn.functional.cross_entropy(model(clips), labels).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    times.append(time.process_time() - start)
+print(statistics.median(times[3:]))
+"""
+
+
+def measure_tiny(args: argparse.Namespace) -> dict[str, Any]:
+    """A training step of the tiny STAT, 16 clips, one CPU thread: this version and the first one, taking turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive = subprocess.run(["git", "archive", FIRST, "src"], cwd=PROJECT, capture_output=True)
+        if archive.returncode:
+            return {"missing": f"commit {FIRST[:7]} is not in this copy"}
+        subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+
+        def median(src: Path) -> float:
+            words = [sys.executable, "-c", TINY_STEP, str(4 * args.rounds)]
+            run = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(src)}, capture_output=True, check=True)
+            return float(run.stdout)
+
+        turns = [(median(Path(folder) / "src"), median(PROJECT / "src")) for _ in range(args.rounds)]
+    first, now = zip(*turns, strict=True)
+    result = {"first": figure(first), "now": figure(now), "ratio": figure([a / b for a, b in turns])}
+    say(f"tiny step: {result['ratio']['median']:.2f} x the first version")
+    return result
+
+
 MEASURE = {part: globals()[f"measure_{part}"] for part in PARTS}
 
 
@@ -484,6 +532,8 @@ def targets(result: dict[str, Any]) -> str:
     if f := result.get("forward"):
         long, short = (f[T]["seconds"][f"STAT T={T}"]["median"] for T in ("64", "16"))
         row("time T = 64 / time T = 16, forward", long / short, f"{long / short:.2f}", 4.5, 4.1, less=True)
+    if f := result.get("tiny", {}).get("ratio"):
+        row("clips/s tiny training step, one thread, this version / the first", f["median"], spread(f), 1.5, 3)
     return table(["figure", "median (min to max)", "floor", "aim", "met"], rows)
 
 
