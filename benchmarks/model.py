@@ -435,12 +435,13 @@ def kind_of(operator: str) -> str:
 
 
 def measure_profile(args: argparse.Namespace) -> dict[str, Any]:
-    """Where the time of STAT's forward pass and training step goes, by kind of operator: seconds of a call, T = 16."""
-    model, rows = stat(16).to(args.device), {}
-    clip = make_clip("STAT", 16, 224, args.batch, args.device)
+    """Where the time goes, by kind of operator: seconds of a forward pass and a step at T = 16, and of a tiny step."""
+    rows: dict[str, Any] = {}
+    full = stat(16), make_clip("STAT", 16, 224, args.batch, args.device)
+    tiny = STAT(STATConfig(**TINY)), make_clip("STAT", 16, 48, 16, args.device)
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if args.device.type == "cuda" else [])]
-    for name, work in (("forward", forward), ("step", step)):
-        call_once = work(model, clip, args.device)
+    for name, (model, clip), work in (("forward", full, forward), ("step", full, step), ("tiny step", tiny, step)):
+        call_once = work(model.to(args.device), clip, args.device)
         call_once()
         with profile(activities=kinds) as profiler:
             for _ in range(args.rounds):
@@ -454,16 +455,16 @@ def measure_profile(args: argparse.Namespace) -> dict[str, Any]:
     return rows
 
 
+TINY = {"T": 16, "crop": 48, "widths": (24, 48, 96, 192), "depths": (1, 1, 2, 1), "heads": (1, 1, 2, 4)}
 FIRST = "edc68577c1a1dd70e594ee0a0065052da72e7f75"  # the first version that trained the tiny STAT
 TINY_STEP = """
-import inspect, statistics, sys, time
+import ast, inspect, statistics, sys, time
 import torch
 from stat_video.model import STAT, STATConfig
 from stat_video.training.optim import Recipe, make_optimizer
 
 torch.set_num_threads(1)
-tiny = {"widths": (24, 48, 96, 192), "depths": (1, 1, 2, 1), "heads": (1, 1, 2, 4), "stochastic_depth": 0.0}
-model = STAT(STATConfig(T=16, crop=48, num_classes=12, head_dropout=0.0, **tiny))
+model = STAT(STATConfig(num_classes=12, stochastic_depth=0.0, head_dropout=0.0, **ast.literal_eval(sys.argv[2])))
 fused = {"fused": True} if "fused" in inspect.signature(make_optimizer).parameters else {}
 optimizer = make_optimizer(model, Recipe(), **fused)
 clips, labels, times = torch.randn(16, 3, 16, 48, 48), torch.zeros(16, dtype=torch.long), []
@@ -487,7 +488,7 @@ def measure_tiny(args: argparse.Namespace) -> dict[str, Any]:
         subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
 
         def median(src: Path) -> float:
-            words = [sys.executable, "-c", TINY_STEP, str(4 * args.rounds)]
+            words = [sys.executable, "-c", TINY_STEP, str(4 * args.rounds), repr(TINY)]
             run = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(src)}, capture_output=True, check=True)
             return float(run.stdout)
 
