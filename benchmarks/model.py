@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import yaml
 from page import processor, table, write_part
 from rich.console import Console
 from torch import Tensor, nn
@@ -281,25 +282,16 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
 
 def measure_largest(args: argparse.Namespace) -> dict[str, Any]:
     """STAT and MViT-B at T = 16 and the largest batch of 1, 2, 4, 8 whose training step fits in memory for both."""
-    names = ("STAT T=16", "MViT-B T=16")
-    models = {name: PAIR[name][0]().to(args.device) for name in names}
     need = max(
-        memory(model, make_clip(name, 16, 224, 1, args.device), args.device)["peak_mib"] * 2**20
-        for name, model in models.items()
+        memory(PAIR[name][0]().to(args.device), make_clip(name, 16, 224, 1, args.device), args.device)["peak_mib"]
+        * 2**20
+        for name in ("STAT T=16", "MViT-B T=16")
     )
     batch = max(b for b in (1, 2, 4, 8) if b == 1 or 1.5 * b * need < all_memory(args.device))
     say(f"{batch} clips fit")
-    clip = make_clip("", 16, 224, batch, args.device)
-    rows: dict[str, Any] = {"batch": batch}
-    for key, work in (("forward", forward), ("step", step)):
-        times = in_turns({n: work(m, clip, args.device) for n, m in models.items()}, args.rounds, args.device)
-        ours, theirs = times.values()
-        rows[key] = {
-            "seconds": {n: figure(t) for n, t in times.items()},
-            "ratio": figure([b / a for a, b in zip(ours, theirs, strict=True)]),
-        }
-        say(f"batch {batch}, {key}: {rows[key]['ratio']['median']:.2f} x MViT-B")
-    return rows
+    larger = argparse.Namespace(**{**vars(args), "batch": batch})
+    parts = {key: pair((16,), work, larger)["16"] for key, work in (("forward", forward), ("step", step))}
+    return {"batch": batch, **parts}
 
 
 def all_memory(device: torch.device) -> int:
@@ -455,7 +447,7 @@ def measure_profile(args: argparse.Namespace) -> dict[str, Any]:
     return rows
 
 
-TINY = {"T": 16, "crop": 48, "widths": (24, 48, 96, 192), "depths": (1, 1, 2, 1), "heads": (1, 1, 2, 4)}
+TINY = {"T": 16, "crop": 48, **yaml.safe_load((PROJECT / "conf/model/stat_tiny.yaml").read_text(encoding="utf-8"))}
 FIRST = "edc68577c1a1dd70e594ee0a0065052da72e7f75"  # the first version that trained the tiny STAT
 TINY_STEP = """
 import ast, inspect, statistics, sys, time
@@ -464,7 +456,7 @@ from stat_video.model import STAT, STATConfig
 from stat_video.training.optim import Recipe, make_optimizer
 
 torch.set_num_threads(1)
-model = STAT(STATConfig(num_classes=12, stochastic_depth=0.0, head_dropout=0.0, **ast.literal_eval(sys.argv[2])))
+model = STAT(STATConfig(num_classes=12, **ast.literal_eval(sys.argv[2])))
 fused = {"fused": True} if "fused" in inspect.signature(make_optimizer).parameters else {}
 optimizer = make_optimizer(model, Recipe(), **fused)
 clips, labels, times = torch.randn(16, 3, 16, 48, 48), torch.zeros(16, dtype=torch.long), []

@@ -19,9 +19,8 @@ class MLP(nn.Module):
     def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
         """Of the normalised x where a norm is given; neither that nor the activation is kept for the backward pass."""
         hidden = self.fc1(x) if norm is None else recompute(lambda x: self.fc1(norm(x)), x)
-        if (
-            not torch.is_grad_enabled()
-        ):  # in place: a second tensor of this size is new memory each time for a long clip
+        if not torch.is_grad_enabled():
+            # In place: for a long clip a second tensor of this size is new memory from the system each time.
             return self.fc2(torch.ops.aten.gelu_(hidden))
         return recompute(lambda hidden: self.fc2(F.gelu(hidden)), hidden)
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ..config import Config
 from ..cost import gmacs
-from ..data.lists import find_root, manifest_hash
+from ..data.lists import manifest_hash
 from ..data.modules import VideoDataModule
 from ..data.sampling import Views
 from ..errors import InputError
@@ -57,18 +57,13 @@ def fit(config: Config, console: Console) -> dict[str, Any]:
 
 
 def finished(config: Config, console: Console) -> dict[str, Any] | None:
-    """The result of a run that was finished before, else None.
-
-    Busy where another process is at it; InputError where its videos are not there, before a process starts for it.
-    """
+    """The result of a run that was finished before, else None; Busy where another process is at it."""
     if config.fresh:
         return None
     config, _, run, manifest = _defined(config)
     if (result := _result(run, config, manifest, console)) is None and rank_zero():  # the first rank has it for all
         with run.alone():
             pass
-        if config.data.built_in is None:
-            find_root(config.data)
     return result
 
 
