@@ -69,7 +69,7 @@ class ProbeConfig(BuiltIn):
     classes: tuple[str, ...] = CLASSES
     cool: int = 1  # objects beside the actor
     missing: float = 0.1  # chance of each object at each moment not to be seen
-    blank: float = 0.04  # chance of a video not to show its actor at any moment
+    blank: float = 0.06  # chance of a video not to show its actor at any moment
 
     def __post_init__(self) -> None:
         super().__post_init__()

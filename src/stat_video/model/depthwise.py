@@ -1,6 +1,5 @@
 """A depthwise 3x3x3 convolution whose gradients are quick on a CPU too."""
 
-from itertools import product
 from typing import Any
 
 import torch
@@ -54,30 +53,27 @@ def _grad_x(grad: Tensor, weight: Tensor, stride: int, shape: torch.Size) -> Ten
 
 
 def _grad_weight(grad: Tensor, x: Tensor, stride: int) -> Tensor:
-    """For each of the 27 offsets a sum over clips and places of input times gradient: (C, 1, 3, 3, 3)."""
+    """For each of the 27 offsets a sum over clips and places of input times gradient: (C, 1, 3, 3, 3).
+
+    By PyTorch's 2-D kernel, which is quick where the 3-D one is not: where windows overlap once for each offset in
+    time; where they do not, and the gradient is small against the input, at once for all three.
+    """
     grad, x = grad.permute(0, 2, 3, 4, 1).contiguous(), x.permute(0, 2, 3, 4, 1).contiguous()  # (B, T, H, W, C)
-    by_frame = _grad_weight_2d if stride <= 2 else _grad_weight_2d_far
-    T = x.shape[1]
+    T, C = x.shape[1], x.shape[-1]
+    if stride > 2:
+        padded = F.pad(grad, (0, 0, 0, 0, 0, 0, 1, 1))  # the gradients that an input frame meets: of t + 1, t and t - 1
+        met = torch.stack([padded[:, 2 : 2 + T], grad, padded[:, :T]], dim=-1).flatten(-2)  # (B, T, H', W', 3 C)
+        return _grad_weight_2d(met.flatten(0, 1), x.flatten(0, 1), stride).view(C, 1, 3, 3, 3)
     sums = []
     for t in (-1, 0, 1):  # the input's frame against the gradient's
         now, there = slice(max(-t, 0), T - max(t, 0)), slice(max(t, 0), T + min(t, 0))
-        sums.append(by_frame(grad[:, now].flatten(0, 1), x[:, there].flatten(0, 1), stride))
+        sums.append(_grad_weight_2d(grad[:, now].flatten(0, 1), x[:, there].flatten(0, 1), stride))
     return torch.stack(sums, dim=2)
 
 
 def _grad_weight_2d(grad: Tensor, x: Tensor, stride: int) -> Tensor:
-    """Of a 2-D convolution: (N, H', W', C), (N, H, W, C) -> (C, 1, 3, 3), a kernel that PyTorch has and 3-D lacks."""
-    weight = x.new_empty(x.shape[-1], 1, 3, 3)  # only its shape is read
-    args = [stride, stride], [1, 1], [1, 1], False, [0, 0], len(weight), (False, True, False)
+    """Of a 2-D convolution, C groups: (N, H', W', k C), (N, H, W, C) -> (k C, 1, 3, 3)."""
+    weight = x.new_empty(grad.shape[-1], 1, 3, 3)  # only its shape is read
+    args = [stride, stride], [1, 1], [1, 1], False, [0, 0], x.shape[-1], (False, True, False)
     grad, x = grad.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2)
     return torch.ops.aten.convolution_backward(grad, x, weight, None, *args)[1]
-
-
-def _grad_weight_2d_far(grad: Tensor, x: Tensor, stride: int) -> Tensor:
-    """The same, quicker where windows do not overlap and are few."""
-    H, W = (stride * (n - 1) + 1 for n in grad.shape[1:3])
-    x = F.pad(x, (0, 0, 1, 1, 1, 1))
-    sums = [
-        (x[:, h : h + H : stride, w : w + W : stride] * grad).sum((0, 1, 2)) for h, w in product(range(3), repeat=2)
-    ]
-    return torch.stack(sums, dim=1).view(-1, 1, 3, 3)
