@@ -189,7 +189,9 @@ print("a line", flush=True)
 known = {k: v for k, v in os.environ.items() if k.startswith(("LOCAL", "RANK", "WORLD", "MASTER", "PL_", "SLURM"))}
 returned = {"env": known, "config": config, "cuda": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "threads": os.environ.get("OMP_NUM_THREADS"), "parent": os.environ.get("STAT_VIDEO_PARENT")}
-file.with_suffix(".outcome.json").write_text(json.dumps({"returned": returned}))
+beside = file.with_suffix(".new")  # renamed into place, as `write_json` does: who polls never reads half a file
+beside.write_text(json.dumps({"returned": returned}))
+beside.rename(file.with_suffix(".outcome.json"))
 """
 
 
