@@ -123,6 +123,14 @@ def test_linear_weights_have_mvits_std_at_the_last_width():
     assert model.blocks[0].sta.qkv.weight.std().item() == pytest.approx(0.04, rel=0.05)
 
 
+@pytest.mark.parametrize("l_ta", [1, 4])
+def test_the_aggregation_starts_near_the_mean_of_the_frame_tokens(l_ta):
+    aggregation = tiny(l_ta=l_ta).aggregation
+    tokens = F.layer_norm(torch.randn(16, 8, 96), (96,))
+    alike = F.cosine_similarity(aggregation(tokens), tokens.mean(1), dim=-1)
+    assert alike.mean() > 0.5  # about 0 where values and projections are drawn at random
+
+
 def test_a_clip_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"a clip of \(3, 8, 64, 64\); this STAT takes \(3, 16, 64, 64\)"):
         tiny()(torch.zeros(1, 3, 8, 64, 64))

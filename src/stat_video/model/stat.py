@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .aggregation import TemporalAggregation
+from .aggregation import AggregationLayer, TemporalAggregation
 from .attention import MODULES, STA, Grid, PoolCA, check_modules
 from .block import STABlock
 from .stem import Conv, Stem
@@ -223,7 +223,9 @@ class STAT(nn.Module):
         NOTE: MViT draws linear weights with std 0.02 whatever their width. Here the std is 0.02 at the paper's last
         width, 768, and goes with 1 / sqrt(inputs) below it, so that a narrow STAT starts like a wide one. Poolings
         start near plain subsampling, the stem as He et al. propose. With MViT's values throughout, a tiny STAT stays
-        at chance on the motion videos for more than 1,000 steps (docs/log.md).
+        at chance on the motion videos for more than 1,000 steps. Values and projections of the aggregation start near
+        the identity: x_cls begins near the mean of the frame tokens, which is what l_ta = 0 makes of them. With random
+        ones a tiny STAT stays at chance on the probe for one to five epochs where l_ta > 0 (docs/log.md).
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -232,6 +234,10 @@ class STAT(nn.Module):
             elif isinstance(module, PoolCA):
                 nn.init.trunc_normal_(module.conv.weight, std=0.02)
                 module.conv.weight[:, :, 1, 1, 1] += 1
+        for layer in self.aggregation.layers:
+            assert isinstance(layer, AggregationLayer)
+            for weight in (layer.qkv.weight.chunk(3)[-1], layer.proj.weight):  # of the values, of the projection
+                weight += torch.eye(len(weight))
         for conv in self.stem.layers:
             if isinstance(conv, nn.Conv3d) and conv.bias is not None:
                 nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
