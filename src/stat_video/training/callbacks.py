@@ -5,7 +5,7 @@ import io
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -16,6 +16,7 @@ from ..progress import Meter, memory
 from ..runs.files import replacing
 
 Say = Callable[[str], None]
+C = TypeVar("C", bound=Callback)
 
 
 class LoaderClock(Profiler):
@@ -119,14 +120,14 @@ class EpochLog(Callback):
             self.say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {line}")
 
 
-def epoch_log(trainer: Trainer) -> EpochLog:
-    """The EpochLog among a trainer's callbacks."""
-    return next(c for c in trainer.callbacks if isinstance(c, EpochLog))  # type: ignore[attr-defined]
+def callback_of(trainer: Trainer, kind: type[C]) -> C:
+    """The one of that kind among a trainer's callbacks."""
+    return next(c for c in trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]
 
 
 def share_of_waiting(trainer: Trainer) -> str:
     """'4 %' of the steps' time went into waiting for the loader, in the epoch so far."""
-    log = epoch_log(trainer)
+    log = callback_of(trainer, EpochLog)
     return f"{100 * log.waited / log.stepped:.0f} %" if log.stepped else "0 %"
 
 

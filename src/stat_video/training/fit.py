@@ -2,7 +2,8 @@
 
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -25,7 +26,7 @@ from ..model.weights import load_weights
 from ..runs.files import remove_unfinished, replacing, write_json
 from ..runs.run import TRAINED_ON, Run, definition, provenance, same_data
 from ..runs.source import find_source
-from .callbacks import Bar, EpochLog, Say, StepLines, epoch_log
+from .callbacks import Bar, EpochLog, Say, StepLines, callback_of
 from .checkpoint import read_checkpoint
 from .finite import NonFinite
 from .hardware import data_workers, lightning_arguments, rank_zero
@@ -142,62 +143,78 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
     if logger:
         logger.log_hyperparams({"batch": batch})
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EMAWeightAveraging):  # which a run with nothing left to train has not told yet
-                callback.on_train_end(trainer, module)
-        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        if not metrics:  # killed between the last epoch and the result: nothing was left to train
-            metrics = {k: float(v) for k, v in trainer.validate(module, datamodule=data, verbose=False)[0].items()}
-        metrics |= {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
-        result = {
-            "name": config.name,
-            "scale": config.scale,
-            "id": run.id,
-            "metrics": metrics,
-            "videos": lists.counts,
-            "absent": {split: len(names) for split, names in lists.absent.items()},
-            "unreadable": unreadable.result(trainer),
-            "manifest": manifest,
-            "gmacs": gmacs(model.config),
-            "epochs": trainer.current_epoch,
-            "steps": trainer.global_step,
-            "batch": batch,
-            "train_seconds": round(epoch_log(trainer).seconds_at_end, 1),
-            "data_wait": round(epoch_log(trainer).data_wait, 4),
-            "wall_seconds": round(time.monotonic() - started, 1),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seed": config.seed,
-            "checkpoint": run.checkpoint.name,
-            **code,
-            "hardware": {
-                "device": str(trainer.strategy.root_device),
-                "devices": trainer.world_size,
-                "threads": torch.get_num_threads(),
-                "precision": str(trainer.precision),
-            },
-            "config": plain,
-        }
-        save_logits(module, run.folder / f"logits_{views}.pt")
+        with _explained(trainer):
+            metrics = _trained_and_tested(trainer, module, data, checkpoint)
+            result = {
+                "name": config.name,
+                "scale": config.scale,
+                "id": run.id,
+                "metrics": metrics,
+                "videos": lists.counts,
+                "absent": {split: len(names) for split, names in lists.absent.items()},
+                "unreadable": unreadable.result(trainer),
+                "manifest": manifest,
+                "gmacs": gmacs(model.config),
+                "epochs": trainer.current_epoch,
+                "steps": trainer.global_step,
+                "batch": batch,
+                "train_seconds": round(callback_of(trainer, EpochLog).seconds_at_end, 1),
+                "data_wait": round(callback_of(trainer, EpochLog).data_wait, 4),
+                "wall_seconds": round(time.monotonic() - started, 1),
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seed": config.seed,
+                "checkpoint": run.checkpoint.name,
+                **code,
+                "hardware": {
+                    "device": str(trainer.strategy.root_device),
+                    "devices": trainer.world_size,
+                    "threads": torch.get_num_threads(),
+                    "precision": str(trainer.precision),
+                },
+                "config": plain,
+            }
+            save_logits(module, run.folder / f"logits_{views}.pt")
         if trainer.is_global_zero:
             say_lacking(result, console)
             write_json(run.folder / "result.json", result)
             for path in run.checkpoints[1:]:  # nothing goes on from them any more
                 path.unlink()
             log_result(logger, result, module, data, run)
-    except RuntimeError as error:
-        if "DataLoader worker (pid" not in str(error):
-            raise
-        if saving(trainer).asked:  # the same signal ended both
-            saving(trainer).stop(trainer)
-        reason = str(error).partition(". ")[0]
-        raise InputError(
-            f"{reason}; where memory is short, fewer trainer.workers need less; the same command goes on"
-        ) from error
     finally:
         if logger:
             logger.finish()
     return result
+
+
+def _trained_and_tested(
+    trainer: L.Trainer, module: StatModule, data: VideoDataModule, checkpoint: Path | None
+) -> dict[str, float]:
+    """Train from a checkpoint on, then test: the last validation's and the test's figures."""
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EMAWeightAveraging):  # which a run with nothing left to train has not told yet
+            callback.on_train_end(trainer, module)
+    metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+    if not metrics:  # killed between the last epoch and the result: nothing was left to train
+        metrics = {k: float(v) for k, v in trainer.validate(module, datamodule=data, verbose=False)[0].items()}
+    return metrics | {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
+
+
+@contextmanager
+def _explained(trainer: L.Trainer) -> Iterator[None]:
+    """One line where a data worker was killed, as the system does it when memory runs out."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        saving = callback_of(trainer, Saving)
+        if saving.asked:  # the same signal ended both
+            saving.stop(trainer)
+        reason = str(error).partition(". ")[0]
+        raise InputError(
+            f"{reason}; where memory is short, fewer trainer.workers need less; the same command goes on"
+        ) from error
 
 
 def say_lacking(result: dict[str, Any], console: Console) -> None:
@@ -291,11 +308,6 @@ def make_trainer(config: Config, run: Run, console: Console) -> L.Trainer:
         )
     except (ValueError, L.fabric.utilities.exceptions.MisconfigurationException) as error:
         raise InputError(f"trainer: {error}") from None
-
-
-def saving(trainer: L.Trainer) -> Saving:
-    """The Saving among a trainer's callbacks."""
-    return next(c for c in trainer.callbacks if isinstance(c, Saving))  # type: ignore[attr-defined]
 
 
 def load_into(model: STAT, state: dict[str, torch.Tensor], source: str, new_classifier: bool) -> list[str]:
