@@ -13,7 +13,7 @@ A video has eight moments; an object shows itself in three bursts of two neighbo
   been away. The moments that tell the class have at least one without it in between.
 
 Now and then an object is not seen at a moment where it should be, and in a few videos the actor is not seen at all: all
-rows guess there, so that the best ones stay near 97 %.
+rows guess there, so that the best ones stay below 97 %.
 
 A single moment shows each object at a random place, whatever the class. Backwards a near video is one of the other near
 class, and its frames without their order are pairs of neighbouring places in both: they tell near from far, no more.
