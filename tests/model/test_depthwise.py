@@ -7,7 +7,7 @@ from torch import nn
 from stat_video.model.depthwise import depthwise_conv3d
 
 
-@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("stride", [1, 2, 4, 8])
 @pytest.mark.parametrize("size", [(1, 1, 1), (4, 6, 6), (3, 7, 5), (2, 9, 4)])
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_equals_pytorchs(stride, size, channels_last):

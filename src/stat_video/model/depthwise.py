@@ -55,8 +55,8 @@ def _grad_x(grad: Tensor, weight: Tensor, stride: int, shape: torch.Size) -> Ten
 def _grad_weight(grad: Tensor, x: Tensor, stride: int) -> Tensor:
     """For each of the 27 offsets a sum over clips and places of input times gradient: (C, 1, 3, 3, 3).
 
-    By PyTorch's 2-D kernel, which is quick where the 3-D one is not: where windows overlap once for each offset in
-    time; where they do not, and the gradient is small against the input, at once for all three.
+    By PyTorch's 2-D kernel, which is quick where the 3-D one is not: a call for each offset in time up to stride 2;
+    beyond it, where the gradient is small against the input, one call for all three (docs/log.md).
     """
     grad, x = grad.permute(0, 2, 3, 4, 1).contiguous(), x.permute(0, 2, 3, 4, 1).contiguous()  # (B, T, H, W, C)
     T, C = x.shape[1], x.shape[-1]

@@ -237,7 +237,7 @@ class STAT(nn.Module):
         for layer in self.aggregation.layers:
             assert isinstance(layer, AggregationLayer)
             for weight in (layer.qkv.weight.chunk(3)[-1], layer.proj.weight):  # of the values, of the projection
-                weight += torch.eye(len(weight))
+                weight.diagonal().add_(1)
         for conv in self.stem.layers:
             if isinstance(conv, nn.Conv3d) and conv.bias is not None:
                 nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -142,48 +142,46 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None, 
     trainer.loggers = [logger] if logger else []
     if logger:
         logger.log_hyperparams({"batch": batch})
-    try:
-        with _explained(trainer):
-            metrics = _trained_and_tested(trainer, module, data, checkpoint)
-            result = {
-                "name": config.name,
-                "scale": config.scale,
-                "id": run.id,
-                "metrics": metrics,
-                "videos": lists.counts,
-                "absent": {split: len(names) for split, names in lists.absent.items()},
-                "unreadable": unreadable.result(trainer),
-                "manifest": manifest,
-                "gmacs": gmacs(model.config),
-                "epochs": trainer.current_epoch,
-                "steps": trainer.global_step,
-                "batch": batch,
-                "train_seconds": round(callback_of(trainer, EpochLog).seconds_at_end, 1),
-                "data_wait": round(callback_of(trainer, EpochLog).data_wait, 4),
-                "wall_seconds": round(time.monotonic() - started, 1),
-                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-                "seed": config.seed,
-                "checkpoint": run.checkpoint.name,
-                **code,
-                "hardware": {
-                    "device": str(trainer.strategy.root_device),
-                    "devices": trainer.world_size,
-                    "threads": torch.get_num_threads(),
-                    "precision": str(trainer.precision),
-                },
-                "config": plain,
-            }
-            save_logits(module, run.folder / f"logits_{views}.pt")
+    with ExitStack() as at_the_end, _explained(trainer):
+        if logger:
+            at_the_end.callback(logger.finish)
+        metrics = _trained_and_tested(trainer, module, data, checkpoint)
+        result = {
+            "name": config.name,
+            "scale": config.scale,
+            "id": run.id,
+            "metrics": metrics,
+            "videos": lists.counts,
+            "absent": {split: len(names) for split, names in lists.absent.items()},
+            "unreadable": unreadable.result(trainer),
+            "manifest": manifest,
+            "gmacs": gmacs(model.config),
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "batch": batch,
+            "train_seconds": round(callback_of(trainer, EpochLog).seconds_at_end, 1),
+            "data_wait": round(callback_of(trainer, EpochLog).data_wait, 4),
+            "wall_seconds": round(time.monotonic() - started, 1),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seed": config.seed,
+            "checkpoint": run.checkpoint.name,
+            **code,
+            "hardware": {
+                "device": str(trainer.strategy.root_device),
+                "devices": trainer.world_size,
+                "threads": torch.get_num_threads(),
+                "precision": str(trainer.precision),
+            },
+            "config": plain,
+        }
+        save_logits(module, run.folder / f"logits_{views}.pt")
         if trainer.is_global_zero:
             say_lacking(result, console)
             write_json(run.folder / "result.json", result)
             for path in run.checkpoints[1:]:  # nothing goes on from them any more
                 path.unlink()
             log_result(logger, result, module, data, run)
-    finally:
-        if logger:
-            logger.finish()
-    return result
+        return result
 
 
 def _trained_and_tested(
