@@ -162,6 +162,16 @@ def test_the_interval_is_scipys(seeds):
     assert (low, high) == bootstrap(points)
 
 
+def test_an_interval_that_ends_at_zero_is_not_told_apart():
+    """Wins and losses that cancel leave exactly nothing, as in whole numbers."""
+    share = 0.4
+    rng = np.random.default_rng(2)
+    points = 100 * rng.choice([-1.0, 0, 1], p=[share / 4, 1 - 5 * share / 4, share], size=(3, 11))
+    low, high = bootstrap(points)
+    assert low == 0
+    assert not Difference(points.mean(), low, high, 11, 3).told_apart
+
+
 def test_pairs_use_the_same_videos_and_the_seeds_of_both(fake):
     d = difference(row(fake, "1/CA+SA"), row(fake, "1/CA"))
     expected = [100 * (fake.correct["modules=ca_sa", s].mean() - fake.correct["modules=ca", s].mean()) for s in (0, 1)]

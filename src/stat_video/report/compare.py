@@ -45,9 +45,10 @@ def bootstrap(differences: npt.NDArray[np.float64], resamples: int = RESAMPLES) 
     means = []
     for start in range(0, resamples, _CHUNK):
         n = min(_CHUNK, resamples - start)
-        of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=n) / seeds
-        of_videos = rng.multinomial(videos, np.full(videos, 1 / videos), size=n) / videos
-        means.append(np.einsum("rs,rs->r", of_seeds, of_videos @ differences.T))
+        of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=n)
+        of_videos = rng.multinomial(videos, np.full(videos, 1 / videos), size=n)
+        sums = np.einsum("rs,rs->r", of_seeds, of_videos @ differences.T)  # whole numbers: what cancels is 0, not 1e-18
+        means.append(sums / (seeds * videos))
     low, high = np.percentile(np.concatenate(means), [50 - LEVEL / 2, 50 + LEVEL / 2])
     return float(low), float(high)
 
