@@ -38,7 +38,7 @@ test-slow: $(READY) ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow -n auto --dist loadfile
 
 bench: $(READY) ## speed and memory of STAT beside its peers (ONLY='--only forward'); needs pip install -e '.[bench]' for all
-	PYTHONPATH=src $(PY) benchmarks/model.py $(ONLY)
+	KINETO_LOG_LEVEL=99 PYTHONPATH=src $(PY) benchmarks/model.py $(ONLY)
 
 bench-data: $(READY) ## how fast videos become clips, beside PyTorchVideo (real footage: VIDEOS='folder clip.mp4')
 	PYTHONPATH=src $(PY) benchmarks/data.py $(VIDEOS)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stat_video.model import STAT, Conv, STATConfig
 from stat_video.model.weights import load_weights
@@ -129,6 +130,30 @@ def test_the_aggregation_starts_near_the_mean_of_the_frame_tokens(l_ta):
     tokens = F.layer_norm(torch.randn(16, 8, 96), (96,))
     alike = F.cosine_similarity(aggregation(tokens), tokens.mean(1), dim=-1)
     assert alike.mean() > 0.5  # about 0 where values and projections are drawn at random
+
+
+class Operators(TorchDispatchMode):
+    """Names of the operators that ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.names.add(operator.overloadpacket.__name__)
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"t_o": 5}, {"stochastic_depth": 0.5}, {"spatial_token": "avg_pool", "l_ta": 0}]
+)
+def test_a_pass_takes_no_values_from_python_and_gives_none(changes):
+    """Each would have a GPU waited for."""
+    model = tiny(**changes)
+    with Operators() as seen:
+        model(clip(model)).sum().backward()
+    assert any(name.startswith("_scaled_dot_product") for name in seen.names)
+    assert not seen.names & {"lift_fresh", "_local_scalar_dense", "nonzero"}
 
 
 def test_a_clip_of_another_size_is_refused():

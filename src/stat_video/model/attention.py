@@ -186,7 +186,10 @@ def existing_keys(layout: KeyLayout, n_t: int, device: torch.device) -> Tensor |
     if not layout.neighbours:
         return None
     frame = torch.arange(n_t, device=device)[:, None]
-    neighbour = frame + torch.tensor(layout.neighbours, device=device)  # (n_t, neighbours)
+    # Made on the device: offsets from a list would have a GPU waited for in each block.
+    reach = max(layout.neighbours)
+    before, after = torch.arange(-reach, 0, device=device), torch.arange(1, reach + 1, device=device)
+    neighbour = frame + torch.cat([before, after])  # (n_t, neighbours)
     inside = ((neighbour >= 0) & (neighbour < n_t)).repeat_interleave(layout.sa, dim=1)
     ca, la = (torch.ones(n_t, n, dtype=torch.bool, device=device) for n in (layout.ca, layout.la))
     return torch.cat([ca, inside, la], dim=1)
