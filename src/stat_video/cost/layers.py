@@ -98,7 +98,7 @@ def by_layer(config: STATConfig) -> list[LayerCost]:
     t, h, w = config.T, config.crop, config.crop
     for i, conv in enumerate(config.convs):
         t, h, w = ((n - 1) // stride + 1 for n, stride in zip((t, h, w), conv.stride, strict=True))
-        at = f"layers.{2 * i}"  # the odd ones are activations
+        at = f"layers.{i}"
         weights = _parameters(model.stem.get_submodule(at))
         layers.append(LayerCost(f"stem {i + 1}", cost(f"stem.{at}"), weights, t, (h, w)))
     tokens = (model.class_token, model.pos_spatial, model.pos_temporal)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import STA
-from .recompute import recompute
+from .recompute import gelu_then, recompute
 
 
 class MLP(nn.Module):
@@ -19,10 +19,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
         """Of the normalised x where a norm is given; neither that nor the activation is kept for the backward pass."""
         hidden = self.fc1(x) if norm is None else recompute(lambda x: self.fc1(norm(x)), x)
-        if not torch.is_grad_enabled():
-            # In place: for a long clip a second tensor of this size is new memory from the system each time.
-            return self.fc2(torch.ops.aten.gelu_(hidden))
-        return recompute(lambda hidden: self.fc2(F.gelu(hidden)), hidden)
+        return gelu_then(self.fc2, hidden)
 
 
 class StochasticDepth(nn.Module):

@@ -239,9 +239,10 @@ class STAT(nn.Module):
             for weight in (layer.qkv.weight.chunk(3)[-1], layer.proj.weight):  # of the values, of the projection
                 weight.diagonal().add_(1)
         for conv in self.stem.layers:
-            if isinstance(conv, nn.Conv3d) and conv.bias is not None:
-                nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-                nn.init.zeros_(conv.bias)
+            assert isinstance(conv, nn.Conv3d)
+            assert conv.bias is not None
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(conv.bias)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         for token in (self.class_token, self.pos_spatial, self.pos_temporal, self.aggregation.video_token):
             if token is not None:

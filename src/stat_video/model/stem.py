@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .recompute import recompute
+from .recompute import gelu_then
 
 Triple = tuple[int, int, int]
 
@@ -24,26 +24,18 @@ class Stem(nn.Module):
 
     def __init__(self, convs: Sequence[Conv]) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        channels = 3
+        self.layers, channels = nn.ModuleList(), 3
         for conv in convs:
             t, h, w = conv.kernel
-            layers += [
-                nn.Conv3d(channels, conv.channels, conv.kernel, conv.stride, (t // 2, h // 2, w // 2)),
-                nn.GELU(),
-            ]
+            padding = t // 2, h // 2, w // 2
+            self.layers.append(nn.Conv3d(channels, conv.channels, conv.kernel, conv.stride, padding))
             channels = conv.channels
-        self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, clip: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, n_t, n_h n_w, C)."""
         clip = clip.contiguous(memory_format=torch.channels_last_3d)  # as the tokens are: a quicker step, no copies
-        x = self.layers[0](clip)
-        for activation, conv in zip(self.layers[1::2], self.layers[2::2], strict=True):
-            x = recompute(_convolve, x, activation, conv)
+        first, *others = self.layers
+        x: Tensor = first(clip)
+        for conv in others:
+            x = gelu_then(conv, x)
         return x.flatten(3).permute(0, 2, 3, 1)
-
-
-def _convolve(x: Tensor, activation: nn.Module, conv: nn.Module) -> Tensor:
-    y: Tensor = conv(activation(x))
-    return y
