@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
 
@@ -80,6 +81,18 @@ def test_the_page_of_the_model_is_made_of_its_figures() -> None:
     model = load("model")
     result = json.loads((ROOT / "benchmarks/results/model_cpu.json").read_text())
     assert model.page(result).strip() in (ROOT / "docs/performance.md").read_text()
+
+
+def test_lengths_are_compared_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load("model")
+    times = {"STAT T=16": [1.0, 2.0], "MViT-B T=16": [2.0, 5.0], "STAT T=64": [4.0, 9.0], "MViT-B T=64": [12.0, 18.0]}
+    monkeypatch.setattr(model, "PAIR", dict.fromkeys(times, (torch.nn.Flatten, 2, 4)))
+    monkeypatch.setattr(model, "in_turns", lambda works, rounds, device: {name: times[name] for name in works})
+    args = Namespace(device=torch.device("cpu"), batch=1, compile=False, rounds=2)
+    rows = model.pair((16, 64), model.forward, args)
+    assert [rows[T]["ratio"]["median"] for T in ("16", "64")] == [2.25, 2.5]
+    assert rows["64"]["growth"] == {"median": 4.25, "min": 4.0, "max": 4.5, "rounds": 2}
+    assert list(rows["16"]["seconds"]) == ["STAT T=16", "MViT-B T=16"]
 
 
 def test_time_is_counted_by_kind_of_operator() -> None:
