@@ -642,10 +642,11 @@ def main() -> None:
     torch.manual_seed(0)
     file = RESULTS / f"model_{args.device.type}.json"
     result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    code = provenance()  # before the results are written into the tree
     for part in args.only:
         say(f"[bold]{part}[/bold]")
         result[part] = MEASURE[part](args)
-        result |= {"machine": machine(args), "batch": args.batch, **provenance()}
+        result |= {"machine": machine(args), "batch": args.batch, **code}
         result["measured"] = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(file, result)
         write_part(PAGE, "model.py", page(result))
