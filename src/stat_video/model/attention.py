@@ -163,10 +163,7 @@ class STA(nn.Module):
         k_ca = pool(patches, self.grid)
         parts = [k_ca]
         if layout.neighbours:
-            reach = max(layout.neighbours)
-            # Frames outside the clip are zeros here and masked out by `existing_keys`: never wrapped or repeated.
-            k_sa = F.pad(self._pool_sa(k_ca), (0, 0, 0, 0, reach, reach))
-            parts += [k_sa[:, reach + d : reach + d + n_t] for d in layout.neighbours]
+            parts += neighbours_of(self._pool_sa(k_ca), layout.neighbours)
         if layout.la:
             # Eq. 6 takes the class tokens of K and V as projected, neither pooled nor normalised. Without a class
             # token (Table 3, 'spatial avg-pooling') the spatial mean of the frame's K and V stands in for it.
@@ -181,18 +178,20 @@ class STA(nn.Module):
         return x.flatten(2).transpose(1, 2).unflatten(0, k_ca.shape[:2])
 
 
+def neighbours_of(x: Tensor, offsets: tuple[int, ...]) -> list[Tensor]:
+    """For each offset what that neighbour of every frame has of x, (B, n_t, n, C) like x; zeros where it is outside."""
+    n_t, reach = x.shape[1], max(offsets)
+    x = F.pad(x, (0, 0, 0, 0, reach, reach))  # never wrapped or repeated; `existing_keys` masks it out
+    return [x[:, reach + d : reach + d + n_t] for d in offsets]
+
+
 def existing_keys(layout: KeyLayout, n_t: int, device: torch.device) -> Tensor | None:
     """Boolean (n_t, L): False where a key belongs to a neighbour outside the clip; None where all exist."""
     if not layout.neighbours:
         return None
-    frame = torch.arange(n_t, device=device)[:, None]
-    # Made on the device: offsets from a list would have a GPU waited for in each block.
-    reach = max(layout.neighbours)
-    before, after = torch.arange(-reach, 0, device=device), torch.arange(1, reach + 1, device=device)
-    neighbour = frame + torch.cat([before, after])  # (n_t, neighbours)
-    inside = ((neighbour >= 0) & (neighbour < n_t)).repeat_interleave(layout.sa, dim=1)
-    ca, la = (torch.ones(n_t, n, dtype=torch.bool, device=device) for n in (layout.ca, layout.la))
-    return torch.cat([ca, inside, la], dim=1)
+    # Made on the device: a tensor from a list of Python would have a GPU waited for in each block.
+    ca, sa, la = (torch.ones(1, n_t, n, 1, dtype=torch.bool, device=device) for n in (layout.ca, layout.sa, layout.la))
+    return torch.cat([ca, *neighbours_of(sa, layout.neighbours), la], dim=2).view(n_t, -1)
 
 
 def check_modules(modules: tuple[str, ...], t_o: int) -> None:
