@@ -90,6 +90,16 @@ def test_logits_in_training_and_in_evaluation():
     torch.testing.assert_close(model.train()(x), model.eval()(x))
 
 
+@pytest.mark.parametrize("stem", ["conv1", "conv3", "conv5"])
+def test_logits_without_gradients_are_the_same(stem):
+    """Where GELU works in place; the clip stays as it was."""
+    model, x = tiny(stem=stem).eval(), clip(tiny(stem=stem))
+    before, expected = x.clone(), model(x)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(x), expected.detach())
+    assert torch.equal(x, before)
+
+
 def test_batch_members_do_not_leak():
     model = tiny()
     x = clip(model, 3)
