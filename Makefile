@@ -32,7 +32,7 @@ report: $(READY) ## write logs/report/index.html: the tables, ours beside the pa
 	$(PY) src/report.py $(ARGS)
 
 test: $(READY) ## set up, then run the tests, a file a core
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY) ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow -n auto --dist loadfile
@@ -43,10 +43,11 @@ bench: $(READY) ## speed and memory of STAT beside its peers (ONLY='--only forwa
 bench-data: $(READY) ## how fast videos become clips, beside PyTorchVideo (real footage: VIDEOS='folder clip.mp4')
 	PYTHONPATH=src $(PY) benchmarks/data.py $(VIDEOS)
 
-lint: $(READY) ## format check, lint, types
+lint: $(READY) ## format check, lint, types, floors
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 # In an environment of its own, so that the tool's dependencies are not ours. --strict: what can't be looked up fails.
 audit: ## look up known vulnerabilities of the pinned dependencies (ARGS='-s osv': in another database)

@@ -25,7 +25,6 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from page import processor, table, write_part
 from pytorchvideo.data import LabeledVideoDataset, make_clip_sampler
 from pytorchvideo.data.encoded_video import EncodedVideo
@@ -35,6 +34,7 @@ from rich.table import Table
 from torch.utils.data import DataLoader, RandomSampler
 from torchvision.transforms import v2
 
+from stat_video.compose import rows as rows_of
 from stat_video.config import Config
 from stat_video.data.config import DataConfig
 from stat_video.data.dataset import ClipDataset, TrainSampler
@@ -44,10 +44,9 @@ from stat_video.data.reader import PathHandler
 from stat_video.data.sampling import Views, segment_frames
 from stat_video.data.transcode import Encoding, transcode
 from stat_video.data.transforms import Augment, TrainTransform
-from stat_video.entry import CONF, checked, register
-from stat_video.model import STAT
-from stat_video.runs.files import write_json
-from stat_video.runs.run import PROJECT, provenance
+from stat_video.files import PROJECT, write_json
+from stat_video.models.base import Clip, VideoModel
+from stat_video.runs.run import provenance
 from stat_video.training.fit import make_data
 from stat_video.training.optim import make_optimizer
 
@@ -191,7 +190,7 @@ def stock(paths: Sequence[Path], transform: Callable[[dict[str, Any]], torch.Ten
 def ours(paths: Sequence[Path], repeats: int) -> DataLoader[Any]:
     """Our training loader, `repeats` clips of each video an epoch, each with a reading of its own."""
     videos = LabeledVideoPaths([(str(path), 0) for path in paths for _ in range(repeats)])
-    data = ClipDataset(videos, T, train=TrainTransform(CROP, Augment(), hflip=True))
+    data = ClipDataset(videos, Clip(T=T, crop=CROP), train=TrainTransform(CROP, Augment(), hflip=True))
     return DataLoader(data, 4, sampler=TrainSampler(len(data), seed=0), num_workers=WORKERS, persistent_workers=True)
 
 
@@ -310,12 +309,11 @@ def waiting(folder: Path, steps: int) -> tuple[Figure, dict[str, Any]]:
     shares = {}
     for name, workers, threads in (("default", None, os.cpu_count() or 1), ("1 worker, 1 thread", 1, 1)):
         torch.set_num_threads(threads)
-        register()
         told = ["scale=tiny", f"folders.built_in={folder}", "data.motion.train_videos=480", "data.motion.val_videos=12"]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = checked(compose("train", [*told, f"trainer.workers={workers or 'null'}"]), Config)
+        (row,) = rows_of("train", Config, [*told, f"trainer.workers={workers or 'null'}"])
+        config = row.config
         data = make_data(config, Views.parse(config.views))
-        model = STAT(config.stat_config(12))
+        model = config.build(12)
         optimizer = make_optimizer(model, config.recipe)
         shares[name] = step_shares(data.train_dataloader(), data.normalize, model, optimizer, steps)
         about = f"{workers or data.workers} workers, {threads} threads, {data.batch_size} clips a step"
@@ -329,7 +327,7 @@ def waiting(folder: Path, steps: int) -> tuple[Figure, dict[str, Any]]:
 
 
 def step_shares(
-    loader: DataLoader[Any], normalize: torch.nn.Module, model: STAT, optimizer: torch.optim.Optimizer, steps: int
+    loader: DataLoader[Any], normalize: torch.nn.Module, model: VideoModel, optimizer: torch.optim.Optimizer, steps: int
 ) -> list[float]:
     """Percent of each step; the first ones, in which the workers start, are left out."""
     shares: list[float] = []
@@ -423,7 +421,7 @@ def copied(folder: Path, paths: Sequence[Path]) -> list[Path]:
     for split in ("train", "val"):
         (folder / f"{split}.csv").write_text("".join(f"{path.relative_to(folder)} 0\n" for path in paths))
     out = folder.with_name(f"{folder.name}_copies")
-    made = transcode(DataConfig("footage", root=str(folder)), out, Encoding(), None, console)
+    made = transcode(DataConfig("footage", root=str(folder)), out, Encoding(), None)
     return [out / copy.path for copy in made]
 
 

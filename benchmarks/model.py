@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import accumulate
@@ -26,17 +27,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import yaml
 from page import processor, table, write_part
 from rich.console import Console
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models.video import mvit, mvit_v1_b, mvit_v2_s, swin3d_t
+from torchvision.models.video import mvit as torchvision_mvit
+from torchvision.models.video import mvit_v1_b, mvit_v2_s, swin3d_t
 
-from stat_video.model import STA, STAT, STATConfig
-from stat_video.runs.files import write_json
-from stat_video.runs.run import PROJECT, provenance
+from stat_video.compose import rows
+from stat_video.config import Config
+from stat_video.files import PROJECT, write_json
+from stat_video.models import base, find, stat
+from stat_video.runs.run import provenance
 
 RESULTS, PAGE = PROJECT / "benchmarks/results", PROJECT / "docs/performance.md"
 PARTS = ("forward", "step", "memory", "largest", "peers", "attention", "rate", "profile", "tiny")
@@ -49,14 +52,19 @@ Clip = Tensor | list[Tensor]
 # -------------------------------------------------------------------------------------------------------- peers
 
 
-def stat(T: int) -> nn.Module:
-    return STAT(STATConfig(T=T, t_o=WINDOW[T]))
+def ours(name: str, T: int, **keys: Any) -> nn.Module:
+    """Return a model of src/stat_video/models at its full size, for 224 pixels and 400 classes."""
+    return find(name)(**keys).build(base.Clip(T=T), 400)
+
+
+def stat_of(T: int) -> nn.Module:
+    return ours("stat", T, t_o=WINDOW[T])
 
 
 def mvit_b(T: int) -> nn.Module:
-    """torchvision's MViT-B; its clip length is in its position embeddings alone."""
+    """Return torchvision's MViT-B as it is; its clip length is in its position embeddings alone."""
     model = mvit_v1_b()
-    model.pos_encoding = mvit.PositionalEncoding(96, (56, 56), T // 2, rel_pos_embed=False)
+    model.pos_encoding = torchvision_mvit.PositionalEncoding(96, (56, 56), T // 2, rel_pos_embed=False)
     return model
 
 
@@ -89,11 +97,13 @@ def transformers(name: str, frames: int) -> nn.Module:
 PAIR = {
     f"{name} T={T}": (lambda f=f, T=T: f(T), T, 224)
     for T in (16, 32, 64)
-    for name, f in (("STAT", stat), ("MViT-B", mvit_b))
+    for name, f in (("STAT", stat_of), ("MViT-B", mvit_b))
 }
 PEERS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "STAT T=16": PAIR["STAT T=16"],
     "MViT-B 16x4, torchvision": PAIR["MViT-B T=16"],
+    # Of the same layers, with PyTorch's fused attention and a depthwise convolution that is quick on a CPU.
+    "MViT-B 16x4, models/mvit.py": (lambda: ours("mvit", 16), 16, 224),
     "MViT-B 16x4, PyTorchVideo": (lambda: pytorchvideo("mvit_base_16x4"), 16, 224),
     "MViT-B 32x3, PyTorchVideo": (lambda: pytorchvideo("mvit_base_32x3"), 32, 224),
     "MViTv2-S 16x4, torchvision": (mvit_v2_s, 16, 224),
@@ -234,7 +244,7 @@ def figure(times: Sequence[float]) -> dict[str, float]:
 
 
 def pair(lengths: Sequence[int], work: Callable[..., Callable[[], Any]], args: argparse.Namespace) -> dict[str, Any]:
-    """STAT and torchvision's MViT-B built for the same T, all lengths taking turns; by T."""
+    """Measure STAT and torchvision's MViT-B built for the same T, all lengths taking turns; by T."""
     works, counts = {}, {}
     for name in (f"{model} T={T}" for T in lengths for model in ("STAT", "MViT-B")):
         build, frames, crop = PAIR[name]
@@ -344,11 +354,11 @@ class JointAttention(nn.Module):
 def measure_attention(args: argparse.Namespace) -> dict[str, Any]:
     """Attention alone at the width and grid of most blocks, by clip length."""
     dim, heads, grid, rows = 384, 4, (14, 14), {}
-    pooling = mvit.MultiscaleAttention(
+    pooling = torchvision_mvit.MultiscaleAttention(
         [8, *grid], dim, dim, heads, [], [3, 3, 3], [], [1, 2, 2], False, False, False, 0.0, nn.LayerNorm
     )
     layers: dict[str, nn.Module] = {
-        "STA": STA(dim, heads, grid, kv_stride=2),
+        "STA": stat.STA(dim, heads, grid, kv_stride=2),
         "joint space-time": JointAttention(dim, heads),
         "MViT's pooling": pooling,
     }
@@ -375,7 +385,7 @@ def attention_call(layer: nn.Module, inputs: tuple[Any, ...], device: torch.devi
 
 def measure_rate(args: argparse.Namespace) -> dict[str, Any]:
     """The machine's rate of matrix products at the shapes of STAT's linear layers, and STAT's share of it, T = 16."""
-    model = stat(16).to(args.device).eval()
+    model = stat_of(16).to(args.device).eval()
     clip = make_clip("STAT", 16, 224, args.batch, args.device)
     shapes: Counter[tuple[int, int, int]] = Counter()
 
@@ -427,8 +437,8 @@ def kind_of(operator: str) -> str:
 def measure_profile(args: argparse.Namespace) -> dict[str, Any]:
     """Where the time goes, by kind of operator: seconds of a forward pass and a step at T = 16, and of a tiny step."""
     rows: dict[str, Any] = {}
-    full = stat(16), make_clip("STAT", 16, 224, args.batch, args.device)
-    tiny = STAT(STATConfig(**TINY)), make_clip("STAT", 16, 48, 16, args.device)
+    full = stat_of(16), make_clip("STAT", 16, 224, args.batch, args.device)
+    tiny = tiny_config().build(12), make_clip("STAT", 16, 48, 16, args.device)
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if args.device.type == "cuda" else [])]
     for name, (model, clip), work in (("forward", full, forward), ("step", full, step), ("tiny step", tiny, step)):
         call_once = work(model.to(args.device), clip, args.device)
@@ -445,16 +455,28 @@ def measure_profile(args: argparse.Namespace) -> dict[str, Any]:
     return rows
 
 
-TINY = {"T": 16, "crop": 48, **yaml.safe_load((PROJECT / "conf/model/stat_tiny.yaml").read_text(encoding="utf-8"))}
+def tiny_config() -> Config:
+    """Return the config of `python src/train.py`: the tiny STAT."""
+    (row,) = rows("train", Config, ["scale=tiny"])
+    config: Config = row.config
+    return config
+
+
 FIRST = "edc68577c1a1dd70e594ee0a0065052da72e7f75"  # the first version that trained the tiny STAT
 TINY_STEP = """
 import ast, inspect, statistics, sys, time
 import torch
-from stat_video.model import STAT, STATConfig
 from stat_video.training.optim import Recipe, make_optimizer
 
 torch.set_num_threads(1)
-model = STAT(STATConfig(num_classes=12, **ast.literal_eval(sys.argv[2])))
+sizes = ast.literal_eval(sys.argv[2])
+try:
+    from stat_video.models import base, stat
+except ImportError:  # the first version
+    from stat_video.model import STAT, STATConfig
+    model = STAT(STATConfig(T=16, crop=48, num_classes=12, **sizes))
+else:
+    model = stat.Config(**sizes).build(base.Clip(T=16, crop=48), 12)
 fused = {"fused": True} if "fused" in inspect.signature(make_optimizer).parameters else {}
 optimizer = make_optimizer(model, Recipe(), **fused)
 clips, labels, times = torch.randn(16, 3, 16, 48, 48), torch.zeros(16, dtype=torch.long), []
@@ -471,6 +493,8 @@ print(statistics.median(times[3:]))
 
 def measure_tiny(args: argparse.Namespace) -> dict[str, Any]:
     """A training step of the tiny STAT, 16 clips, one CPU thread: this version and the first one, taking turns."""
+    tiny = asdict(tiny_config().model)
+    sizes = {key: tiny[key] for key in ("depths", "widths", "heads", "kv_strides", "stochastic_depth", "head_dropout")}
     with tempfile.TemporaryDirectory() as folder:
         archive = subprocess.run(["git", "archive", FIRST, "src"], cwd=PROJECT, capture_output=True)
         if archive.returncode:
@@ -478,7 +502,7 @@ def measure_tiny(args: argparse.Namespace) -> dict[str, Any]:
         subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
 
         def median(src: Path) -> float:
-            words = [sys.executable, "-c", TINY_STEP, str(4 * args.rounds), repr(TINY)]
+            words = [sys.executable, "-c", TINY_STEP, str(4 * args.rounds), repr(sizes)]
             run = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(src)}, capture_output=True, check=True)
             return float(run.stdout)
 

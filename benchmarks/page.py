@@ -4,7 +4,7 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from stat_video.runs.files import replacing
+from stat_video.files import replacing
 
 END = "<!-- to here -->"
 

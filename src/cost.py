@@ -4,48 +4,37 @@ Without a word the GFLOPs of the paper beside ours; with table=6 or table=7 thos
 """
 
 import sys
+from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
-from rich.console import Console
-
-from stat_video import grid
-from stat_video.cost import peers
 from stat_video.cost.budget import Estimate, grid_table, memory_table, time_table
 from stat_video.cost.config import CostConfig
-from stat_video.cost.layers import by_layer, render_layers, render_table, table
-from stat_video.entry import entry
-
-WORDS = tuple(sys.argv[1:])
-console = Console()
-
-
-def runs(config: CostConfig) -> list[Any]:
-    """The runs, as CostConfigs, that the words stand for: of an experiment without -m every row that they leave."""
-    if not WORDS or config.table is not None:
-        console.print(peers.render(peers.table(config.table)) if config.table else render_table(table()))
-        return []
-    experiment = [word.removeprefix("experiment=") for word in WORDS if word.startswith("experiment=")]
-    if not experiment or {"-m", "--multirun"} & set(WORDS):
-        return [config]
-    others = [word for word in WORDS if not word.startswith("experiment=")]
-    return [row.options for row in grid.rows(experiment[-1], others, script="cost")]
+from stat_video.cost.layers import layer_table
+from stat_video.cost.printed import own_costs, own_table, system_costs, systems_table
+from stat_video.launch.script import script
+from stat_video.models.count import by_layer
+from stat_video.progress import console
 
 
-def show(results: list[list[CostConfig]]) -> None:
-    """One run by layer, with its memory and time; several as a table for each experiment."""
-    configs = [config for row in results for config in row]
-    for _, rows in groupby(configs, key=lambda config: config.name):
-        estimates = [Estimate(config, config) for config in rows]
-        if len(configs) > 1:
-            console.print(grid_table(estimates))
-            continue
-        (e,) = estimates
-        for part in (render_layers(by_layer(e.model)), memory_table(e), time_table(e)):
-            console.print(part)
+def same(config: CostConfig) -> CostConfig:
+    """Return the config: all is shown together, and nothing is run."""
+    return config
 
 
-cost = entry("cost", after=show, known=runs)(runs)  # all is known without running anything
+def show(configs: Sequence[CostConfig]) -> None:
+    """Print one run by layer, with its memory and time; several as a table for each experiment."""
+    if len(sys.argv) == 1:
+        console.print(own_table(own_costs()))
+    elif configs[0].table is not None:
+        console.print(systems_table(system_costs(configs[0].table)))
+    elif len(configs) == 1:
+        e = Estimate(configs[0], configs[0])
+        for table in (layer_table(by_layer(*e.model)), memory_table(e), time_table(e)):
+            console.print(table)
+    else:
+        for _, rows in groupby(configs, key=lambda config: config.name):
+            console.print(grid_table([Estimate(config, config) for config in rows]))
+
 
 if __name__ == "__main__":
-    cost()
+    script("cost", CostConfig, same, show=show, known=same, every=True)

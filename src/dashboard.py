@@ -1,25 +1,19 @@
 """The W&B dashboard of the paper's tables: `python src/dashboard.py`; with dry_run=true files, without an account."""
 
-from rich.console import Console
-
-from stat_video import grid, published
-from stat_video.dashboard import DashboardConfig, board, save, write
-from stat_video.entry import entry
-
-console = Console(markup=False)  # names hold brackets
+from stat_video import paper
+from stat_video.config import DashboardConfig
+from stat_video.launch.script import script
+from stat_video.progress import say
+from stat_video.report.boards import board, save, write
 
 
-@entry("dashboard")
-def main(config: DashboardConfig) -> None:
-    """A workspace and a report for each table and scale; prints where each is."""
-    boards = [
-        board(table, [row.config for row in grid.rows(table.experiment, [f"scale={scale}"])])
-        for scale in config.scales
-        for table in published.load().tables.values()
-    ]
+def dashboard(config: DashboardConfig) -> None:
+    """Write or save a workspace and a report for each table and scale, and say where each is."""
+    tables = paper.load().tables.values()
+    boards = [board(table, scale) for scale in config.scales for table in tables]
     for place in write(boards, config) if config.dry_run else save(boards, config):
-        console.print(str(place), soft_wrap=True, highlight=False)
+        say(str(place))
 
 
 if __name__ == "__main__":
-    main()
+    script("dashboard", DashboardConfig, dashboard)

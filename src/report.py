@@ -2,17 +2,13 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
-from stat_video.entry import entry
+from stat_video.config import ReportConfig
+from stat_video.launch.script import script
+from stat_video.progress import console, say
 from stat_video.report.collect import collect
-from stat_video.report.config import ReportConfig
 from stat_video.report.write import write
 
-console = Console(markup=False)  # names hold brackets
 
-
-@entry("report")
 def report(config: ReportConfig) -> None:
     """Write the report, then say how many rows are filled and where it is."""
     logs = Path(config.folders.logs)
@@ -20,12 +16,12 @@ def report(config: ReportConfig) -> None:
     collection = collect(logs, config.scales)
     files, parts = write(collection, out, console, counted=config.gflops == "counted")
     for part in parts:
-        console.print(f"scale {part.scale}: {part.filled} of {part.total} rows filled", highlight=False)
+        say(f"scale {part.scale}: {part.filled}")
     for what, found in (("runs that are no row of a table", collection.others), ("not readable", collection.broken)):
         if found:
-            console.print(f"{what}: {len(found)}", highlight=False)
-    console.print(f"{len(files)} files in {out}; begin with {out / 'index.html'}", soft_wrap=True, highlight=False)
+            say(f"{what}: {len(found)}")
+    say(f"{len(files)} files in {out}; begin with {out / 'index.html'}")
 
 
 if __name__ == "__main__":
-    report()
+    script("report", ReportConfig, report)

@@ -1,36 +1,30 @@
-"""Train a STAT, or with -m sweep over several: `python src/train.py experiment=ablation_window t_o=5`."""
+"""Train a model, or with -m sweep over several: `python src/train.py experiment=ablation_window t_o=5`."""
 
 from itertools import groupby
 from typing import Any
 
-from rich.console import Console
-
 from stat_video.config import Config
-from stat_video.entry import entry
-from stat_video.plan import plan, plan_table
-from stat_video.report.table import results_table
+from stat_video.cost.plan import plan, plan_table
+from stat_video.launch.script import script
+from stat_video.progress import console
+from stat_video.runs.differing import differing
+from stat_video.terminal import results_table
 from stat_video.training.fit import finished, fit
-
-console = Console(markup=False)  # names hold brackets
-
-
-def show(results: list[dict[str, Any]]) -> None:
-    """The last thing printed: a row for each run, a table for each experiment."""
-    for _, rows in groupby(results, key=lambda result: result["name"]):
-        table = plan_table if "state" in results[0] else results_table
-        console.print(table(list(rows)))
 
 
 def known(config: Config) -> dict[str, Any] | None:
-    """What can be said of a run without running it: its plan with plan=true, or its result if it is finished."""
-    return plan(config) if config.plan else finished(config, console)
+    """Return what can be said of a run without running it: its plan with plan=true, or its result if it is finished."""
+    return plan(config) if config.plan else finished(config)
 
 
-@entry("train", after=show, known=known)
-def train(config: Config) -> dict[str, Any]:
-    """One run; in a sweep each row is one."""
-    return fit(config, console)
+def show(results: list[dict[str, Any]]) -> None:
+    """Print a row for each run, a table for each experiment."""
+    for _, group in groupby(results, key=lambda result: result["name"]):
+        rows = list(group)
+        planned = "state" in rows[0]
+        table = plan_table(rows) if planned else results_table(rows, *differing([row["config"] for row in rows]))
+        console.print(table)
 
 
 if __name__ == "__main__":
-    train()
+    script("train", Config, fit, known=known, show=show)

@@ -1,10 +1,22 @@
 """Fixtures that several test files share."""
 
+import importlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import own_model
 from running import SMALL, Place, only, script
+from stat_video import models
+
+LONGEST = ("test_notebooks", "test_report", "test_compose", "test_scripts", "test_endurance", "test_printed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first: the last one to begin should not leave the other cores idle."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +30,15 @@ def trained(place: Place) -> Path:
     done = script("train", *SMALL, *place.keys, "name=trained")
     assert done.returncode == 0, done.stderr
     return only("result.json", place.folder / "logs" / "trained").parent
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a model `mine`, known to this process as if STAT_VIDEO_OWN had named it at its start."""
+    folder = own_model.write(tmp_path / "own")
+    monkeypatch.setattr(models, "OWN", [folder])
+    monkeypatch.setattr(models, "__path__", [*models.__path__, str(folder / "models")])
+    importlib.invalidate_caches()
+    yield folder
+    for name in [name for name in sys.modules if name == f"{models.__name__}.mine"]:
+        del sys.modules[name]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stat_video.runs.files import write_json
+from stat_video.files import write_json
 from stat_video.runs.run import Run
 
 HOSTILE = "<script>alert('x')</script>&_%"

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 ROOT = Path(__file__).parents[1]
 EVENTS = (  # at which a signal comes; 'nan', 'worker' and 'group' are faults of their own
@@ -91,37 +93,51 @@ def wrap(owner: Any, name: str, come: Callable[[], bool], after: bool = False) -
     setattr(owner, name, wrapped)
 
 
+class Halves:
+    """A file that gets what is written in two halves, with an event between them."""
+
+    def __init__(self, file: BinaryIO, come: Callable[[], bool]) -> None:
+        self.file, self.come = file, come
+
+    def write(self, content: memoryview) -> None:
+        """Write both."""
+        middle = len(content) // 2
+        self.file.write(content[:middle])
+        self.file.flush()
+        self.come()
+        self.file.write(content[middle:])
+
+
 def prepare(job: Job) -> None:
     """Set the trap."""
     from stat_video.training import callbacks, saving
-    from stat_video.training.module import StatModule
+    from stat_video.training.module import VideoModule
 
     come = strike(job)
     if job.at == "setup":
-        wrap(StatModule, "configure_optimizers", come)
+        wrap(VideoModule, "configure_optimizers", come)
     elif job.at == "step":
-        wrap(StatModule, "training_step", come)
+        wrap(VideoModule, "training_step", come)
     elif job.at == "optimizer":
         wrap(saving.Saving, "on_before_optimizer_step", come)
     elif job.at == "nan":
-        step = StatModule.training_step
-        StatModule.training_step = lambda *args: step(*args) * (float("nan") if come() else 1)
+        step = VideoModule.training_step
+        VideoModule.training_step = lambda *args: step(*args) * (float("nan") if come() else 1)
     elif job.at in ("between", "worker", "group"):
         wrap(saving.Saving, "on_train_batch_end", come, after=True)
     elif job.at == "validating":
-        wrap(StatModule, "validation_step", come)
+        wrap(VideoModule, "validation_step", come)
     elif job.at == "testing":
-        wrap(StatModule, "test_step", come)
+        wrap(VideoModule, "test_step", come)
     elif job.at == "writing":
-        seal = saving.seal
+        saving_to = saving.replacing
 
-        def half(archive: memoryview) -> Any:
-            whole = b"".join(seal(archive))
-            yield whole[: len(whole) // 2]
-            come()
-            yield whole[len(whole) // 2 :]
+        @contextmanager
+        def in_halves(path: Path, keep: int) -> Iterator[Any]:
+            with saving_to(path, keep) as file:
+                yield Halves(file, come)
 
-        saving.seal = half
+        saving.replacing = in_halves
     elif job.at == "renaming":
         replace = Path.replace
 
@@ -152,9 +168,7 @@ def child(job: Job) -> None:
     try:
         prepare(job)
         sys.argv = ["train.py", *job.words]
-        from train import train
-
-        train()
+        runpy.run_path(str(ROOT / "src" / "train.py"), run_name="__main__")
         code = 0
     except SystemExit as stopped:
         code = int(stopped.code or 0)
@@ -168,7 +182,7 @@ def child(job: Job) -> None:
 def main() -> None:
     """All jobs of the command line."""
     sys.path.insert(0, str(ROOT / "src"))
-    import train  # noqa: F401
+    import train  # noqa: F401  # and with it the libraries
 
     codes = []
     for job in json.loads(sys.argv[1]):

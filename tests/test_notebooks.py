@@ -1,19 +1,23 @@
 """Each notebook runs from top to bottom on a session's tiny results; none is committed with outputs."""
 
+import re
+from dataclasses import asdict
+
 import nbformat
 import numpy as np
 import pytest
 from nbclient import NotebookClient
 
 from fake_runs import VIDEOS, fake_run
-from running import ROOT
-from stat_video import grid
+from running import ROOT, only, read_json
+from stat_video.compose import rows
+from stat_video.config import Config
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def run_notebook(path, monkeypatch, **env):
-    """The notebook after it has run in its own folder, as one opens it."""
+    """Return the notebook after it has run in its own folder, as one opens it."""
     settings = {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT / "src"),
@@ -31,8 +35,9 @@ def outputs(notebook):
 
 
 def printed(notebook):
-    """All text that its cells printed or ended with."""
-    return "\n".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in outputs(notebook))
+    """Return all text that its cells printed or ended with, without colours."""
+    text = "\n".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in outputs(notebook))
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def markdown(notebook):
@@ -54,8 +59,8 @@ def test_no_outputs_are_committed(path):
     assert path.stat().st_size < 20_000
 
 
-def test_there_are_three():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["1_", "2_", "3_"]
+def test_they_are_numbered():
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["1_", "2_", "3_", "4_"]
 
 
 def test_what_sta_sees_of_a_trained_model(trained, place, monkeypatch):
@@ -73,16 +78,36 @@ def test_what_sta_sees_without_a_checkpoint(tmp_path, monkeypatch):
 
 
 def test_a_new_axis(tmp_path, monkeypatch):
-    notebook = run_notebook(NOTEBOOKS[-1], monkeypatch, STAT_VIDEO_SCRATCH=tmp_path, STAT_VIDEO_ROOT=ROOT)
-    assert "1 passed" in printed(notebook)
-    assert "2.0 2 steps" in printed(notebook)
-    assert "4.0 2 steps" in printed(notebook)
+    """The axis shows in the table, in the folder of the run and in its tags."""
+    notebook = run_notebook(NOTEBOOKS[2], monkeypatch, STAT_VIDEO_SCRATCH=tmp_path, STAT_VIDEO_ROOT=ROOT)
+    text = printed(notebook)
+    assert "1 passed" in text
+    assert re.search(r"┃ *frame_drop *┃", text)
+    assert re.search(r"-stat_drop-frame_drop0\.5-seed0-\w{8} 2 steps .*'frame_drop=0\.5'", text)
+    assert re.search(r"-stat_drop-seed0-\w{8} 2 steps ", text)
+
+
+def test_a_model_of_your_own(tmp_path, monkeypatch):
+    """It is counted, trained beyond chance, refused, tested, looked at and reported, from two files of its own."""
+    notebook = run_notebook(NOTEBOOKS[3], monkeypatch, STAT_VIDEO_SCRATCH=tmp_path, STAT_VIDEO_ROOT=ROOT)
+    text = printed(notebook)
+    own = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("mine.*")}
+    assert own == {"models/mine.py", "conf/model/mine.yaml"}
+    assert "body.0" in text  # a layer of the count
+    result = read_json(only("result.json", tmp_path))
+    assert result["config"]["model"] == {"name": "mine", "channels": 16}
+    assert result["metrics"]["val/top1_1x1"] > 100 / 12 + 10
+    assert "error: t_o: a key of model=stat, not of model=mine" in text
+    assert "error: channels=0: allowed is 1 or more" in text
+    assert "test/top1_3x1" in text
+    assert len(pictures(notebook)) == 1
+    assert (tmp_path / "logs/report/index.html").is_file()
 
 
 def test_tables_and_curves(tmp_path, monkeypatch):
     """On a row of Table 1 beside a torn result, and on a folder without any."""
-    (row, *_) = grid.rows("ablation_modules", ["scale=tiny"])
-    run = fake_run(tmp_path, row.config, np.arange(VIDEOS) < 130, train_seconds=1.0)
+    (row, *_) = rows("train", Config, ["experiment=ablation_modules", "scale=tiny"], every=True)
+    run = fake_run(tmp_path, asdict(row.config), np.arange(VIDEOS) < 130, train_seconds=1.0)
     (tmp_path / "ablation_modules" / "torn").mkdir()
     (tmp_path / "ablation_modules" / "torn" / "result.json").write_text("{")
     notebook = run_notebook(NOTEBOOKS[1], monkeypatch, STAT_VIDEO_LOGS=tmp_path)

@@ -16,19 +16,19 @@ import torch
 from rich.console import Console
 
 from fake_runs import fake_run
-from stat_video import grid
+from stat_video import compose, models
 from stat_video.config import Config, EvaluateConfig
 from stat_video.data.built_in import encode
 from stat_video.data.config import DataConfig
 from stat_video.data.transcode import Encoding, transcode
 from stat_video.errors import InputError
-from stat_video.model import STAT
+from stat_video.models.base import Clip
 from stat_video.report.collect import collect
-from stat_video.report.table import prediction_table
 from stat_video.report.write import write
 from stat_video.runs.results import read_results
+from stat_video.terminal import prediction_table
 from stat_video.training.checkpoint import read_checkpoint
-from stat_video.training.evaluate import evaluate, rebuild
+from stat_video.training.testing import evaluate, rebuild
 
 TINY = {"widths": [24, 48, 96, 192], "depths": [1, 1, 1, 1], "heads": [1, 1, 2, 4]}
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)<\\script>{{ 7*7 }}'
@@ -37,10 +37,8 @@ HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)<\\script>{{ 7*7 }}'
 @pytest.fixture(scope="module")
 def ours() -> dict[str, Any]:
     """The content of a checkpoint whose model is untrained."""
-    config = Config(crop=48)
-    for key, value in TINY.items():
-        setattr(config.model, key, value)
-    weights = STAT(config.stat_config(2)).state_dict()
+    config = Config(clip=Clip(crop=48), model=models.find("stat")(**TINY))
+    weights = config.build(2).state_dict()
     return {
         "stat_video": {"config": asdict(config), "classes": ["a", "b"], "format": 1},
         "state_dict": {f"model.{key}": value for key, value in weights.items()},
@@ -64,7 +62,7 @@ def saved(content: dict[str, Any], folder: Path) -> Path:
 
 def test_ours_is_rebuilt(ours: dict[str, Any], tmp_path: Path) -> None:
     model, config, classes = rebuild(saved(ours, tmp_path))
-    assert (model.config.crop, config.crop, classes) == (48, 48, ["a", "b"])
+    assert (model.clip.crop, config.clip.crop, classes) == (48, 48, ["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -95,7 +93,20 @@ def test_a_config_that_asks_for_more_than_plain_values_is_refused(
 
 @pytest.mark.parametrize(
     ("keys", "value"),
-    [(("unknown",), 1), (("seed",), "many"), (("model", "depths"), "os"), (("data", "motion"), {"classes": 3})],
+    [
+        (("unknown",), 1),
+        (("seed",), "many"),
+        (("model", "depths"), "os"),
+        (("data", "motion"), {"classes": 3}),
+        (("model", "name"), "os"),
+        (("model", "name"), "../stat"),
+        (("model", "name"), "stat.stat"),
+        (("model", "name"), "count"),  # a module beside the models
+        (("model", "name"), None),
+        (("model", "depth"), 50),  # of another model
+        (("model",), "stat"),
+        (("clip",), {"t_o": 3}),
+    ],
 )
 def test_a_config_of_other_keys_and_types_is_one_line(
     ours: dict[str, Any], tmp_path: Path, keys: tuple[str, ...], value: Any
@@ -111,7 +122,7 @@ def test_the_setting_that_a_checkpoint_names_is_one_of_the_folders(
 ) -> None:
     path = saved(changed(ours, "data", "setting", to=setting), tmp_path)
     with pytest.raises(InputError, match=r"allowed are folders\.logs"):
-        evaluate(path, EvaluateConfig(), Console(quiet=True))
+        evaluate(path, EvaluateConfig())
 
 
 def test_class_names_are_text(ours: dict[str, Any], tmp_path: Path) -> None:
@@ -139,7 +150,7 @@ def test_copies_of_videos_outside_the_folder_leave_them_alone(tmp_path: Path) ->
         (root / f"{split}.csv").write_text(listed)
     before = hashes(tmp_path)
     config = DataConfig("kinetics400", root=str(root), setting="folders.kinetics400")
-    copies = transcode(config, out, Encoding(short_side=16), 1, Console(quiet=True))
+    copies = transcode(config, out, Encoding(short_side=16), 1)
     assert {path: digest for path, digest in hashes(tmp_path).items() if "out" not in path.parts} == before
     assert all((out / c.path).resolve().is_relative_to(out) and (out / c.path).is_file() for c in copies)
     assert {line.split()[0] for line in (out / "val.csv").read_text().splitlines()} == {c.path for c in copies}
@@ -205,12 +216,13 @@ def test_a_report_on_hostile_results_shows_them_as_text(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     logs, rng = tmp_path / "logs", np.random.default_rng(0)
-    rows = {" ".join(row.words): row.config for row in grid.rows("ablation_modules", ["scale=tiny"])}
+    composed = compose.rows("train", Config, ["experiment=ablation_modules", "scale=tiny"], every=True)
+    rows = {row.words[1]: asdict(row.config) for row in composed}
     for words, config in rows.items():
         run = fake_run(logs, config, rng.random(40) < 0.5, commit=HOSTILE, name=HOSTILE, finished=HOSTILE)
         if words == "modules=ca":
             spoil(run.folder / f"logits_{config['views']}.pt")
-    odd = {**rows["modules=ca"], "crop": 56}
+    odd = {**rows["modules=ca"], "clip": {**rows["modules=ca"]["clip"], "crop": 56}}
     fake_run(logs, odd, rng.random(40) < 0.5, commit=HOSTILE, name=HOSTILE, metrics={f"test/top1_5x1_{HOSTILE}": 1.0})
     folder = logs / "x" / HOSTILE.replace("/", "")
     folder.mkdir(parents=True)

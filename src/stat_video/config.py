@@ -1,39 +1,24 @@
-"""What an entry script is told: the keys, their types, and from them the objects of the library.
+"""What an entry script is told: the keys, their types and ranges, and from them the objects of the library.
 
-A field here, or in the dataclass of the part it belongs to (STATConfig, DataConfig, Recipe), is a key on the command
-line; there is no second list of keys.
+A field here, or in the dataclass of the part that it belongs to (Clip, a model's Config, DataConfig, Augment), is a key
+on the command line; there is no second list of keys.
 """
 
-from dataclasses import dataclass, field, fields, make_dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from . import models
 from .data.config import DataConfig
 from .data.sampling import Views
-from .errors import InputError
-from .model import STATConfig
-from .training.optim import Recipe
+from .data.transcode import Encoding
+from .data.transforms import Augment
+from .errors import InputError, check_ranges, one_of, ranged
+from .models.base import Clip, ModelConfig, VideoModel
 
-# Keys of STATConfig that stand at the top level, where other parts read them too or a sweep wants one word.
-TOP_LEVEL = ("T", "crop", "t_o", "l_ta", "num_classes")
 SCALES = ("tiny", "paper")
-
-
-def _model_keys() -> Any:
-    """A dataclass of STATConfig's other fields in the types of YAML: lists for tuples, anything for the stem."""
-    keys: list[tuple[str, Any, Any]] = []
-    for f in fields(STATConfig):
-        if f.name in TOP_LEVEL:
-            continue
-        default: Any = f.default
-        if isinstance(default, tuple):
-            keys.append((f.name, list[type(default[0])], field(default_factory=partial(list, default))))  # type: ignore[misc]
-        else:
-            keys.append((f.name, Any if f.name == "stem" else type(default), default))
-    return make_dataclass("ModelKeys", keys)
-
-
-ModelKeys: Any = _model_keys()
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
 
 @dataclass
@@ -51,42 +36,123 @@ class Folders:
 
 
 @dataclass
-class Trainer:
-    """Hardware and how it is used: Lightning's Trainer arguments, and what follows from them."""
+class Recipe:
+    """How a model is trained: keys `recipe.*`.
 
-    accelerator: str = "auto"
+    The defaults train plainly; conf/model/*.yaml, conf/recipe/*.yaml and conf/data/*.yaml say the rest.
+    """
+
+    epochs: int = ranged(200, 1)
+    batch_size: int = ranged(512, 1)  # clips of one optimizer step, whatever the number of devices
+    repeats: int = ranged(1, 1)  # clips of a video in a batch (repeated augmentation)
+    optimizer: str = one_of("adamw", ("adamw", "sgd"))
+    momentum: float = ranged(0.9, 0, 1, below=True)  # of SGD
+    nesterov: bool = False  # SGD
+    lr: float = ranged(1.6e-3, 0, above=True)  # for lr_batch clips, scaled linearly to batch_size
+    lr_batch: int = ranged(512, 1)
+    tiny_lr: float | None = ranged(None, 0, above=True)  # a model's own at scale=tiny, in place of the data set's
+    lr_scale: dict[str, float] = field(default_factory=dict)  # module or parameter: factor on lr, over the model's own
+    model_lr_scale: bool = True  # whether the model's own factors count (VideoModel.lr_scale)
+    schedule: str = one_of("cosine", ("cosine", "steps"))
+    milestones: list[float] = ranged([], 0)  # steps: epochs after which the learning rate is multiplied by gamma
+    gamma: float = ranged(0.1, 0, 1, above=True)
+    warmup_epochs: float = ranged(0, 0)
+    warmup_lr: float = ranged(0, 0)  # where the warm-up starts; for lr_batch clips, as lr
+    min_lr: float = ranged(0, 0)  # where the cosine ends
+    weight_decay: float = ranged(0.05, 0)  # none on biases, norms and what the model names
+    label_smoothing: float = ranged(0, 0, 1)
+    mixup: float = ranged(0, 0)  # alpha; 0: off
+    cutmix: float = ranged(0, 0)
+    mix_probability: float = ranged(1.0, 0, 1)  # of mixing a batch at all
+    mix_switch: float = ranged(0.5, 0, 1)  # of CutMix if both are on
+    clip_grad_norm: float = ranged(1.0, 0)  # 0: off
+    ema: float = ranged(0, 0, 1)  # decay of the averaged weights; 0: off
+    max_steps: int | None = ranged(None, 1)  # stop after so many optimizer steps
+    val_every: int = ranged(1, 1)  # epochs
+    val_videos: int | None = ranged(None, 1)  # validate and test on so many videos, evenly spread over the list
+    augment: Augment = field(default_factory=Augment)
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "recipe.")
+        if self.warmup_epochs >= self.epochs:
+            raise InputError(f"recipe.warmup_epochs={self.warmup_epochs}: allowed is less than epochs={self.epochs}")
+        if self.batch_size % self.repeats:
+            raise InputError(
+                f"recipe.batch_size={self.batch_size}: a multiple of recipe.repeats={self.repeats} is allowed"
+            )
+        if self.nesterov and not self.momentum:
+            raise InputError("recipe.nesterov=True: needs recipe.momentum above 0")
+        if self.milestones != sorted(set(self.milestones)):
+            raise InputError(f"recipe.milestones={self.milestones}: epochs in rising order are allowed")
+        if self.schedule == "steps" and not self.milestones:
+            raise InputError("recipe.schedule=steps: needs recipe.milestones, epochs in rising order")
+
+    @property
+    def scaled_lr(self) -> float:
+        """Peak learning rate at batch_size clips."""
+        return self.lr * self.batch_size / self.lr_batch
+
+
+@dataclass
+class TrainerKeys:
+    """Hardware and how it is used: keys `trainer.*`, Lightning's Trainer arguments and what follows from them."""
+
+    accelerator: str = one_of("auto", ("auto", "cpu", "cuda", "gpu"))
     devices: Any = "auto"
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "auto"  # bf16-mixed on CUDA, 32-true elsewhere; or any of Lightning's
+    num_nodes: int = ranged(1, 1)
+    strategy: str = one_of("auto", ("auto", "ddp"))  # auto: ddp if there are several processes
+    precision: str = one_of("auto", PRECISIONS)  # auto: bf16-mixed on CUDA, 32-true elsewhere
     batch_per_device: int = 16  # clips of one pass; passes are accumulated up to recipe.batch_size
+    gradient_checkpointing: bool = False  # compute each unit of the model again in the backward pass
     workers: int | None = None  # data loading processes of a device; default: the cores shared out, 16 at most
     clips_per_second: float | None = None  # training speed measured elsewhere, of all devices; only for plan=true
     compile: bool = False
     deterministic: bool = False
-    save_minutes: float = 10  # between two checkpoints inside an epoch; each epoch's end has one
-    save_steps: int | None = None  # also every so many optimizer steps
-    keep_checkpoints: int = 2  # of a run that is not finished: the newest and those before
+    save_minutes: float = ranged(10, 0)  # between two checkpoints inside an epoch; each epoch's end has one
+    save_steps: int | None = ranged(None, 1)  # also every so many optimizer steps
+    keep_checkpoints: int = ranged(2, 1)  # of a run that is not finished: the newest and those before
 
     def __post_init__(self) -> None:
-        for key, least in (("save_minutes", 0), ("save_steps", 1), ("keep_checkpoints", 1)):
-            value = getattr(self, key)
-            if value is not None and not value >= least:
-                raise InputError(f"trainer.{key}={value}: allowed is {least} or more")
+        check_ranges(self, "trainer.")
 
 
 @dataclass
-class Logger:
-    """W&B: offline, online (falls back to offline where there is no account or network) or off."""
+class LoggerKeys:
+    """W&B: offline, online (falls back to offline without an account or network) or off."""
 
-    mode: str = "offline"
+    mode: str = one_of("offline", ("offline", "online", "off"))
     project: str = "stat-video"
     entity: str | None = None
     artifact: bool = False  # also log the last checkpoint
 
     def __post_init__(self) -> None:
-        if self.mode not in ("offline", "online", "off"):
-            raise InputError(f"logger.mode={self.mode}: allowed are offline, online, off")
+        check_ranges(self, "logger.")
+
+
+@dataclass
+class Processes:
+    """Settings of `hydra/launcher=processes`: keys `hydra.launcher.*`."""
+
+    side_by_side: int = 1  # rows at a time, each on a share of the CUDA devices and cores
+
+
+@dataclass
+class Slurm:
+    """Settings of `hydra/launcher=slurm`: what a row asks of SLURM; `trainer.num_nodes` is the number of its nodes."""
+
+    side_by_side: int = 100  # jobs in the queue at a time
+    cluster: str = "slurm"  # or local: the same without SLURM, as processes of this machine
+    gpus_per_node: int = 8  # if trainer.devices=auto
+    cpus_per_gpu: int = 8
+    hours: float = 24
+    warn_seconds: int = 180  # SIGUSR1 so long before the time is over
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    mem_per_gpu: str | None = None  # '64GB'
+    setup: list[str] = field(default_factory=list)  # shell lines before the job, such as 'module load cuda'
+    more: dict[str, Any] = field(default_factory=dict)  # other sbatch options: {reservation: x}
 
 
 @dataclass
@@ -94,40 +160,54 @@ class Config:
     """Everything that `src/train.py` is told."""
 
     name: str = "default"  # of the experiment; the folder below logs/
-    scale: str = "tiny"
-    T: int = 16
-    crop: int = 224
-    t_o: int = 3
-    l_ta: int = 1
-    seed: int = 0
-    views: str = "1x1"
-    init: str | None = None  # checkpoint whose weights a new run starts from, or trained_on=DATA (runs/source.py)
+    scale: str = one_of("tiny", SCALES)
+    seed: int = ranged(0, 0)
+    views: str = "1x1"  # clips x crops of the test
+    init: str | None = None  # a checkpoint whose weights a new run starts from, or trained_on=DATA (runs/source.py)
     new_classifier: bool = False  # with init: for another class list
     fresh: bool = False  # set a run of the same definition aside and start over
     plan: bool = False  # say what would be run, and what it costs, and start nothing
-    model: ModelKeys = field(default_factory=ModelKeys)
+    clip: Clip = field(default_factory=Clip)
+    model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     recipe: Recipe = field(default_factory=Recipe)
-    trainer: Trainer = field(default_factory=Trainer)
-    logger: Logger = field(default_factory=Logger)
+    trainer: TrainerKeys = field(default_factory=TrainerKeys)
+    logger: LoggerKeys = field(default_factory=LoggerKeys)
     folders: Folders = field(default_factory=Folders)
 
     def __post_init__(self) -> None:
-        if self.scale not in SCALES:
-            raise InputError(f"scale={self.scale}: allowed are {', '.join(SCALES)}")
-        if self.seed < 0:
-            raise InputError(f"seed={self.seed}: allowed is 0 or more")
+        check_ranges(self)
         Views.parse(self.views)
-        self.stat_config(num_classes=1)
-
-    def stat_config(self, num_classes: int) -> STATConfig:
-        """The model; raises InputError where its choices don't fit together."""
-        try:
-            return STATConfig(
-                T=self.T, crop=self.crop, t_o=self.t_o, l_ta=self.l_ta, num_classes=num_classes, **vars(self.model)
+        short_side = self.short_side
+        if self.clip.view_crop > short_side:
+            key = "crop" if self.clip.test_crop is None else "clip.test_crop"
+            raise InputError(
+                f"{key}={self.clip.view_crop}: at most {short_side} is allowed, the short side of a test's frames "
+                f"(clip.short_side, else data.short_side)"
             )
+        try:
+            self.model.check(self.clip)
         except ValueError as error:
             raise InputError(str(error)) from None
+
+    def build(self, num_classes: int) -> VideoModel:
+        """Return the model, with weights drawn anew; InputError if a library that it is built from is missing."""
+        try:
+            return self.model.build(self.clip, num_classes)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        except ImportError as error:
+            raise InputError(f"model={self.model.name}: {error}") from None
+
+    @property
+    def short_side(self) -> int:
+        """Of the frame that views are cropped from, pixels."""
+        return self.data.short_side if self.clip.short_side is None else self.clip.short_side
+
+    @property
+    def normalization(self) -> tuple[list[float], list[float]]:
+        """(mean, std) of the pixels, 0 to 1, one number or three: the model's own, else the data set's."""
+        return self.clip.mean or [self.data.mean], self.clip.std or [self.data.std]
 
 
 @dataclass
@@ -137,7 +217,7 @@ class EvaluateConfig:
     ckpt: str | None = None
     views: str | None = None  # default: those that the run was tested with
     layout: str | None = None  # of the data set where it is not the run's, such as lists for transcoded copies
-    trainer: Trainer = field(default_factory=Trainer)
+    trainer: TrainerKeys = field(default_factory=TrainerKeys)
     folders: Folders = field(default_factory=Folders)
 
 
@@ -148,3 +228,64 @@ class PredictConfig:
     ckpt: str | None = None
     video: str | None = None
     picture: str | None = None  # default: beside the checkpoint, named after the video
+
+
+@dataclass
+class PrepareConfig:
+    """Everything that `src/prepare.py` is told."""
+
+    do: str | None = None  # verify or transcode
+    out: str | None = None  # of transcode: a new folder
+    workers: int | None = ranged(None, 1)  # default: the cores
+    T: int = ranged(16, 1)  # frames of a clip, for the speed that transcode measures
+    encoding: Encoding = field(default_factory=Encoding)
+    data: DataConfig = field(default_factory=DataConfig)
+    folders: Folders = field(default_factory=Folders)
+
+    def __post_init__(self) -> None:
+        if self.do not in ("verify", "transcode"):
+            raise InputError(f"do={self.do}: allowed are verify, transcode")
+        check_ranges(self)
+
+
+@dataclass
+class ReportConfig:
+    """Everything that `src/report.py` is told."""
+
+    scales: list[str] = field(default_factory=lambda: list(SCALES))
+    out: str | None = None  # default: <folders.logs>/report
+    gflops: str = one_of("printed", ("printed", "counted"))  # of other systems in Figure 1: the paper's, or ours
+    folders: Folders = field(default_factory=Folders)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if not self.scales or not set(self.scales) <= set(SCALES) or len(set(self.scales)) < len(self.scales):
+            raise InputError(f"scales={self.scales}: a list of {', '.join(SCALES)} is allowed, each once")
+
+
+@dataclass
+class DashboardConfig:
+    """Everything that `src/dashboard.py` is told."""
+
+    scales: list[str] = field(default_factory=lambda: list(SCALES))  # of each its own boards: they are never mixed
+    project: str = "stat-video"
+    entity: str | None = None  # default: the account's own
+    dry_run: bool = False  # write the definitions below <logs>/dashboard/ and ask no server
+    folders: Folders = field(default_factory=Folders)
+
+    def __post_init__(self) -> None:
+        if not self.scales or not set(self.scales) <= set(SCALES):
+            raise InputError(f"scales={self.scales}: a list of {', '.join(SCALES)} is allowed")
+
+
+def from_plain(plain: dict[str, Any], schema: type = Config) -> Any:
+    """Return a config in plain containers as an object of its schema, the model's part of it as the model's Config.
+
+    Raises OmegaConf's errors for a key or type that does not belong there, ValueError for a value that is not allowed.
+    """
+    base = OmegaConf.structured(schema)
+    model = plain.get("model")
+    if isinstance(model, dict) and "model" in base:
+        found = models.find(str(model.get("name")))
+        base = OmegaConf.merge(base, {"model": OmegaConf.structured(found)})
+    return OmegaConf.to_object(OmegaConf.merge(base, plain))

@@ -1,9 +1,13 @@
-"""What a user can mend: one line that names the thing and says what is allowed."""
+"""What a user can mend: one line that names the thing and says what is allowed; and the ranges of config keys."""
 
 import signal
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import field, fields
+from typing import Any
 
 
-class InputError(Exception):
+class InputError(ValueError):
     """Bad input: a config value, a path, a video, a checkpoint. Entry scripts print it as one line, without a trace."""
 
     @property
@@ -18,3 +22,57 @@ class Stopped(SystemExit):
     def __init__(self, signum: int) -> None:
         super().__init__(128 + signum)
         self.name = signal.Signals(signum).name
+
+
+Refusal = Callable[[Any], str | None]  # a value -> what is allowed in its place, None if the value is
+
+
+def ranged(
+    default: Any, low: float, high: float | None = None, *, above: bool = False, below: bool = False, size: bool = False
+) -> Any:
+    """Return a dataclass field for a number from `low` to `high` (None: no end), or None if that is its default.
+
+    ``above`` and ``below`` leave out the ends themselves; ``size`` is `sized`'s. A list is checked number by number.
+    """
+    if high is None:
+        words = f"more than {low}" if above else f"{low} or more"
+    else:
+        words = f"{'above ' if above else ''}{low} to {'below ' if below else ''}{high}"
+
+    def refuse(value: Any) -> str | None:
+        numbers = value if isinstance(value, list | tuple) else [value]
+        for n in numbers:
+            # Written so that NaN is refused.
+            fits = (n > low if above else n >= low) and (high is None or (n < high if below else n <= high))
+            if not fits:
+                return f"allowed is {words}"
+        return None
+
+    return _field(default, refuse, size)
+
+
+def one_of(default: Any, allowed: Sequence[Any], *, size: bool = False) -> Any:
+    """Return a dataclass field for one of the values of `allowed`."""
+    return _field(default, lambda v: None if v in allowed else f"allowed are {', '.join(map(str, allowed))}", size)
+
+
+def sized(default: Any) -> Any:
+    """Return a dataclass field of a model's size: set by the scale, and therefore not part of a model's label."""
+    return _field(default, lambda value: None, True)
+
+
+def _field(default: Any, refuse: Refusal, size: bool) -> Any:
+    metadata = {"refuse": refuse, "size": size}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: deepcopy(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def check_ranges(config: Any, prefix: str = "") -> None:
+    """Raise InputError if a key of a dataclass is outside the range that stands beside it: '<prefix>epochs=0: ...'."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if value is None and f.default is None:
+            continue
+        if "refuse" in f.metadata and (allowed := f.metadata["refuse"](value)) is not None:
+            raise InputError(f"{prefix}{f.name}={value}: {allowed}")

@@ -1,4 +1,4 @@
-"""Long work shows itself: a bar with rate and time left on a terminal, elsewhere a plain line a minute."""
+"""Show how far long work has come: a bar with rate and time left on a terminal, elsewhere a plain line a minute."""
 
 import resource
 import sys
@@ -13,33 +13,39 @@ from rich.text import Text
 
 EVERY = 60.0  # seconds between two lines
 T = TypeVar("T")
+console = Console(markup=False)  # the one console of the process; no markup, since names hold brackets
+
+
+def say(line: str) -> None:
+    """Print a line on stdout as it is: not broken at the console's width, not coloured."""
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def memory() -> str:
-    """The most that this process has held: on its GPU where it uses one, else in main memory."""
-    torch = sys.modules.get("torch")  # not loaded for this alone
+    """Return the peak memory of this process: on its GPU if it uses one, else in main memory."""
+    torch = sys.modules.get("torch")  # torch is slow to import; do not load it only to ask this
     if torch and torch.cuda.is_initialized():
         return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GB on the GPU"
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS says bytes, others KiB
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GB"
 
 
 class Meter:
-    """Rate and time left of a loop over ``total`` things that begins now, ``done`` of them done before."""
+    """Rate and time left of a loop over ``total`` things that begins now, with ``done`` of them already done."""
 
     def __init__(self, what: str, total: int, done: int = 0) -> None:
         self.what, self.total, self.before = what, total, done
         self.start = self.last = time.monotonic()
 
     def due(self) -> bool:
-        """Whether it is time for another line."""
+        """Return whether a line is due, EVERY seconds after the last."""
         if time.monotonic() - self.last < EVERY:
             return False
         self.last = time.monotonic()
         return True
 
     def line(self, done: int, *more: str) -> str:
-        """'verify: 120 of 400, 2.5 a second, 0:01:52 left, 0.5 GB'."""
+        """Return 'verify: 120 of 400, 2.5 a second, 0:01:52 left, 0.5 GB'."""
         rate = (done - self.before) / max(time.monotonic() - self.start, 1e-9)
         left = timedelta(seconds=round((self.total - done) / rate)) if rate else "unknown time"
         return ", ".join(
@@ -52,8 +58,8 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed:.3g} a second" if task.speed else "")
 
 
-def shown(items: Iterable[T], what: str, total: int, console: Console) -> Iterator[T]:
-    """The items, passed through as they come."""
+def shown(items: Iterable[T], what: str, total: int, console: Console = console) -> Iterator[T]:
+    """Yield the items, and show on the console how many have come."""
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
         with Progress(*columns, console=console) as bar:

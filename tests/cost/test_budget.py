@@ -1,32 +1,32 @@
 """GPU hours, data rates and batches against sums done by hand; keys that are refused; what the script prints."""
 
 import pytest
-from hydra.errors import ConfigCompositionException
 
 from running import script
-from stat_video import grid
-from stat_video.config import Config, ModelKeys, Trainer
-from stat_video.cost.budget import PUBLISHED, Estimate, Hardware, clip_ms, sizes
-from stat_video.cost.config import CostConfig
+from stat_video import compose
+from stat_video.config import Config, Recipe, TrainerKeys
+from stat_video.cost.budget import PUBLISHED, Estimate, clip_ms, sizes
+from stat_video.cost.config import CostConfig, Hardware
 from stat_video.cost.gpus import GPUS, find_gpu
-from stat_video.cost.layers import gmacs, step_gmacs
 from stat_video.data.config import DataConfig
 from stat_video.data.motion import MotionConfig
-from stat_video.entry import one_line
 from stat_video.errors import InputError
-from stat_video.model import STATConfig
-from stat_video.training.optim import Recipe
+from stat_video.models.base import Clip
+from stat_video.models.count import gmacs, step_gmacs
+from stat_video.models.stat.stat import Config as Stat
+
+FULL = Stat(), Clip(), 400
 
 
 def kinetics(**keys) -> Config:
     """The paper's training on Kinetics-400, which is not there."""
-    return Config(scale="paper", data=DataConfig(name="kinetics400"), recipe=Recipe(), **keys)
+    return Config(scale="paper", model=Stat(), data=DataConfig(name="kinetics400"), recipe=Recipe(repeats=2), **keys)
 
 
 def test_hours_by_hand():
     e = Estimate(kinetics(), Hardware(gpu="A100-80GB", share=0.5))
     assert e.clips == 240_000 * 200 * 2
-    flops = 2 * 3 * gmacs(STATConfig()) * 1e9  # forward, and twice that backward
+    flops = 2 * 3 * gmacs(*FULL) * 1e9  # forward, and twice that backward
     assert e.clips_per_second == pytest.approx(312e12 * 0.5 / flops)
     assert e.gpu_hours == pytest.approx(96e6 * flops / 156e12 / 3600)
     assert e.gpu_hours == pytest.approx(60.56, abs=0.01)
@@ -36,13 +36,24 @@ def test_hours_by_hand():
 
 
 def test_checkpointing_costs_a_forward_pass_of_the_blocks():
-    plain, again = STATConfig(), STATConfig(gradient_checkpointing=True)
-    stem, rest = 27 * 8 * (3 * 64 * 112**2 + 64 * 96 * 56**2 + 96 * 192 * 28**2), gmacs(plain)
+    stem, whole = 27 * 8 * (3 * 64 * 112**2 + 64 * 96 * 56**2 + 96 * 192 * 28**2), gmacs(*FULL)
     ends = 9 * 12 * 768**2 + 2 * 9 * 9 * 768 + 400 * 768  # aggregation and head
-    assert step_gmacs(plain) == pytest.approx(3 * rest)
-    assert step_gmacs(again) == pytest.approx(4 * rest - (stem + ends) / 1e9)
-    config = kinetics(model=ModelKeys(gradient_checkpointing=True))
+    assert step_gmacs(*FULL) == pytest.approx(3 * whole)
+    assert step_gmacs(*FULL, recomputed=True) == pytest.approx(4 * whole - (stem + ends) / 1e9)
+    config = kinetics(trainer=TrainerKeys(gradient_checkpointing=True))
     assert Estimate(config, Hardware()).gpu_hours > Estimate(kinetics(), Hardware()).gpu_hours
+
+
+def test_a_training_crop_makes_a_step_and_a_tests_crop_a_view():
+    stat = Estimate(kinetics(), Hardware())
+    larger = Estimate(
+        Config(model=stat.config.model, clip=Clip(crop=192), data=stat.config.data, recipe=stat.config.recipe),
+        Hardware(),
+    )
+    assert larger.step_gmacs < stat.step_gmacs
+    (tsm,) = compose.rows("cost", CostConfig, ["model=tsm", "clip.test_crop=256"])
+    e = Estimate(tsm.config, tsm.config)
+    assert e.step_gmacs / e.gmacs == pytest.approx(3 * (224 / 256) ** 2, rel=0.01)
 
 
 def test_a_measured_speed_goes_before_an_assumed_one():
@@ -54,11 +65,11 @@ def test_a_measured_speed_goes_before_an_assumed_one():
 
 
 def test_data_rates_by_hand():
-    e = Estimate(kinetics(T=32), Hardware(clip_ms=50, video_mb=0.5))
+    e = Estimate(kinetics(clip=Clip(T=32)), Hardware(clip_ms=50, video_mb=0.5))
     assert e.to_gpu(10) == 10 * 32 * 224 * 224 * 3 / 1e6
     assert e.from_disk(10) == 5
     assert e.cores(100) == 5
-    unknown = Estimate(kinetics(T=32), Hardware())
+    unknown = Estimate(kinetics(clip=Clip(T=32)), Hardware())
     assert unknown.from_disk(10) is None
     assert unknown.cores(1000) == pytest.approx(112 + 34 / 3 + 2 * 34)
     assert [clip_ms(T) for T in (8, 16, 64, 96)] == [112 + 17, 112 + 34, 146 + 4 * 34, 146 + 6 * 34]
@@ -68,10 +79,10 @@ def test_data_rates_by_hand():
 def test_clips_are_those_of_the_data_set_that_is_there():
     assert sizes(DataConfig(name="ssv2")) == (*PUBLISHED["ssv2"], True)
     assert sizes(DataConfig(name="mine")) == (400, None, True)
-    assert Estimate(Config(data=DataConfig(name="mine")), Hardware()).gpu_hours is None
+    assert Estimate(Config(model=Stat(), data=DataConfig(name="mine")), Hardware()).gpu_hours is None
     built_in = DataConfig(name="motion", motion=MotionConfig(train_videos=120))
     assert sizes(built_in) == (12, 120, False)
-    config = Config(data=built_in, recipe=Recipe(epochs=40, repeats=2, batch_size=16))
+    config = Config(model=Stat(), data=built_in, recipe=Recipe(epochs=40, repeats=2, batch_size=16))
     assert Estimate(config, Hardware()).clips == 120 * 40 * 2
     config.recipe.max_steps = 7
     assert Estimate(config, Hardware()).clips == 7 * 16
@@ -99,11 +110,12 @@ def test_gpus_are_read_from_their_file(tmp_path):
     ("keys", "said"),
     [
         ({"gpu": "A100"}, "gpu=A100: allowed are V100-16GB, "),
-        ({"share": 1.5}, "share=1.5: a share of the peak rate above 0"),
-        ({"gpus": [0]}, "gpus=.0.: a list of numbers from 1 on"),
+        ({"share": 1.5}, "share=1.5: allowed is above 0 to 1"),
+        ({"gpus": [0]}, "gpus=.0.: allowed is 1 or more"),
+        ({"gpus": []}, "gpus=..: a list of numbers from 1 on"),
         ({"clip_ms": -1}, "clip_ms=-1: allowed is 0 or more"),
         ({"table": 3}, "table=3: allowed are 6, 7"),
-        ({"gpu": "V100-16GB", "trainer": Trainer(precision="bf16-mixed")}, "a V100-16GB has no bf16"),
+        ({"gpu": "V100-16GB", "trainer": TrainerKeys(precision="bf16-mixed")}, "a V100-16GB has no bf16"),
     ],
 )
 def test_values_are_refused_in_one_line(keys, said):
@@ -112,13 +124,12 @@ def test_values_are_refused_in_one_line(keys, said):
 
 
 def test_keys_of_cost_are_no_keys_of_a_run():
-    (row, *_) = grid.rows("ablation_token", ["share=0.3"], script="cost")
-    assert row.options.share == 0.3
-    assert "share" not in grid.rows("ablation_token")[0].config
-    for script_name, word in (("train", "share=0.3"), ("cost", "shar=0.3")):
-        with pytest.raises(ConfigCompositionException) as error:
-            grid.rows("ablation_token", [word], script=script_name)
-        assert one_line(error.value).startswith(f"unknown key '{word.split('=')[0]}'")
+    words = ["experiment=ablation_token"]
+    (row, *_) = compose.rows("cost", CostConfig, [*words, "share=0.3"], every=True)
+    assert row.config.share == 0.3
+    for name, schema, word in (("train", Config, "share=0.3"), ("cost", CostConfig, "shar=0.3")):
+        with pytest.raises(InputError, match=f"unknown key '{word.partition('=')[0]}'"):
+            compose.rows(name, schema, [*words, word])
 
 
 def test_an_experiment_is_a_table_with_its_sum():
@@ -136,3 +147,17 @@ def test_one_row_shows_memory_and_time():
     assert "Memory of a training step" in done.stdout
     assert "Training on H100-80GB" in done.stdout
     assert "240,000 videos (as published) x 200 epochs x 2 a batch" in done.stdout
+
+
+def test_a_script_without_words_shows_the_papers_rows():
+    done = script("cost")
+    assert done.returncode == 0, done.stderr
+    assert all(figure in done.stdout for figure in ("58.15", "58.89", "58.31", "59.05", "118.40", "240.98", "243.95"))
+
+
+def test_another_models_cost():
+    done = script("cost", "model=slowfast", "scale=tiny", "gpus=[1]")
+    assert done.returncode == 0, done.stderr
+    assert "Memory of a training step" in done.stdout
+    line = next(line for line in done.stdout.splitlines() if line.split()[:1] == ["all"])
+    assert float(line.split()[-1]) == pytest.approx(0.68, abs=0.03)  # 0.70 M with 400 classes

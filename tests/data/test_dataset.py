@@ -17,8 +17,10 @@ from stat_video.data.reader import PathHandler
 from stat_video.data.sampling import Views
 from stat_video.data.transforms import Augment, TrainTransform, ViewTransform
 from stat_video.errors import InputError
+from stat_video.models.base import Clip
 
 T, CROP = 4, 24
+CLIP = Clip(T=T, crop=CROP)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def videos(motion_folder: Path) -> LabeledVideoPaths:
 
 
 def train_set(videos: LabeledVideoPaths, seed: int = 0) -> ClipDataset:
-    return ClipDataset(videos, T, train=TrainTransform(CROP, Augment(), hflip=False), seed=seed)
+    return ClipDataset(videos, CLIP, train=TrainTransform(CROP, Augment(), hflip=False), seed=seed)
 
 
 def load(
@@ -88,7 +90,7 @@ def test_a_draw_leaves_the_global_generator_alone(videos: LabeledVideoPaths) -> 
 
 def test_items_of_both_kinds(videos: LabeledVideoPaths) -> None:
     data = ClipDataset(
-        videos, T, train=TrainTransform(CROP, Augment(), False), view=ViewTransform(28, CROP), views=Views(2, 3)
+        videos, CLIP, train=TrainTransform(CROP, Augment(), False), view=ViewTransform(28, CROP), views=Views(2, 3)
     )
     assert len(data) == 24
     for request, view in ((TrainRequest(17, 3, 1), 0), (ViewRequest(17, 4), 4)):
@@ -100,7 +102,7 @@ def test_items_of_both_kinds(videos: LabeledVideoPaths) -> None:
 
 def test_views_are_the_frames_and_crops_they_should_be(videos: LabeledVideoPaths) -> None:
     """16 frames, T = 4, two clips: offsets 1/4 and 3/4 of segments of 4 frames; 32 x 40 pixels, crops of 32."""
-    data = ClipDataset(videos, T, view=ViewTransform(32, 32), views=Views(2, 3))
+    data = ClipDataset(videos, CLIP, view=ViewTransform(32, 32), views=Views(2, 3))
     whole = PathHandler().video_from_path(videos[5][0]).frames(lambda n: list(range(n))).permute(0, 3, 1, 2)
     views = [data[ViewRequest(5, view)]["video"] for view in range(6)]
     for view, (first, left) in enumerate((first, left) for first in (1, 3) for left in (0, 4, 8)):
@@ -162,7 +164,7 @@ def test_each_view_of_each_video_exactly_once_over_all_ranks(world_size: int, vi
 
 def test_loader_gives_each_view_once(videos: LabeledVideoPaths) -> None:
     views = Views(2, 1)
-    data = ClipDataset(videos, T, view=ViewTransform(28, CROP), views=views)
+    data = ClipDataset(videos, CLIP, view=ViewTransform(28, CROP), views=views)
     loader = DataLoader(data, 7, sampler=ViewSampler(len(data), views), num_workers=2)
     seen = [pair for items in loader for pair in zip(items["index"].tolist(), items["view"].tolist(), strict=True)]
     assert seen == [(video, view) for video in range(24) for view in range(2)]
@@ -225,8 +227,9 @@ def test_a_test_view_of_an_unreadable_video_is_there_and_says_so(
     damaged: tuple[LabeledVideoPaths, dict[int, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     broken, lacking = damaged
-    data = ClipDataset(broken, T, view=ViewTransform(28, CROP), views=Views(2, 3))
+    data = ClipDataset(broken, CLIP, view=ViewTransform(28, 28), views=Views(2, 3))
     batches = list(DataLoader(data, 8, sampler=ViewSampler(len(data), Views(2, 3))))
+    assert all(batch["video"].shape[1:] == (T, 3, 28, 28) for batch in batches)  # the view's size, not the clip's crop
     unreadable = [path for batch in batches for path in batch["unreadable"]]
     assert len(unreadable) == 24 * 6
     assert unreadable == [lacking.get(i, "") for i in range(24) for _ in range(6)]

@@ -215,12 +215,3 @@ def test_another_list_or_label_is_another_data_set(tmp_path: Path) -> None:
     assert manifest_hash(config) == before
     (tmp_path / "val.csv").write_text((tmp_path / "val.csv").read_text().replace(" 0", " 1", 1))
     assert manifest_hash(config) != before
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("layout", "tar"), ("fold", 4), ("reader", "opencv"), ("max_absent", 1.0), ("max_unreadable", -1)],
-)
-def test_values_that_are_not_allowed_are_named(key: str, value: object) -> None:
-    with pytest.raises(InputError, match=f"data.{key}={value}: .*allowed"):
-        DataConfig(**{key: value})  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +17,14 @@ from stat_video.data.motion import MotionConfig
 from stat_video.data.sampling import Views
 from stat_video.data.transforms import Augment
 from stat_video.errors import InputError
+from stat_video.models.base import Clip
 
 KINETICS = DataConfig("kinetics400", setting="folders.kinetics400")
 
 
 def make_module(config: DataConfig, **changes: Any) -> VideoDataModule:
-    how: dict[str, Any] = {"T": 4, "crop": 32, "views": Views(2, 3), "augment": Augment(), "seed": 0, "batch_size": 5}
+    how: dict[str, Any] = {"clip": Clip(T=4, crop=32), "short_side": 32, "normalization": ([config.mean], [config.std])}
+    how |= {"views": Views(2, 3), "augment": Augment(), "seed": 0, "batch_size": 5}
     return VideoDataModule(config, **how | changes)
 
 
@@ -99,7 +100,7 @@ def test_subset_of_the_validation_videos_is_evenly_spread(root: Path, keep: int 
 
 
 def test_motion_videos_are_generated_and_loaded(motion_folder: Path, motion_config: MotionConfig) -> None:
-    config = DataConfig(root=str(motion_folder.parent), short_side=32, hflip=False, motion=motion_config)
+    config = DataConfig(root=str(motion_folder.parent), hflip=False, motion=motion_config)
     assert find_root(config) == motion_folder
     module = make_module(config, repeats=2)
     module.prepare_data()
@@ -113,6 +114,22 @@ def test_motion_videos_are_generated_and_loaded(motion_folder: Path, motion_conf
     test = list(module.test_dataloader())
     seen = [(i, v) for batch in test for i, v in zip(batch["index"].tolist(), batch["view"].tolist(), strict=True)]
     assert seen == [(i, v) for i in range(12) for v in range(6)]
+
+
+def test_views_may_be_larger_than_training_clips(motion_folder: Path, motion_config: MotionConfig) -> None:
+    """Crop 48 in training, 64 of frames of short side 72 in validation and test."""
+    config = DataConfig(root=str(motion_folder.parent), short_side=32, motion=motion_config)
+    module = make_module(config, clip=Clip(T=2, crop=48, test_crop=64), short_side=72)
+    assert {tuple(batch["video"].shape) for batch in module.train_dataloader()} == {(5, 2, 3, 48, 48)}
+    for loader, sizes in ((module.val_dataloader(), {5, 2}), (module.test_dataloader(), {5, 2})):
+        assert {tuple(batch["video"].shape) for batch in loader} == {(n, 2, 3, 64, 64) for n in sizes}
+
+
+def test_normalisation_is_the_arguments(motion_folder: Path, motion_config: MotionConfig) -> None:
+    config = DataConfig(root=str(motion_folder.parent), motion=motion_config)
+    white = torch.full((1, 1, 3, 1, 1), 255, dtype=torch.uint8)
+    out = make_module(config, normalization=([0.5, 0.0, 0.75], [0.5, 0.25, 1.0])).normalize(white)
+    assert torch.allclose(out.flatten(), torch.tensor([1.0, 4.0, 0.25]), atol=1e-6)
 
 
 def test_lists_are_read_once(root: Path) -> None:
@@ -204,14 +221,28 @@ def test_motion_folder_with_files_missing_names_the_setting(tmp_path: Path, moti
     refusal(DataConfig(root=str(tmp_path), motion=motion_config), "folders.built_in=", motion_config.folder_name)
 
 
-@pytest.mark.parametrize(("mean", "std"), [(-0.1, 0.2), (45.0, 0.2), (0.45, 0.0), (0.45, -1.0)])
-def test_pixel_statistics_that_make_no_sense_are_refused(mean: float, std: float) -> None:
-    with pytest.raises(InputError, match=re.escape(f"data.mean={mean}, data.std={std}")):
-        DataConfig(mean=mean, std=std)
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("mean", -0.1, "allowed is 0 to 1"),
+        ("mean", 45.0, "allowed is 0 to 1"),
+        ("std", 0.0, "allowed is more than 0"),
+        ("std", -1.0, "allowed is more than 0"),
+        ("fold", 4, "allowed are 1, 2, 3"),
+        ("layout", "tar", "allowed are lists, folders, kinetics, ssv2, ucf101, hmdb51"),
+        ("max_absent", 1.0, "allowed is 0 to below 1"),
+        ("max_unreadable", -0.1, "allowed is 0 to below 1"),
+        ("short_side", 0, "allowed is 1 or more"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(key: str, value: Any, allowed: str) -> None:
+    with pytest.raises(InputError) as caught:
+        DataConfig(**{key: value})
+    assert str(caught.value) == f"data.{key}={value}: {allowed}"
 
 
 def test_fewer_training_clips_than_a_batch_are_refused(motion_folder: Path, motion_config: MotionConfig) -> None:
     """Else training would go through its epochs without a single step."""
-    config = DataConfig(root=str(motion_folder.parent), short_side=32, motion=motion_config)
+    config = DataConfig(root=str(motion_folder.parent), motion=motion_config)
     with pytest.raises(InputError, match="24"):
         make_module(config, batch_size=25).train_dataloader()

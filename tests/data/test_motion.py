@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 
 from stat_video.data import built_in, motion, pictures
 from stat_video.data.built_in import encode, ensure
-from stat_video.data.motion import CLASSES, MotionConfig, Scene, draw, poses, render
+from stat_video.data.motion import CLASSES, MotionConfig, MotionScene, draw, poses, render
 from stat_video.data.pictures import Crop
 from stat_video.errors import InputError
 
@@ -156,7 +156,8 @@ def test_bad_config_is_named_in_one_line(field: str, value: object) -> None:
     message = str(caught.value)
     assert "\n" not in message
     assert repr(value) in message
-    assert "; use " in message
+    assert f"data.motion.{field}=" in message
+    assert ": allowed is " in message
 
 
 # --------------------------------------------------------------------------------- what training may not see
@@ -171,7 +172,7 @@ def test_no_object_and_no_background_is_shared_between_the_splits() -> None:
     assert sum(s.digit is None for s in val) > 150
 
     def crops(
-        scenes: list[Scene],
+        scenes: list[MotionScene],
     ) -> set[Crop]:  # of both uses: no object is a piece of a background
         return {crop for s in scenes for crop in (s.background, s.texture)}
 
@@ -193,12 +194,12 @@ def test_no_object_and_no_background_is_shared_between_the_splits() -> None:
 # ------------------------------------------------------------------------------------ motion tells the class
 
 
-def bare(scene: Scene) -> Scene:
+def bare(scene: MotionScene) -> MotionScene:
     """The object alone: no noise, on a plain dark background."""
     return replace(scene, contrast=0.0, noise=0.0, brightness=0.0)
 
 
-def measured_class(scene: Scene) -> str:
+def measured_class(scene: MotionScene) -> str:
     """Name the class from pixels alone: centroid on the torus, area, and axis of inertia, frame by frame."""
     period = scene.config.period
     mass = render(bare(scene))[:, :period, :period].max(axis=3) > 60  # one period of the plane
@@ -261,13 +262,13 @@ MOMENTS = (0, 4, 8)  # first, middle, last of nine frames: motion is a share of 
 PROBED = MotionConfig(frames=9)
 
 
-def centred(scene: Scene) -> Scene:
+def centred(scene: MotionScene) -> MotionScene:
     """The leak: all start at the centre, so that position tells the way travelled."""
     return replace(scene, x=24.0, y=24.0)
 
 
 @pytest.mark.parametrize(("leak", "alike"), [(None, True), (centred, False)])
-def test_each_moment_looks_alike(leak: Callable[[Scene], Scene] | None, alike: bool) -> None:
+def test_each_moment_looks_alike(leak: Callable[[MotionScene], MotionScene] | None, alike: bool) -> None:
     change = leak or (lambda scene: scene)
     scenes = [change(draw(PROBED, "train", i)) for i in range(3000)]
     pose = np.stack([poses(s)[list(MOMENTS)] for s in scenes])  # (3000, 3, 4)
@@ -300,7 +301,7 @@ def test_appearance_does_not_depend_on_the_label() -> None:
         assert abs(digits[0] - digits[1]) < 0.2
 
 
-def probe(change: Callable[[Scene], Scene]) -> list[float]:
+def probe(change: Callable[[MotionScene], MotionScene]) -> list[float]:
     """Validation accuracy of a linear classifier on the pixels of the first, middle and last frame."""
 
     def pixels(split: str, count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,17 +11,16 @@ from unittest.mock import patch
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
+from prepare import prepare
 from running import SMALL, Place, only, read_json, refused, script
-from stat_video.config import Config, Folders
+from stat_video.config import Config, Folders, PrepareConfig
 from stat_video.data.config import DataConfig
 from stat_video.data.lists import manifest_hash
 from stat_video.data.manifest import counts, read_manifest
 from stat_video.data.motion import MotionConfig
 from stat_video.errors import InputError
-from stat_video.prepare import PrepareConfig, prepare
-from stat_video.runs.files import write_json
+from stat_video.files import write_json
 from stat_video.runs.run import Run
 from stat_video.training import fit as training
 
@@ -59,7 +57,7 @@ def test_what_cannot_be_done_is_one_line(root: Path, tmp_path: Path) -> None:
         ({"do": "verify", "data": data, "T": 0}, "T=0"),
     ):
         with pytest.raises(InputError, match=named):
-            prepare(PrepareConfig(**told), Console())  # type: ignore[arg-type]
+            prepare(PrepareConfig(**told))  # type: ignore[arg-type]
     assert not (tmp_path / "copies").exists()
     assert not list(root.glob("*manifest*"))
 
@@ -75,9 +73,9 @@ def test_a_run_of_another_state_of_its_data_is_refused(root: Path, tmp_path: Pat
         with patch.object(training, "manifest_hash", lambda _: now):
             if refusal:
                 with pytest.raises(InputError, match=rf"{run.id}: its data set has changed .* from {then} to {now}"):
-                    training.fit(config, Console())
+                    training.fit(config)
             else:
-                assert training.fit(config, Console(file=io.StringIO()))["finished"] == "before"
+                assert training.fit(config)["finished"] == "before"
 
 
 @pytest.mark.slow

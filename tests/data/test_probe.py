@@ -153,6 +153,6 @@ def test_written_and_listed_like_any_other(tmp_path):
     [("cool", 3), ("cool", "one"), ("missing", 1.0), ("blank", -0.1), ("train_videos", 3), ("classes", ["far"])],
 )
 def test_bad_values_are_one_line(field, value):
-    with pytest.raises(ValueError, match=f"^probe: {field}=") as error:
+    with pytest.raises(ValueError, match=f"^data.probe.{field}=") as error:
         ProbeConfig(**{field: value})
     assert "\n" not in str(error.value)

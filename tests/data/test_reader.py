@@ -17,13 +17,8 @@ import pytest
 import torch
 from pytorchvideo.data.encoded_video import EncodedVideo
 
-from stat_video.data import reader_torchcodec
-from stat_video.data.config import READERS, DataConfig
-from stat_video.data.modules import VideoDataModule
 from stat_video.data.reader import PathHandler, PyAVVideo
-from stat_video.data.reader_torchcodec import TorchCodecVideo, require_torchcodec
-from stat_video.data.sampling import Views, segment_frames
-from stat_video.data.transforms import Augment
+from stat_video.data.sampling import segment_frames
 from stat_video.errors import InputError
 
 WriteVideo = Callable[..., Path]
@@ -85,19 +80,8 @@ def whole(path: Path) -> npt.NDArray[np.uint8]:
     return np.stack(frames)
 
 
-def open_video(path: Path, reader: str = "pyav") -> PyAVVideo:
-    return PathHandler(reader).video_from_path(str(path))
-
-
-@pytest.fixture(params=READERS)
-def reader(request: pytest.FixtureRequest) -> str:
-    """Each reader that works here."""
-    if request.param == "torchcodec":
-        try:
-            require_torchcodec()
-        except InputError as error:
-            pytest.skip(error.line)
-    return request.param
+def open_video(path: Path) -> PyAVVideo:
+    return PathHandler().video_from_path(str(path))
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +101,11 @@ def test_the_b_frame_files_have_b_frames(files: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_frames_are_those_of_a_full_decode(files: dict[str, Path], name: str, reader: str) -> None:
+def test_frames_are_those_of_a_full_decode(files: dict[str, Path], name: str) -> None:
     everything = decode(files[name])
     count = int(FILES[name].get("count", 24))  # type: ignore[call-overload]
     assert [number(frame) for frame in everything] == list(range(count))
-    video = open_video(files[name], reader)
+    video = open_video(files[name])
     assert video.frame_count() == count
     rng = np.random.default_rng(0)
     for T in (1, 8, 16):
@@ -129,27 +113,23 @@ def test_frames_are_those_of_a_full_decode(files: dict[str, Path], name: str, re
         frames = video.frames(choose)
         assert frames.dtype == torch.uint8
         assert frames.shape == (T, *everything.shape[1:])
-        if reader == "pyav":
-            assert np.array_equal(frames.numpy(), everything[choose(count)])
-        else:  # another FFmpeg may turn colours into RGB in another way
-            assert [number(frame) for frame in frames.numpy()] == choose(count)
-            assert np.abs(frames.numpy().astype(int) - everything[choose(count)]).mean() < 4
+        assert np.array_equal(frames.numpy(), everything[choose(count)])
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_a_turned_video_is_upright(tmp_path: Path, write_video: WriteVideo, degrees: int, reader: str) -> None:
+def test_a_turned_video_is_upright(tmp_path: Path, write_video: WriteVideo, degrees: int) -> None:
     """As a phone writes it: the frames lie, and the file says how far to turn them, counter-clockwise."""
     path = write_video(tmp_path / "turned.mp4", rotation=degrees)
     lying = decode(path)
-    frames = open_video(path, reader).frames(lambda n: list(range(n))).numpy()
-    assert np.abs(frames.astype(int) - np.rot90(lying, degrees // 90, axes=(1, 2))).mean() < 4
+    frames = open_video(path).frames(lambda n: list(range(n))).numpy()
+    assert np.array_equal(frames, np.rot90(lying, degrees // 90, axes=(1, 2)))
     assert (frames.shape[1] > frames.shape[2]) == (degrees != 180)
 
 
 @pytest.mark.parametrize("start", [3, 11, 17])
 @pytest.mark.parametrize("name", ["cut.mp4", "cut.mkv", "cut.avi"])
 def test_frames_of_a_video_corrupt_in_the_middle_are_a_full_decodes_or_it_is_reported(
-    tmp_path: Path, write_video: WriteVideo, name: str, start: int, reader: str
+    tmp_path: Path, write_video: WriteVideo, name: str, start: int
 ) -> None:
     path = write_video(tmp_path / name, g="8", codec="mpeg4" if name.endswith("avi") else "libx264")
     with av.open(str(path)) as container:
@@ -157,33 +137,29 @@ def test_frames_of_a_video_corrupt_in_the_middle_are_a_full_decodes_or_it_is_rep
     content, spot = bytearray(path.read_bytes()), packet.pos + packet.size // 2
     content[spot : spot + 12] = np.random.default_rng(start).bytes(12)
     path.write_bytes(content)
-    everything, video, rng = whole(path), open_video(path, reader), np.random.default_rng(0)
+    everything, video, rng = whole(path), open_video(path), np.random.default_rng(0)
     assert len(everything) > 20
     for _ in range(4):
         choose = segment_frames(rng.random(8).tolist())
         frames = video.frames(choose).numpy()
-        same = np.abs(frames.astype(int) - everything[choose(len(everything))]).mean() < 4
-        assert same or video.inspect().trouble
+        assert np.array_equal(frames, everything[choose(len(everything))]) or video.inspect().trouble
 
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.name)
-def test_real_files_give_the_frames_of_a_full_decode_or_are_reported(path: Path, reader: str) -> None:
+def test_real_files_give_the_frames_of_a_full_decode_or_are_reported(path: Path) -> None:
     try:
         everything = whole(path)
     except (av.FFmpegError, IndexError, ValueError):
         with pytest.raises(InputError, match=re.escape(str(path))):
-            open_video(path, reader).frames(segment_frames([0.5] * 16))
+            open_video(path).frames(segment_frames([0.5] * 16))
         return
-    video, rng = open_video(path, reader), np.random.default_rng(0)
+    video, rng = open_video(path), np.random.default_rng(0)
     for T in (1, 16, 16, 64):
         choose = segment_frames(rng.random(T).tolist())
         frames = video.frames(choose).numpy()
         expected = everything[choose(len(everything))]
         assert frames.shape == expected.shape
-        same = np.array_equal(frames, expected)
-        if reader == "torchcodec":
-            same |= bool(np.abs(frames.astype(int) - expected).mean() < 4)
-        assert same or video.inspect().trouble
+        assert np.array_equal(frames, expected) or video.inspect().trouble
 
 
 def test_there_are_real_files() -> None:
@@ -191,8 +167,8 @@ def test_there_are_real_files() -> None:
         pytest.skip("STAT_VIDEO_TEST_VIDEOS names no folder of videos: only files made here were read")
 
 
-def test_frames_come_in_the_order_asked_for(files: dict[str, Path], reader: str) -> None:
-    frames = open_video(files["h264_b.mp4"], reader).frames(lambda n: [n - 1, 3, 3, 0])
+def test_frames_come_in_the_order_asked_for(files: dict[str, Path]) -> None:
+    frames = open_video(files["h264_b.mp4"]).frames(lambda n: [n - 1, 3, 3, 0])
     assert [number(frame) for frame in frames.numpy()] == [23, 3, 3, 0]
 
 
@@ -315,11 +291,11 @@ WRONG = {f.__name__: f for f in (missing, empty, text, folder, truncated, noise,
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_no_video_is_named_in_one_line(files: dict[str, Path], tmp_path: Path, what: str, reader: str) -> None:
+def test_what_is_no_video_is_named_in_one_line(files: dict[str, Path], tmp_path: Path, what: str) -> None:
     path = tmp_path / f"{what}.mp4"
     WRONG[what](path, files["h264.mp4"])
     with pytest.raises(InputError) as caught:
-        open_video(path, reader).frames(segment_frames([0.5] * 8))
+        open_video(path).frames(segment_frames([0.5] * 8))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -332,36 +308,3 @@ def test_video_that_changes_its_size_is_named(tmp_path: Path, write_video: Write
         open_video(both).frames(segment_frames([0.5] * 8))
     assert str(both) in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-# --------------------------------------------------------------------------------------------- TorchCodec's place
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (ModuleNotFoundError("No module named 'torchcodec'"), r"not installed; pip install 'stat-video\[torchcodec\]'"),
-        (RuntimeError("Could not load libtorchcodec. Likely causes:\n  1. FFmpeg is not"), "finds no FFmpeg"),
-    ],
-)
-def test_torchcodec_that_does_not_work_is_one_line_before_any_work(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
-) -> None:
-    def fail(content: bytes) -> None:
-        raise error
-
-    monkeypatch.setattr(reader_torchcodec, "_decoder", fail)
-    config = DataConfig("kinetics400", root="/nowhere", reader="torchcodec")
-    how = {"T": 4, "crop": 32, "views": Views(1, 1), "augment": Augment(), "seed": 0}
-    with pytest.raises(InputError, match=rf"data.reader=torchcodec: .*{said}.*data.reader=pyav") as caught:
-        VideoDataModule(config, **how).check()  # type: ignore[arg-type]
-    assert "\n" not in str(caught.value)
-
-
-def test_the_reader_that_is_named_reads(files: dict[str, Path], reader: str) -> None:
-    """Where the other one would do too, nothing else could tell that the key is heeded."""
-    video = open_video(files["h264_b.mp4"], reader)
-    assert type(video).__name__ == {"pyav": "PyAVVideo", "torchcodec": "TorchCodecVideo"}[reader]
-    if isinstance(video, TorchCodecVideo):
-        assert video._exact() is not None
-        assert open_video(files["h264_b.avi"], reader)._exact() is None  # type: ignore[attr-defined]

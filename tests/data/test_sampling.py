@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from stat_video.data.sampling import Views, crop_corner, segment_frames, view_frames
+from stat_video.data.sampling import Views, crop_corner, segment_frames, training_frames, view_frames
 from stat_video.errors import InputError
+from stat_video.models.base import Clip
 
 # ---------------------------------------------------------------------------------------------------- frames
 
@@ -58,22 +60,169 @@ def test_random_offsets_reach_each_frame_alike() -> None:
     ("n", "frames"), [(4, [0, 1, 2, 3]), (8, [1, 3, 5, 7]), (12, [1, 4, 7, 10]), (2, [0, 0, 1, 1])]
 )
 def test_single_clip_takes_the_middles(n: int, frames: list[int]) -> None:
-    assert view_frames(4, 0, 1)(n) == frames
+    assert view_frames(Clip(T=4), 0, 1)(n) == frames
 
 
 def test_five_clips_worked_by_hand() -> None:
-    clips = [view_frames(4, clip, 5)(20) for clip in range(5)]  # segments of five frames: each clip takes one
+    clips = [view_frames(Clip(T=4), clip, 5)(20) for clip in range(5)]  # segments of five frames: each clip takes one
     assert clips == [[0, 5, 10, 15], [1, 6, 11, 16], [2, 7, 12, 17], [3, 8, 13, 18], [4, 9, 14, 19]]
 
 
 @pytest.mark.parametrize("n", [80, 81, 95, 250, 300])
 def test_five_clips_differ_and_come_in_order(n: int) -> None:
-    clips = np.array([view_frames(16, clip, 5)(n) for clip in range(5)])
+    clips = np.array([view_frames(Clip(T=16), clip, 5)(n) for clip in range(5)])
     assert (np.diff(clips, axis=0) > 0).all()  # in each segment a later frame with each clip
     assert (np.diff(clips, axis=1) > 0).all()
     segments = np.arange(17) * n / 16
     assert (clips > segments[:-1] - 1).all()
     assert (clips < segments[1:]).all()
+
+
+# ---------------------------------------------------------------------------------------------- kinds of sampling
+
+KINDS = [
+    Clip(T=8),
+    Clip(T=8, sampling="dense", stride=4),
+    Clip(T=1, sampling="dense", stride=4),
+    Clip(T=16, sampling="dense"),
+    Clip(T=40, sampling="snippets"),
+    Clip(T=12, sampling="snippets", snippet=3),
+    Clip(T=5, sampling="snippets"),
+]
+
+
+def described(clip: Clip) -> str:
+    return f"{clip.sampling}-{clip.T}"
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("T", [1, 4, 16, 64])
+def test_segments_draw_what_they_always_drew(T: int, seed: int) -> None:
+    """T numbers of the generator and nothing else, so that a seed names the same clips as ever."""
+    ours, theirs = np.random.default_rng([seed, 3]), np.random.default_rng([seed, 3])
+    choose = training_frames(Clip(T=T), ours)
+    u = theirs.random(T).tolist()
+    for n in (1, 5, 48, 300):
+        assert choose(n) == [min(int((i + u[i]) * n / T), n - 1) for i in range(T)]
+    assert ours.integers(2**63) == theirs.integers(2**63)  # what comes next is the same too
+
+
+@pytest.mark.parametrize("clip", KINDS, ids=described)
+def test_the_same_seed_is_the_same_clip_and_another_seed_another(clip: Clip) -> None:
+    def drawn(seed: int) -> list[int]:
+        return training_frames(clip, np.random.default_rng(seed))(300)
+
+    assert drawn(1) == drawn(1)
+    assert len({tuple(drawn(seed)) for seed in range(20)}) > 15
+    choose = training_frames(clip, np.random.default_rng(1))
+    assert (choose(300), choose(20), choose(300)) == (drawn(1), choose(20), drawn(1))  # the reader may ask again
+
+
+@pytest.mark.parametrize("clip", KINDS, ids=described)
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 7, 15, 16, 28, 29, 30, 40, 1799])
+def test_every_kind_gives_T_frames_of_the_video_in_their_order(clip: Clip, n: int) -> None:
+    rng = np.random.default_rng(n)
+    ways = [training_frames(clip, rng) for _ in range(20)]
+    ways += [view_frames(clip, k, clips) for clips in (1, 2, 5) for k in range(clips)]
+    for choose in ways:
+        frames = choose(n)
+        assert len(frames) == clip.T
+        assert all(type(frame) is int and 0 <= frame < n for frame in frames)
+        runs = [frames[i : i + clip.snippet] for i in range(0, clip.T, clip.snippet)]
+        for run in runs if clip.sampling == "snippets" else [frames]:
+            assert run == sorted(run)
+
+
+def dense(n: int, T: int, stride: int, start: int) -> list[int]:
+    """Walk through the video frame by frame; when it is over, stay at the last."""
+    frames, at = [], start
+    for _ in range(T):
+        frames.append(at)
+        for _ in range(stride):
+            if at < n - 1:
+                at += 1
+    return frames
+
+
+@pytest.mark.parametrize(("T", "stride"), [(1, 1), (4, 1), (8, 4), (16, 2), (3, 5)])
+def test_dense_clips_are_windows_and_every_start_is_drawn_alike(T: int, stride: int) -> None:
+    clip, window = Clip(T=T, sampling="dense", stride=stride), (T - 1) * stride + 1
+    rng = np.random.default_rng(0)
+    for n in {1, 2, T, window - 1, window, window + 1, window + 9} - {0}:
+        starts = max(n - window + 1, 1)
+        expected = [dense(n, T, stride, start) for start in range(starts)]
+        drawn = [training_frames(clip, rng)(n) for _ in range(200 * starts)]
+        assert {tuple(frames) for frames in drawn} == {tuple(frames) for frames in expected}
+        for frames in expected:
+            assert abs(drawn.count(frames) - 200) < 75  # more than five standard deviations
+
+
+@pytest.mark.parametrize("clips", [1, 2, 3, 5, 10])
+def test_dense_views_are_spread_from_the_first_to_the_last_window(clips: int) -> None:
+    clip = Clip(T=8, sampling="dense", stride=4)  # windows of 29 frames
+    for n in (1, 8, 28, 29, 30, 33, 100, 300):
+        views = [view_frames(clip, k, clips)(n) for k in range(clips)]
+        last = max(n - 29, 0)
+        starts = [frames[0] for frames in views]
+        assert views == [dense(n, 8, 4, start) for start in starts]
+        if clips == 1:
+            assert starts[0] in (last // 2, (last + 1) // 2)  # as much before it as behind
+        else:
+            assert (starts[0], starts[-1]) == (0, last)
+            gaps = np.diff(starts)
+            assert gaps.max() - gaps.min() <= 1
+    assert view_frames(clip, 0, 1)(29) == list(range(0, 29, 4))
+    assert view_frames(clip, 0, 1)(10) == [0, 4, 8, 9, 9, 9, 9, 9]  # the last frame repeats
+
+
+def snippets(n: int, segments: int, length: int, place: Callable[[int], float]) -> list[int]:
+    """TDN's loader for one video: a start for each segment of the possible ones, then frame after frame."""
+    frames = []
+    possible = n - length + 1 if n >= length else 1
+    for segment in range(segments):
+        p = math.floor(possible / segments * segment + possible / segments * place(segment) + 1e-9)
+        for _ in range(length):
+            frames.append(p)
+            if p < n - 1:
+                p += 1
+    return frames
+
+
+@pytest.mark.parametrize(("T", "length"), [(40, 5), (5, 5), (12, 3), (8, 1)])
+def test_snippets_are_consecutive_frames_from_each_segment(T: int, length: int) -> None:
+    clip, segments = Clip(T=T, sampling="snippets", snippet=length), T // length
+    for n in [*range(1, 60), 250, 300]:
+        for clips in (1, 2, 5):
+            for k in range(clips):
+                expected = snippets(n, segments, length, lambda segment, k=k, clips=clips: (k + 0.5) / clips)
+                assert view_frames(clip, k, clips)(n) == expected, (n, k, clips)
+        u = np.random.default_rng(n).random(segments)
+        drawn = training_frames(clip, np.random.default_rng(n))(n)
+        assert drawn == snippets(n, segments, length, lambda segment, u=u: float(u[segment]))
+
+
+def test_snippets_worked_by_hand() -> None:
+    clip = Clip(T=15, sampling="snippets")  # three runs of five
+    runs = [view_frames(clip, 0, 1)(n) for n in (5, 7, 19, 3)]
+    assert runs[0] == [0, 1, 2, 3, 4] * 3  # exactly one possible start
+    assert runs[1] == [0, 1, 2, 3, 4, 1, 2, 3, 4, 5, 2, 3, 4, 5, 6]  # three: a segment each
+    assert runs[2] == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]  # fifteen: the middle of each five
+    assert runs[3] == [0, 1, 2, 2, 2] * 3  # the last frame repeats
+    single = Clip(T=8, sampling="snippets", snippet=1)
+    assert view_frames(single, 1, 3)(50) == view_frames(Clip(T=8), 1, 3)(50)  # runs of one frame are segments
+
+
+def tdn_test_starts(n: int, segments: int, length: int) -> list[int]:
+    """TDN's `_get_test_indices`, counted from 0."""
+    tick = (n - length + 1) / segments
+    return [int(tick / 2 + tick * x) for x in range(segments)]
+
+
+@pytest.mark.parametrize("segments", [8, 16])
+def test_a_single_clip_of_snippets_is_tdns(segments: int) -> None:
+    clip = Clip(T=5 * segments, sampling="snippets")
+    for n in [*range(segments + 5, 200), 250, 300]:
+        assert view_frames(clip, 0, 1)(n)[::5] == tdn_test_starts(n, segments, 5)
 
 
 # ------------------------------------------------------------------------------- others' rules for the same thing
@@ -101,7 +250,7 @@ def uniform_frames(n: int, T: int, clip: int, clips: int) -> list[int]:
 @pytest.mark.parametrize("T", [1, 4, 8, 16, 32, 64])
 def test_single_clip_is_mmaction2s_and_within_a_frame_of_slowfasts(T: int) -> None:
     for n in LENGTHS:
-        frames = view_frames(T, 0, 1)(n)
+        frames = view_frames(Clip(T=T), 0, 1)(n)
         assert frames == tsn_test_frames(n, T)
         assert np.abs(np.array(frames) - uniform_frames(n, T, 0, 1)).max() <= 1, n
 
@@ -112,7 +261,7 @@ def test_clips_differ_from_slowfasts_by_where_in_a_segment_they_lie_and_no_more(
     """Ours lie at (k + 1/2) / clips, evenly over the whole segment, theirs at (k + 1) / (clips + 1)."""
     for n in LENGTHS:
         for k in range(clips):
-            apart = np.array(view_frames(T, k, clips)(n)) - uniform_frames(n, T, k, clips)
+            apart = np.array(view_frames(Clip(T=T), k, clips)(n)) - uniform_frames(n, T, k, clips)
             meant = ((k + 0.5) / clips - (k + 1) / (clips + 1)) * n / T
             assert np.abs(apart - meant).max() < 2.5, (n, k)  # they round twice, and one frame is shared out
 
@@ -153,7 +302,7 @@ def test_the_views_of_a_video_differ(protocol: str) -> None:
         seen = set()
         for view in range(len(views)):
             clip, crop = views.clip_crop(view)
-            frames = tuple(view_frames(16, clip, views.clips)(n))
+            frames = tuple(view_frames(Clip(T=16), clip, views.clips)(n))
             seen.add((frames, crop_corner(256, 340, 224, crop, views.crops)))
         assert len(seen) == len(views)
 

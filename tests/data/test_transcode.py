@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +16,22 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 from torch.nn.functional import adaptive_avg_pool2d
 
 from stat_video.data import transcode as module
 from stat_video.data.config import DataConfig
 from stat_video.data.lists import read_lists
 from stat_video.data.reader import PathHandler, PyAVVideo
-from stat_video.data.transcode import COPIED, OK, Copy, Encoding, copies_config, measure, name_of_copy, transcode
+from stat_video.data.transcode import (
+    COPIED,
+    TRANSCODED,
+    Copy,
+    Encoding,
+    copies_config,
+    measure,
+    name_of_copy,
+    transcode,
+)
 from stat_video.data.verify import verify
 from stat_video.errors import InputError
 
@@ -61,9 +70,8 @@ def root(original: Path, tmp_path: Path) -> Path:
 
 
 def run(root: Path, out: Path, encoding: Encoding = QUICK, workers: int = 2) -> tuple[dict[str, Copy], str]:
-    said = io.StringIO()
-    config = replace(CONFIG, root=str(root))
-    copies = transcode(config, out, encoding, workers, Console(file=said, width=200))
+    with redirect_stdout(io.StringIO()) as said:
+        copies = transcode(replace(CONFIG, root=str(root)), out, encoding, workers)
     return {made.row.path: made for made in copies}, said.getvalue()
 
 
@@ -82,7 +90,7 @@ def test_copies_hold_the_frames_of_their_originals(root: Path, tmp_path: Path) -
     assert copies.keys() == {**TRAIN, **VAL}.keys()
     for name, frames in {**TRAIN, **VAL}.items():
         made = copies[name]
-        assert made.state == (COPIED if frames is None else OK)
+        assert made.state == (COPIED if frames is None else TRANSCODED)
         assert (made.state == COPIED) == (f"{name}: copied as it is (" in said)
         assert made.bytes_after == (out / made.path).stat().st_size
         if frames is None:
@@ -100,7 +108,7 @@ def test_copies_are_small_and_made_for_random_access(root: Path, tmp_path: Path)
     copies, _ = run(root, tmp_path / "copies")
     sizes = {}
     for name, made in copies.items():
-        if made.state == OK:
+        if made.state == TRANSCODED:
             with av.open(str(tmp_path / "copies" / made.path)) as container:
                 stream = container.streams.video[0]
                 assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
@@ -141,11 +149,11 @@ def test_what_is_damaged_is_said_before_its_copy_hides_it(root: Path, tmp_path: 
     assert "The originals are not verified" in run(root, tmp_path / "unverified")[1]
     cut = write_video(root / "one.mp4", count=200, g="10", container_options={"movflags": "faststart"})
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 2 // 3])
-    verify(replace(CONFIG, root=str(root)), 1, Console(file=io.StringIO()))
+    verify(replace(CONFIG, root=str(root)), 1)
     copies, said = run(root, tmp_path / "verified")
     assert "not verified" not in said
     assert said.count("one.mp4: damaged (") == 1
-    assert copies["one.mp4"].state == OK
+    assert copies["one.mp4"].state == TRANSCODED
 
 
 def test_videos_of_other_folders_have_their_copies_in_the_new_one(
@@ -190,7 +198,7 @@ def test_a_killed_call_goes_on(root: Path, tmp_path: Path, monkeypatch: pytest.M
     copies, _ = run(root, out, workers=1)
     assert sorted(made) == sorted(Path(name).name for name in {**TRAIN, **VAL})  # none twice
     assert all(f.stat().st_ino == inode for f, inode in before.items())
-    assert [c.state for c in copies.values()].count(OK) == 7
+    assert [c.state for c in copies.values()].count(TRANSCODED) == 7
 
     made.clear()
     again, _ = run(root, out)
@@ -201,7 +209,7 @@ def test_a_killed_call_goes_on(root: Path, tmp_path: Path, monkeypatch: pytest.M
     os.utime(root / "one.mp4", (1, 1))  # another original in its place
     again, _ = run(root, out)
     assert sorted(made) == ["empty.mp4", "one.mp4", "text.mp4"]
-    assert again["text.mp4"].state == OK
+    assert again["text.mp4"].state == TRANSCODED
 
 
 def test_copies_made_in_another_way_are_not_mixed_in(root: Path, tmp_path: Path) -> None:
@@ -270,7 +278,7 @@ def test_gain_is_measured(root: Path, tmp_path: Path) -> None:
     gain = measure(root, tmp_path / "copies", list(copies.values()), 4)
     assert gain is not None
     assert gain.videos == 7
-    made = [c for c in copies.values() if c.state == OK]
+    made = [c for c in copies.values() if c.state == TRANSCODED]
     assert math.isclose(gain.smaller, sum(c.bytes_before for c in made) / sum(c.bytes_after for c in made))
     assert gain.faster > 0
     assert 25 < gain.psnr < 70

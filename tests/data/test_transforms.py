@@ -169,7 +169,7 @@ def test_frame_of_the_right_size_is_only_cut() -> None:
 
 
 def test_crop_larger_than_the_short_side_is_refused() -> None:
-    with pytest.raises(InputError, match=r"crop=64: at most data\.short_side=48"):
+    with pytest.raises(InputError, match=r"crop=64: at most 48 is allowed"):
         ViewTransform(48, 64)
 
 
@@ -178,7 +178,7 @@ def test_crop_larger_than_the_short_side_is_refused() -> None:
 
 def test_normalised_values_worked_by_hand() -> None:
     video = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1, 1).expand(1, 3, 3, 2, 2)  # frame i: level i
-    out = Normalize(0.5, 0.25)(video)
+    out = Normalize([0.5], [0.25])(video)
     assert out.shape == (1, 3, 3, 2, 2)
     assert out.dtype == torch.float32
     assert torch.allclose(out, torch.tensor([-2.0, -1.2, 2.0]).view(1, 1, 3, 1, 1), atol=1e-6)
@@ -187,10 +187,34 @@ def test_normalised_values_worked_by_hand() -> None:
 def test_normalised_clip_is_torchvisions_with_channels_first() -> None:
     video = torch.stack([random_frames(4, 6, 5), random_frames(4, 6, 5).flip(0)]).permute(0, 1, 4, 2, 3)
     expected = F.normalize(video.float() / 255, [0.45] * 3, [0.225] * 3)  # (B, T, 3, H, W)
-    out = Normalize(0.45, 0.225)(video)
+    out = Normalize([0.45], [0.225])(video)
     for b in range(2):
         for t in range(4):
             assert torch.allclose(out[b, :, t], expected[b, t], atol=1e-5)
+
+
+def test_one_number_is_normalised_with_python_floats() -> None:
+    """To the last bit: what a checkpoint was trained on must not move."""
+    video = random_frames(4, 6, 5)[None].permute(0, 1, 4, 2, 3)
+    out = Normalize([0.277], [0.123])(video)
+    assert torch.equal(out, video.transpose(1, 2) * (1 / (255 * 0.123)) - 0.277 / 0.123)
+    assert not list(Normalize([0.277], [0.123]).buffers())
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]), ([0.485, 0.456, 0.406], [0.225]), ([0.45], [0.2, 0.3, 0.4])],
+)
+def test_each_channel_is_normalised_as_by_torchvision(mean: list[float], std: list[float]) -> None:
+    video = torch.stack([random_frames(4, 6, 5), random_frames(4, 6, 5).flip(0)]).permute(0, 1, 4, 2, 3)
+    three = [n * 3 if len(n) == 1 else n for n in (mean, std)]
+    expected = F.normalize(video.float() / 255, *three).transpose(1, 2)  # (B, 3, T, H, W)
+    module = Normalize(mean, std)
+    out = module(video)
+    assert out.dtype == torch.float32
+    assert torch.allclose(out, expected, atol=1e-5)
+    assert not module.state_dict()  # not in a checkpoint
+    assert module.to("meta")(video.to("meta")).device.type == "meta"  # moves with the model
 
 
 def test_erasing_off_changes_nothing() -> None:

@@ -8,12 +8,12 @@ import io
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from stat_video.data import verify as module
 from stat_video.data.config import DataConfig
@@ -79,8 +79,8 @@ def root(original: Path, tmp_path: Path) -> Path:
 
 
 def run(root: Path, workers: int = 2, **changes: object) -> tuple[list[VideoRow], str]:
-    said = io.StringIO()
-    rows = verify(replace(CONFIG, root=str(root), **changes), workers, Console(file=said, width=200))
+    with redirect_stdout(io.StringIO()) as said:
+        rows = verify(replace(CONFIG, root=str(root), **changes), workers)
     return rows, said.getvalue()
 
 
@@ -239,8 +239,7 @@ def test_verifying_makes_no_other_run_of_it_and_a_change_is_noticed(root: Path) 
 
 
 def test_the_run_is_found_again_after_verifying() -> None:
-    config = {"name": "x", "scale": "tiny", "T": 16, "t_o": 3, "l_ta": 1, "seed": 0, "data": {"name": "k"}}
-    config["model"] = {"stem": "conv3", "modules": ["CA"], "spatial_token": "class_token"}
+    config = {"name": "x", "scale": "tiny", "seed": 0, "clip": {"T": 16}, "data": {"name": "k"}, "model": {"name": "m"}}
     folders = {Run.of(config, Path("logs"), known).folder for known in ("aaaa", "aaaa.bbbb", "aaaa.cccc")}
     assert len(folders) == 1
     assert Run.of(config, Path("logs"), "dddd.bbbb").folder not in folders

@@ -5,7 +5,7 @@ import html
 import re
 import shutil
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from statistics import mean, stdev
 
 import numpy as np
@@ -14,12 +14,12 @@ from scipy.stats import bootstrap as scipy_bootstrap
 
 from fake_runs import HOSTILE, VIDEOS
 from running import script
-from stat_video import grid, published
+from stat_video import compose, paper
+from stat_video.config import Config, ReportConfig
 from stat_video.errors import InputError
 from stat_video.report import compare, figures, tables
 from stat_video.report.collect import collect
 from stat_video.report.compare import FAILS, HOLDS, MISSING, OPEN, UNLIKE, Difference, bootstrap, difference, judge
-from stat_video.report.config import ReportConfig
 from stat_video.report.formats import tex
 from stat_video.report.write import write
 from stat_video.runs.run import row_id
@@ -70,23 +70,68 @@ def test_a_run_from_other_weights_fills_its_row(fake):
     assert not row(fake, "7/STAT-32").runs
 
 
+def test_other_systems_that_were_run_stand_beside_the_print(fake, written):
+    r = row(fake, "7/MViT-16")
+    assert len(r.runs) == 1
+    top1 = f"{100 * fake.correct['mvit', 0].mean():.2f}"
+    text = (written / "tables-tiny.md").read_text()
+    part = text[text.index("## Table 7.") : text.index("Pair by pair", text.index("## Table 7."))]
+    (line,) = [line for line in part.splitlines() if "MViT" in line and "16×1×3" in line]
+    assert top1 in line
+    assert "64.7" in line
+    assert line.count("**") == 0  # the paper's own are set off
+    (pair,) = [
+        ln for ln in text.splitlines() if ln.startswith("| ") and "MViT-16" in ln and "STAT-16" in ln and "told" in ln
+    ]
+    assert " told apart" in pair
+    (part,) = [p for p in write(fake.collection, written.parent / "again")[1] if p.scale == "tiny"]
+    assert part.filled == "7 of 23 rows of the paper's model and 1 of 31 of other systems filled"
+
+
+def test_words_that_do_not_compose_are_said(fake):
+    broken = replace(row(fake, "7/TSM-16"), config=None, command="", why_not="model=tsm: there is none")
+    table = tables.main_table([broken, row(fake, "7/STAT-16")])
+    assert any("TSM-16: printed only" in note and "model=tsm: there is none" in note for note in table.notes)
+    assert table.commands == []
+
+
+def test_pictures_are_by_the_axis_of_the_table(fake):
+    """Lines over numbers, bars over words; a baseline is the model with nothing changed."""
+    by_number = {n: figures.by_axis(fake.collection, "paper", n) for n in range(1, 6)}
+    assert [bool(p.axes.patches) for p in by_number.values()] == [True, False, True, False, True]
+    assert list(by_number[2].axes.get_xticks()) == [3, 5, 7, 9]
+    assert list(by_number[2].axes.lines[0].get_ydata()) == [79.9, 80.4, 80.4, 80.2]
+    said = figures.differences([row(fake, ref) for ref in ("1/CA", "1/CA+SA", "1/CA+SA+LA")])
+    assert said == [
+        "CA, seed 0: modules=CA",
+        "CA, seed 1: modules=CA",
+        "CA + SA, seed 0: modules=CA+SA",
+        "CA + SA, seed 1: modules=CA+SA",
+        "CA + SA + LA, seed 0: the baseline",
+    ]
+    assert figures.differences([row(fake, "7/MViT-16"), row(fake, "7/STAT-16")])[0].startswith(
+        "MViT-16, seed 0: model=mvit"
+    )
+
+
 def test_missing_rows_say_what_fills_them(fake, written):
-    missing = [r for ref in ("1/CA+LA", "2/t_o=7", "6/STAT-64", "7/STAT-32") for r in [row(fake, ref)]]
+    missing = [
+        r for ref in ("1/CA+LA", "2/t_o=7", "6/STAT-64", "7/STAT-32", "6/TSM-16", "7/MViT-32") for r in [row(fake, ref)]
+    ]
     missing.append(row(fake, "7/STAT-64", "paper"))
     for r in missing:
         assert not r.runs
         assert r.command in (written / f"tables-{r.scale}.md").read_text()
         assert r.command in html.unescape((written / "index.html").read_text())
-        words = r.command.removeprefix("python src/train.py ").split()
-        (resolved,) = grid.rows(words[0].removeprefix("experiment="), words[1:])
-        assert row_id(resolved.config) == row_id(r.grid_row.config)
+        (resolved,) = compose.rows("train", Config, r.command.removeprefix("python src/train.py ").split())
+        assert row_id(asdict(resolved.config)) == row_id(asdict(r.config))
     assert table_row((written / "tables-tiny.md").read_text(), 1, "CA + LA")["top-1"] == "missing"
 
 
 def test_another_state_of_the_data_is_not_averaged_in(fake, written):
     r = row(fake, "1/CA")
     assert [run.seed for run in r.runs] == [0, 1]
-    (old,) = r.left_out
+    (old,) = r.stale
     assert old.seed == 7
     assert (
         f"left out, since they saw another state of the data set: {old.id}" in (written / "tables-tiny.md").read_text()
@@ -95,7 +140,7 @@ def test_another_state_of_the_data_is_not_averaged_in(fake, written):
 
 def test_nothing_that_was_found_is_dropped(fake, written):
     (other,) = fake.collection.others
-    assert other.result["config"]["crop"] == 56
+    assert other.result["config"]["clip"]["crop"] == 56
     (broken,) = fake.collection.broken
     page = html.unescape((written / "index.html").read_text())
     assert other.folder.name in page
@@ -130,15 +175,15 @@ def test_gflops_are_those_of_the_model(fake):
 
 
 def test_figure_1_from_counted_gflops(fake):
-    """4,095 is printed, 9 x 455.06 is counted; nothing builds a VidTr, so it stays where it was printed."""
-    printed, counted = (figures.figure_1(fake.collection, "paper", counted=c) for c in (False, True))
-    for picture, mvit in ((printed, "MViT-64 4095,"), (counted, "MViT-64 4095.5")):
+    """1,365 is printed, 3 x 455.06 is counted; an ensemble of two networks is no model, and stays as it was printed."""
+    printed, counted = (figures.figure_1(fake.collection, "paper", 7, counted=c) for c in (False, True))
+    for picture, mvit in ((printed, "MViT-64 1365,"), (counted, "MViT-64 1365.1")):
         said = " ".join(picture.hover.values())
         assert mvit in said
-        assert "VidTr-16 5370," in said
+        assert "MSNet-16+8 1010," in said
     hollow = [line for line in counted.axes.lines if line.get_markerfacecolor() == "white"]
-    assert 5370 in {x for line in hollow for x in line.get_xdata()}
-    assert 4095 not in {x for line in hollow for x in line.get_xdata()}
+    assert 1010 in {x for line in hollow for x in line.get_xdata()}
+    assert 1365 not in {x for line in hollow for x in line.get_xdata()}
     assert not [line for line in printed.axes.lines if line.get_markerfacecolor() == "white"]
     with pytest.raises(InputError, match="gflops=mine: allowed are printed, counted"):
         ReportConfig(gflops="mine")
@@ -189,7 +234,10 @@ def test_what_cannot_be_paired_says_why(fake):
     ca, sa = row(fake, "1/CA"), row(fake, "1/CA+SA")
     assert difference(ca, row(fake, "1/CA+LA")) == "CA + LA is not run"
     assert difference(replace(ca, runs=ca.runs[:1]), replace(sa, runs=sa.runs[1:])) == "no seed in common"
-    assert difference(ca, row(fake, "7/STAT-16")) == "unlike protocols, 5x1 and 1x3"
+    other_views = replace(sa, config=replace(sa.config, views="3x3"))
+    assert difference(ca, other_views) == "unlike protocols, 5x1 and 3x3"
+    other_system = replace(other_views, printed=replace(sa.printed, method="another"))
+    assert difference(ca, other_system).mean == pytest.approx(difference(ca, sa).mean)  # each with its own views
     shorter = replace(sa, runs=[replace_ranks(run) for run in sa.runs])
     assert difference(ca, shorter) == "tested on other videos"
 
@@ -203,7 +251,7 @@ def replace_ranks(run):
 
 
 def claim(id):
-    return next(c for c in published.load().claims if c.id == id)
+    return next(c for c in paper.load().claims if c.id == id)
 
 
 def test_claims_at_the_tiny_scale(fake):
@@ -214,7 +262,25 @@ def test_claims_at_the_tiny_scale(fake):
     assert judge(replace(claim("sa_helps"), rows=("1/CA", "1/CA+SA")), "tiny", rows).verdict == FAILS
     assert judge(replace(claim("sa_helps"), rows=("1/CA+SA+LA", "1/CA+SA")), "tiny", rows).verdict == OPEN
     assert judge(claim("half_of_mvit"), "tiny", rows).verdict == UNLIKE
-    assert judge(claim("best_on_kinetics"), "tiny", rows).verdict == UNLIKE
+    assert judge(claim("best_on_kinetics"), "tiny", rows).verdict == MISSING  # each of its rows could be run
+    assert judge(claim("ssv2_mvit_16"), "tiny", rows).verdict == HOLDS  # both were run
+    assert judge(claim("ssv2_mvit_32"), "tiny", rows).verdict == MISSING
+    assert "7/MViT-32" in judge(claim("ssv2_mvit_32"), "tiny", rows).why
+
+
+def test_at_the_paper_scale_another_system_stands_with_our_run_of_it_else_with_the_print(fake):
+    rows = dict(fake.collection.rows)
+    run, other = (rows["tiny", ref].runs for ref in ("7/STAT-16", "7/MViT-16"))
+    rows["paper", "7/STAT-16"] = replace(rows["paper", "7/STAT-16"], runs=run)
+    ours = 100 * fake.correct["ssv2", 0].mean()
+    printed = judge(claim("ssv2_mvit_16"), "paper", rows)
+    assert "7/STAT-16 - 7/MViT-16 (printed): " in printed.why
+    assert f"{ours - 64.7:+.2f}" in printed.why
+    rows["paper", "7/MViT-16"] = replace(rows["paper", "7/MViT-16"], runs=other)
+    both = judge(claim("ssv2_mvit_16"), "paper", rows)
+    assert "printed" not in both.why
+    assert f"{ours - 100 * fake.correct['mvit', 0].mean():+.2f}" in both.why
+    assert both.verdict == HOLDS
 
 
 @pytest.mark.parametrize(
@@ -228,6 +294,7 @@ def test_closeness_asks_that_the_interval_lies_within(low, high, verdict):
 def test_costs_are_judged_without_runs_at_the_paper_scale(fake):
     """The paper itself prints 0.53 where it says 50 %."""
     rows = fake.collection.rows
+    assert "6/MViT-64 4095.0 (printed)" in judge(claim("half_of_mvit"), "paper", rows).why
     assert judge(claim("half_of_mvit"), "paper", rows).verdict == FAILS
     assert judge(claim("x3d_half"), "paper", rows).verdict == HOLDS
     assert judge(claim("tdn_sixfold"), "paper", rows).verdict == HOLDS
@@ -270,7 +337,7 @@ def test_ids_in_the_page_are_unique_and_refer_to_something(written):
 def test_the_script_on_a_folder_without_results(tmp_path):
     done = script("report", f"folders.logs={tmp_path}", "scales=[tiny]")
     assert done.returncode == 0, done.stderr
-    assert "scale tiny: 0 of 23 rows filled" in done.stdout
+    assert "scale tiny: 0 of 23 rows of the paper's model and 0 of 31 of other systems filled" in done.stdout
     assert (tmp_path / "report" / "index.html").stat().st_size > 10_000
     done = script("report", "scales=[huge]")
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""Checkpoints and other files: refused in one line where they are not ours, never half-written, never lost."""
+"""Checkpoints and other files: refused in one line if damaged or not ours, never half-written, never lost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import copy
 import errno
 import json
 import os
+import random
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,11 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from stat_video.config import Config
+from stat_video.config import from_plain
 from stat_video.errors import InputError
-from stat_video.runs.files import replacing, write_json
+from stat_video.files import replacing, write_json
 from stat_video.runs.run import Run
-from stat_video.training.checkpoint import read_checkpoint
+from stat_video.training.checkpoint import damage, load_plain, read_checkpoint, read_weights
 from stat_video.training.saving import AtomicCheckpointIO
 
 OURS = {
@@ -75,10 +77,6 @@ def tensor(path: Path) -> None:
     torch.save(torch.ones(3), path)
 
 
-def old_format(path: Path) -> None:
-    torch.save(OURS, path, _use_new_zipfile_serialization=False)
-
-
 def evil(path: Path) -> None:
     torch.save({**OURS, "more": Evil(path.with_name("ran"))}, path)
 
@@ -96,7 +94,6 @@ WRONG = (
     foreign,
     weights_alone,
     tensor,
-    old_format,
     evil,
     other_use_of_our_name,
 )
@@ -124,10 +121,167 @@ def test_what_is_not_ours_is_named_in_one_line(tmp_path: Path, write: Callable[[
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("read", [load_plain, read_weights, read_checkpoint], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_code_in_a_file_is_refused_and_does_not_run(tmp_path: Path, read: Callable[[Path], Any], zipped: bool) -> None:
+    path = tmp_path / "some.pt"
+    torch.save({"w": torch.ones(1), "e": Evil(tmp_path / "ran")}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError, match="not a readable checkpoint") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_the_evil_one_would_have_run(tmp_path: Path) -> None:
     evil(tmp_path / "some.ckpt")
     torch.load(tmp_path / "some.ckpt", weights_only=False)
     assert (tmp_path / "ran").exists()
+
+
+# ------------------------------------------------------------------------------------------------------- damage
+
+MANY: dict[str, Any] = {
+    **OURS,
+    "state_dict": {f"model.{i}": torch.randn(50, i + 1) for i in range(8)},
+    "loops": list(range(500)),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("whole") / "last.ckpt"
+    torch.save(MANY, path)
+    return path
+
+
+def content_of(archive: Path) -> list[tuple[int, int]]:
+    """(begin, end) of the bytes of each part of a zip file, by the format's own definition of a local header."""
+    raw, parts = archive.read_bytes(), []
+    with zipfile.ZipFile(archive) as opened:
+        for info in opened.infolist():
+            name, extra = (int.from_bytes(raw[info.header_offset + at :][:2], "little") for at in (26, 28))
+            begin = info.header_offset + 30 + name + extra
+            parts.append((begin, begin + info.file_size))
+    return parts
+
+
+def check_refused(path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read_checkpoint(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 250 + len(str(path))
+
+
+def content_or_refusal(path: Path) -> dict[str, Any] | str:
+    try:
+        return read_checkpoint(path)
+    except InputError as error:
+        return str(error)
+
+
+def test_a_whole_file_is_not_damaged(whole: Path) -> None:
+    assert damage(whole) is None
+    assert read_checkpoint(whole)["epoch"] == 7
+
+
+def test_each_flipped_bit_of_the_content_is_found(whole: Path, tmp_path: Path) -> None:
+    """300 of them, and the first and the last of each part. torch itself loads most of these files."""
+    raw, parts, draw = whole.read_bytes(), content_of(whole), random.Random(0)
+    ends = [(at, bit) for begin, end in parts for at, bit in ((begin, 0), (end - 1, 7))]
+    drawn = [
+        (draw.randrange(*draw.choices(parts, [e - b for b, e in parts])[0]), draw.randrange(8)) for _ in range(300)
+    ]
+    loaded = 0
+    for at, bit in ends + drawn:
+        path = tmp_path / f"{at}-{bit}"  # a file that a tensor is mapped from must not change
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 1 << bit]) + raw[at + 1 :])
+        assert "does not have the CRC" in str(damage(path))
+        check_refused(path)
+        if at % 7 == 0:
+            try:
+                torch.load(path, weights_only=True)
+                loaded += 1
+            except Exception:
+                pass
+    assert loaded > 10
+
+
+def test_a_flipped_bit_outside_of_the_content_is_refused_or_changes_nothing(whole: Path, tmp_path: Path) -> None:
+    """Of headers, padding and the directory, among them each bit of the last 150 bytes."""
+    raw, draw = whole.read_bytes(), random.Random(0)
+    outside = sorted(set(range(len(raw))) - {at for part in content_of(whole) for at in range(*part)})
+    places = [(at, bit) for at in outside[-150:] for bit in range(8)]
+    places += [(draw.choice(outside), draw.randrange(8)) for _ in range(400)]
+    refused = 0
+    for at, bit in places:
+        path = tmp_path / f"{at}-{bit}"
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 1 << bit]) + raw[at + 1 :])
+        content = content_or_refusal(path)
+        if isinstance(content, str):
+            assert "\n" not in content
+            refused += 1
+        else:
+            assert content["config"] == {"seed": 3}
+            assert all(torch.equal(v, MANY["state_dict"][f"model.{k}"]) for k, v in content["weights"].items())
+            assert len(content["weights"]) == 8
+        path.unlink()
+    assert refused > 300
+
+
+def test_each_truncation_is_refused(whole: Path, tmp_path: Path) -> None:
+    raw, draw = whole.read_bytes(), random.Random(0)
+    for left in [0, 1, 3, 4, 5, 30, len(raw) - 1, *(draw.randrange(len(raw)) for _ in range(200))]:
+        path = tmp_path / str(left)
+        path.write_bytes(raw[:left])
+        check_refused(path)
+        if left >= 4:
+            assert damage(path) is not None
+
+
+# ------------------------------------------------------------------------------------- weights of other projects
+
+FOREIGN = {"stem.weight": torch.arange(6.0).view(2, 3), "head.bias": torch.ones(2)}
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda w: w,
+        lambda w: {"state_dict": w, "epoch": 3},
+        lambda w: {"model_state": w, "optimizer_state": {}},  # SlowFast's
+        lambda w: {"model_state_dict": w},
+        lambda w: {"model": w, "args": {"lr": 1.0}},
+        lambda w: {"state_dict": {f"module.{k}": v for k, v in w.items()}},  # of DataParallel
+        lambda w: {f"module.{k}": v for k, v in w.items()},
+        lambda w: {**w, "step": 3},  # what is no tensor is left out
+    ],
+    ids=["plain", "state_dict", "model_state", "model_state_dict", "model", "both", "module", "more"],
+)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_weights_of_another_project(tmp_path: Path, wrapped: Callable[[Any], Any], zipped: bool) -> None:
+    torch.save(wrapped(FOREIGN), tmp_path / "some.pyth", _use_new_zipfile_serialization=zipped)
+    assert zipfile.is_zipfile(tmp_path / "some.pyth") == zipped
+    weights, ours = read_weights(tmp_path / "some.pyth")
+    assert not ours
+    assert weights.keys() == FOREIGN.keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in FOREIGN.items())
+
+
+def test_weights_of_a_checkpoint_of_ours(tmp_path: Path) -> None:
+    torch.save(OURS, tmp_path / "last.ckpt")
+    weights, ours = read_weights(tmp_path / "last.ckpt")
+    assert ours
+    assert list(weights) == ["head.weight"]
+
+
+@pytest.mark.parametrize("content", [{}, [1, 2], {"state_dict": {}}, {"epoch": 3}, 5], ids=str)
+def test_a_file_without_weights_is_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "some.pt")
+    with pytest.raises(InputError, match="no weights in it") as caught:
+        read_weights(tmp_path / "some.pt")
+    assert str(caught.value).startswith(f"{tmp_path / 'some.pt'}: ")
+    assert "\n" not in str(caught.value)
 
 
 # ------------------------------------------------------------------------------------------------- writing files
@@ -238,7 +392,7 @@ def test_refused_write_of_a_checkpoint_leaves_one_that_loads(tmp_path: Path, mon
 
 
 def definition() -> dict[str, Any]:
-    return copy.deepcopy(asdict(Config()))
+    return copy.deepcopy(asdict(from_plain({"model": {"name": "stat"}})))
 
 
 def changed(value: Any) -> Any:
@@ -251,7 +405,9 @@ def changed(value: Any) -> Any:
         case str():
             return f"{value}2"
         case list() | tuple():
-            return [*value, value[0]]
+            return [*value, value[0] if value else 1.0]
+        case dict():
+            return {**value, "head": 5.0}
         case _:
             return "something"
 
@@ -271,13 +427,20 @@ def test_same_definition_is_the_same_run() -> None:
 
 
 def test_folder_tells_what_the_run_is() -> None:
-    config = definition() | {"name": "ablation_window", "scale": "paper", "t_o": 5, "l_ta": 2, "seed": 4}
+    config = definition() | {"name": "ablation_window", "scale": "paper", "seed": 4}
+    config["model"] |= {"t_o": 5, "l_ta": 2}
     run = Run.of(config, Path("logs"), None)
     assert run.folder.parent == Path("logs/ablation_window")
     parts = run.folder.name.split("-")
     assert parts[0] == "paper"
     assert parts[-1] == run.id
-    assert {"T16", "t_o5", "l_ta2", "seed4"} <= set(parts)
+    assert {"motion", "T16", "stat", "t_o5", "l_ta2", "seed4"} <= set(parts)
+
+
+def test_a_folder_names_a_model_whose_file_is_gone() -> None:
+    config = definition()
+    config["model"] = {"name": "gone/../x", "depth": 3}
+    assert Run.of(config, Path("logs"), None).folder.name.startswith("tiny-motion-T16-gone_.._x-seed0-")
 
 
 @pytest.mark.parametrize("group", ["folders", "trainer", "logger"])
@@ -293,7 +456,7 @@ def test_name_place_of_the_data_and_fresh_are_no_other_run() -> None:
     assert run_id(config) == run_id(definition())
 
 
-@pytest.mark.parametrize("key", ["scale", "T", "crop", "t_o", "l_ta", "seed", "init"])
+@pytest.mark.parametrize("key", ["scale", "seed", "views", "init", "new_classifier"])
 def test_another_value_at_the_top_is_another_run(key: str) -> None:
     config = definition()
     config[key] = changed(config[key])
@@ -302,13 +465,15 @@ def test_another_value_at_the_top_is_another_run(key: str) -> None:
 
 @pytest.mark.parametrize(
     ("group", "key"),
-    [(group, key) for group in ("model", "recipe", "data") for key in definition()[group]],
+    [(group, key) for group in ("clip", "model", "recipe", "data") for key in definition()[group]],
 )
-def test_another_value_of_model_recipe_and_data_is_another_run(group: str, key: str) -> None:
+def test_another_value_of_clip_model_recipe_and_data_is_another_run(group: str, key: str) -> None:
     config = definition()
     config[group][key] = changed(config[group][key])
-    where = {"root", "setting", "layout", "classes", "train", "val", "videos", "manifest", "fold", "reader"}
-    assert (run_id(config) == run_id(definition())) == (key in where | {"max_absent", "max_unreadable"})
+    said_elsewhere = {"clip": {"views"}, "recipe": {"tiny_lr"}}  # as config.views and recipe.lr
+    where = {"root", "setting", "layout", "classes", "train", "val", "videos", "manifest", "fold", "views"}
+    same = {**said_elsewhere, "data": where | {"max_absent", "max_unreadable"}}
+    assert (run_id(config) == run_id(definition())) == (key in same.get(group, set()))
 
 
 def test_augmentation_counts() -> None:

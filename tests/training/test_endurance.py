@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from test_ranks import on_ranks
 
 from faults import EVENTS, Job, run
 from running import SMALL, Place, only, read_json
-from stat_video import grid
+from stat_video import compose
+from stat_video.config import Config
 from stat_video.training.checkpoint import read_checkpoint
 from stat_video.training.fit import fit
-from stat_video.training.module import StatModule
+from stat_video.training.module import VideoModule
 
 KILL, TERM = int(signal.SIGKILL), int(signal.SIGTERM)
 # Everything that draws random numbers, accumulation and averaged weights: whatever a checkpoint could forget.
@@ -201,20 +201,21 @@ def test_a_signal_to_one_of_two_ranks_saves_and_stops_both(place: Place, tmp_pat
 
     def start(logs: Path, asked: bool) -> list[Any]:
         words = [*ALL_ON, *place.keys_with(logs), "trainer=ddp_cpu", "trainer.devices=2", "trainer.workers=0"]
-        (row,) = grid.rows("kinetics", [*words, "clip=T16", "trainer.batch_per_device=2"])
+        words += ["experiment=kinetics", "clip=T16", "trainer.batch_per_device=2"]
+        (row,) = compose.rows("train", Config, words)
 
         def task(rank: int) -> None:
             if asked and rank == 1:
                 left = iter(range(9, -1, -1))
-                step = StatModule.training_step
+                step = VideoModule.training_step
 
                 def stopping(*args: Any) -> Any:
                     if next(left, None) == 0:
                         os.kill(os.getpid(), signal.SIGTERM)
                     return step(*args)
 
-                StatModule.training_step = stopping  # type: ignore[method-assign]
-            fit(replace(row.options), Console(quiet=True))
+                VideoModule.training_step = stopping  # type: ignore[method-assign]
+            fit(replace(row.config))
 
         return on_ranks(task, 2)
 

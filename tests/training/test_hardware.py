@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import Trainer
 
-from stat_video.config import Trainer
+from stat_video import hardware
+from stat_video.config import TrainerKeys
 from stat_video.errors import InputError
-from stat_video.training import hardware
-from stat_video.training.hardware import data_workers, devices, lightning_arguments, rank_zero
+from stat_video.hardware import data_workers, devices, lightning_arguments, rank_zero, world_size
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, cuda: int, cores: int, **environment: str) -> None:
@@ -39,7 +40,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, cuda: int, cores: int, **environmen
 )
 def test_devices(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], cuda: int, expected: int) -> None:
     machine(monkeypatch, cuda, 64)
-    assert devices(Trainer(**config)) == expected
+    assert devices(TrainerKeys(**config)) == expected
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_data_workers(
     expected: int,
 ) -> None:
     machine(monkeypatch, cuda, cores, **environment)
-    assert data_workers(Trainer(**config), side_by_side) == expected
+    assert data_workers(TrainerKeys(**config), side_by_side) == expected
 
 
 @pytest.mark.parametrize(
@@ -89,14 +90,49 @@ def test_the_process_that_speaks(monkeypatch: pytest.MonkeyPatch, environment: d
 
 def test_what_lightning_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, 8, 64)
-    told = lightning_arguments(Trainer(accelerator="cuda", strategy="ddp", num_nodes=2))
+    told = lightning_arguments(TrainerKeys(accelerator="cuda", strategy="ddp", num_nodes=2))
     assert (told["strategy"], told["precision"], told["num_nodes"]) == ("ddp", "bf16-mixed", 2)
-    told = lightning_arguments(Trainer(accelerator="cuda", strategy="fsdp", num_nodes=2))
-    assert told["strategy"]._data_parallel_size == 16
-    assert told["precision"] == "32-true"  # the policy of the shards casts
-    with pytest.raises(InputError, match=r"trainer.precision=16-mixed: with trainer.strategy=fsdp allowed are"):
-        lightning_arguments(Trainer(accelerator="cuda", strategy="fsdp", precision="16-mixed"))
     machine(monkeypatch, 0, 2)
-    assert lightning_arguments(Trainer())["precision"] == "32-true"
+    assert lightning_arguments(TrainerKeys())["precision"] == "32-true"
     with pytest.raises(InputError, match="no CUDA device here"):
-        lightning_arguments(Trainer(accelerator="cuda"))
+        lightning_arguments(TrainerKeys(accelerator="cuda"))
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp_cpu_offload", "deepspeed", "ddp_spawn", ""])
+def test_a_strategy_that_is_not_here_is_refused_in_one_line(strategy: str) -> None:
+    with pytest.raises(InputError, match=rf"^trainer\.strategy={strategy}: allowed are auto, ddp$") as caught:
+        TrainerKeys(strategy=strategy)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["two", "", 0, -2, "0,x", "1.5", 1.5, True, None, [], "-3", ["a"], [-1], {"a": 1}])
+def test_devices_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
+    machine(monkeypatch, 8, 64)
+    with pytest.raises(InputError, match=r"^trainer\.devices=.*allowed") as caught:
+        devices(TrainerKeys(devices=value))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "cuda", "expected"),
+    [
+        ({}, 0, 1),
+        ({}, 8, 8),
+        ({"num_nodes": 3}, 8, 24),
+        ({"num_nodes": 4, "devices": "0,2"}, 8, 8),
+        ({"num_nodes": 2, "accelerator": "cpu"}, 8, 2),
+        ({"num_nodes": 2, "accelerator": "cpu", "devices": 3}, 0, 6),
+    ],
+)
+def test_processes_of_a_run_on_all_nodes(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], cuda: int, expected: int
+) -> None:
+    machine(monkeypatch, cuda, 64)
+    assert world_size(TrainerKeys(**config)) == expected
+
+
+@pytest.mark.parametrize("config", [{}, {"devices": 1}, {"devices": 2, "strategy": "ddp"}, {"devices": "2"}])
+def test_lightning_counts_the_same_processes(config: dict[str, Any]) -> None:
+    """World size is told without a Trainer; here Lightning is asked."""
+    keys = TrainerKeys(accelerator="cpu", **config)
+    assert world_size(keys) == Trainer(**lightning_arguments(keys)).world_size

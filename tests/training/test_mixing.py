@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from stat_video.config import Recipe
 from stat_video.training.mixing import Mix
-from stat_video.training.optim import Recipe
 
 B, CLASSES = 6, 10
 SHAPE = (B, 3, 4, 12, 16)

@@ -1,37 +1,85 @@
-"""Parameter groups by name and type, the learning rate against torch's schedules, and recipes that are refused."""
+"""Which weights decay and by which factor each learns, SGD and the schedules against slow loops, refused recipes."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
-from torch import nn
-from torch.optim import SGD
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, MultiStepLR, SequentialLR
 
+from stat_video.config import Config, Recipe
+from stat_video.data.sampling import Views
+from stat_video.data.transforms import Normalize
 from stat_video.errors import InputError
-from stat_video.model import STAT, STATConfig
-from stat_video.training.optim import Recipe, accumulation, lr_factor, make_optimizer, parameter_groups
+from stat_video.models.base import Clip, VideoModel
+from stat_video.models.stat.stat import STAT
+from stat_video.models.stat.stat import Config as STATConfig
+from stat_video.runs.run import Run
+from stat_video.training.fit import make_trainer, run_callbacks
+from stat_video.training.module import VideoModule
+from stat_video.training.optim import accumulation, lr_factor, make_optimizer, parameter_groups
 
 TOKENS = {"class_token", "pos_spatial", "pos_temporal", "aggregation.video_token"}
 MODELS: list[dict[str, Any]] = [
     {},
     {"spatial_token": "avg_pool", "l_ta": 0},
     {"l_ta": 4, "stem": "conv1"},
-    {"modules": ("CA",), "stem": "conv5", "crop": 64},
-    {"modules": ("CA", "SA", "LA"), "t_o": 5},
+    {"modules": ["CA"], "stem": "conv5", "crop": 64},
+    {"modules": ["CA", "SA", "LA"], "t_o": 5},
 ]
 
 
-def tiny(**changes: Any) -> STAT:
-    small = {"T": 4, "crop": 32, "widths": (6, 12, 24, 48), "depths": (1, 1, 2, 1), "heads": (1, 1, 2, 4)}
-    return STAT(STATConfig(**{**small, "num_classes": 5, **changes}))  # type: ignore[arg-type]
+def tiny(crop: int = 32, **changes: Any) -> STAT:
+    small = {"widths": [6, 12, 24, 48], "depths": [1, 1, 2, 1], "heads": [1, 1, 2, 4]}
+    return STAT(STATConfig(**{**small, **changes}), Clip(T=4, crop=crop), num_classes=5)
+
+
+class Toy(VideoModel):
+    """A network whose names say what is asked of it."""
+
+    classifier = "head"
+    no_decay: ClassVar[tuple[str, ...]] = ("token", "bank", "trunk.extra", "conv.weight", "gone")
+    lr_scale: ClassVar[Mapping[str, float]] = {"head": 5.0, "head.bias": 10.0}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.ones(1, 1, 4))
+        self.trunk = nn.ModuleDict(
+            {"conv": nn.Conv3d(3, 4, 1), "norm": nn.BatchNorm3d(4), "extra": nn.Linear(4, 4), "mlp": nn.Linear(4, 4)}
+        )
+        self.trunk["mlp"].table = nn.Parameter(torch.ones(4, 4))
+        self.bank = nn.Linear(4, 4)
+        self.banks = nn.Linear(4, 4)  # not of the bank
+        self.header = nn.Linear(4, 4)  # not of the head
+        self.head = nn.Linear(4, 2)
 
 
 # ---------------------------------------------------------------------------------------------------- groups
+
+
+def by_name(model: VideoModel, recipe: Recipe) -> dict[str, tuple[float, float]]:
+    """(learning rate, weight decay) of each parameter; that each is in one group is checked."""
+    found: dict[str, tuple[float, float]] = {}
+    own = dict(model.named_parameters())
+    for group in parameter_groups(model, recipe):
+        assert group["params"]
+        for name, parameter in group["params"]:
+            assert name not in found
+            assert parameter is own[name]
+            found[name] = (group["lr"], group["weight_decay"])
+    assert found.keys() == own.keys()
+    return found
 
 
 @pytest.mark.parametrize("changes", MODELS)
@@ -50,15 +98,62 @@ def test_groups_hold_each_parameter_once_and_by_kind(changes: dict[str, Any]) ->
             others |= {name for name in own if name.endswith(".bias")}
         elif isinstance(module, nn.LayerNorm):
             others |= set(own)
-    decay, no_decay = parameter_groups(model, 0.05)
-    assert decay["weight_decay"] == 0.05
-    assert no_decay["weight_decay"] == 0.0
-    names = [[name for name, _ in group["params"]] for group in (decay, no_decay)]  # type: ignore[attr-defined]
-    assert sorted(names[0]) == sorted(weights)
-    assert sorted(names[1]) == sorted(others)
-    assert sorted(names[0] + names[1]) == sorted(name for name, _ in model.named_parameters())
+    found = by_name(model, Recipe(weight_decay=0.05))
+    assert {name for name, (_, decay) in found.items() if decay == 0.05} == weights
+    assert {name for name, (_, decay) in found.items() if decay == 0.0} == others
     assert {"head.weight", "blocks.0.mlp.fc1.weight"} & weights
     assert "norm.weight" in others
+
+
+def test_no_decay_names_a_parameter_the_end_of_one_or_a_module() -> None:
+    decays = {name for name, (_, decay) in by_name(Toy(), Recipe(weight_decay=0.1)).items() if decay}
+    assert decays == {"trunk.mlp.weight", "banks.weight", "header.weight", "head.weight"}
+    Toy.no_decay, before = (), Toy.no_decay
+    try:
+        decays = {name for name, (_, decay) in by_name(Toy(), Recipe(weight_decay=0.1)).items() if decay}
+    finally:
+        Toy.no_decay = before
+    assert {"bank.weight", "trunk.extra.weight", "trunk.conv.weight"} <= decays
+    assert not {"token", "trunk.mlp.table", "trunk.norm.weight"} & decays  # by kind
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, {"head.weight": 5, "head.bias": 10}),
+        ({"model_lr_scale": False}, {}),
+        ({"lr_scale": {"trunk": 0.5}}, {"head.weight": 5, "head.bias": 10, "trunk": 0.5}),
+        ({"lr_scale": {"head": 2.0}}, {"head.weight": 2, "head.bias": 10}),  # the recipe's over the model's own
+        ({"lr_scale": {"head": 2.0}, "model_lr_scale": False}, {"head": 2}),
+        ({"lr_scale": {"trunk": 0.5, "trunk.mlp": 3.0, "trunk.mlp.bias": 7.0}, "model_lr_scale": False},
+         {"trunk.conv": 0.5, "trunk.norm": 0.5, "trunk.extra": 0.5, "trunk.mlp": 3, "trunk.mlp.bias": 7}),
+        ({"lr_scale": {"trunk.mlp.bias": 7.0, "trunk.mlp": 3.0, "trunk": 0.5}, "model_lr_scale": False},  # in any order
+         {"trunk.conv": 0.5, "trunk.norm": 0.5, "trunk.extra": 0.5, "trunk.mlp": 3, "trunk.mlp.bias": 7}),
+        ({"lr_scale": {"token": 0.0, "head": 1.0}}, {"token": 0, "head.bias": 10}),  # 0: stays as it was drawn
+    ],
+)  # fmt: skip
+def test_learning_rates_by_name(keys: dict[str, Any], expected: dict[str, float]) -> None:
+    """The names of ``expected`` that a parameter begins with, the last of them."""
+    found = by_name(Toy(), Recipe(lr=0.1, batch_size=64, lr_batch=32, weight_decay=0.1, **keys))
+    for name, (lr, _) in found.items():
+        factor = [f for prefix, f in expected.items() if name == prefix or name.startswith(prefix + ".")]
+        assert lr == pytest.approx(0.2 * (factor[-1] if factor else 1)), name
+    plain = by_name(Toy(), Recipe(weight_decay=0.1, model_lr_scale=False))
+    assert {name: decay for name, (_, decay) in found.items()} == {name: decay for name, (_, decay) in plain.items()}
+
+
+@pytest.mark.parametrize("name", ["hea", "trunk.ml", "weight", "blocks", "", "model.head"])
+def test_a_factor_of_what_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=rf"^recipe\.lr_scale\.{name}=2\.0: no parameter") as caught:
+        parameter_groups(Toy(), Recipe(lr_scale={name: 2.0}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("factor", [-1.0, math.nan, math.inf])
+def test_a_factor_that_makes_no_sense_is_refused(factor: float) -> None:
+    with pytest.raises(InputError, match=rf"^recipe\.lr_scale\.head={factor}: allowed") as caught:
+        parameter_groups(Toy(), Recipe(lr_scale={"head": factor}))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_step_without_gradient_shrinks_the_weights_and_nothing_else() -> None:
@@ -80,9 +175,123 @@ def test_a_step_without_gradient_shrinks_the_weights_and_nothing_else() -> None:
     assert {name for name in shrunk | same if "norm" in name} <= same
 
 
+# ------------------------------------------------------------------------------------------------------ SGD
+
+Floats = npt.NDArray[np.float64]
+
+
+def slow_sgd(
+    start: dict[str, Floats], of: dict[str, tuple[float, float]], steps: int, recipe: Recipe, factors: list[float]
+) -> dict[str, Floats]:
+    """SGD as Sutskever et al. write it for a fixed learning rate, and as torch does: momentum is of gradients alone.
+
+    The gradient of step n is sin(n + the weight), which every trajectory of its own changes.
+    """
+    at = {name: value.copy() for name, value in start.items()}
+    velocity = {name: np.zeros_like(value) for name, value in start.items()}
+    for n in range(steps):
+        for name, weight in at.items():
+            lr, decay = of[name]
+            gradient = np.sin(n + weight) + decay * weight
+            velocity[name] = recipe.momentum * velocity[name] + gradient
+            ahead = gradient + recipe.momentum * velocity[name] if recipe.nesterov else velocity[name]
+            at[name] = weight - lr * factors[n] * ahead
+    return at
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("schedule", ["cosine", "steps"])
+def test_sgd_is_that_of_a_slow_loop(momentum: float, nesterov: bool, schedule: str) -> None:
+    if nesterov and not momentum:
+        with pytest.raises(InputError, match=r"recipe\.nesterov"):
+            Recipe(nesterov=True, momentum=0.0)
+        return
+    recipe = Recipe(
+        optimizer="sgd", momentum=momentum, nesterov=nesterov, lr=0.02, lr_batch=128, batch_size=64, weight_decay=0.1,
+        schedule=schedule, milestones=[2, 3.5], gamma=0.2, epochs=5, warmup_epochs=0.5, warmup_lr=0.004, min_lr=1e-4,
+        lr_scale={"trunk": 0.5},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Toy().double()
+    start = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+    optimizer = make_optimizer(model, recipe)
+    assert type(optimizer) is SGD
+    scheduler = LambdaLR(optimizer, partial(lr_factor, steps=50, epoch=10, recipe=recipe))
+    for n in range(50):
+        for p in model.parameters():
+            p.grad = torch.sin(n + p.detach())
+        optimizer.step()
+        scheduler.step()
+
+    def factor(n: int) -> float:
+        if n < 5:
+            return 0.2 + 0.8 * n / 5
+        if schedule == "steps":
+            return 1.0 if n < 20 else 0.2 if n < 35 else 0.04
+        return 0.005 + 0.995 * (1 + math.cos(math.pi * (n - 5) / 45)) / 2
+
+    decaying = ("trunk.mlp.weight", "banks.weight", "header.weight", "head.weight")
+    factors = {"trunk": 0.5, "head": 5.0}
+    of = {name: (0.01 * factors.get(name.split(".")[0], 1.0), 0.1 if name in decaying else 0.0) for name in start}
+    of["head.bias"] = (0.1, 0.0)
+    expected = slow_sgd(start, of, 50, recipe, [factor(n) for n in range(50)])
+    for name, p in model.named_parameters():
+        assert np.abs(start[name] - expected[name]).max() > 1e-4
+        np.testing.assert_allclose(p.detach().numpy(), expected[name], rtol=0, atol=1e-13, err_msg=name)
+
+
+class Linear(VideoModel):
+    """A linear function of the mean pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2, bias=False)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return self.head(clip.mean((2, 3, 4)))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("most", [0.0, 0.25, 100.0])
+def test_gradients_are_clipped_by_their_norm(optimizer: str, most: float, tmp_path: Path) -> None:
+    """By the run's own trainer: what the optimizer gets has the direction of the gradient and its norm, or `most`."""
+    got: list[Tensor] = []
+
+    class Steps(VideoModule):
+        def training_step(self, batch: Any, batch_index: int) -> Tensor:
+            return (weight * torch.tensor([[3.0, 0.0, 4.0], [0.0, 12.0, 0.0]])).sum()  # norm 13
+
+        def train_dataloader(self) -> Any:
+            return [0, 1]
+
+        def on_train_batch_start(self, batch: Any, batch_index: int) -> None: ...
+
+        def configure_optimizers(self) -> Optimizer:
+            made = make_optimizer(self.model, self.recipe)
+            made.register_step_post_hook(lambda *_: got.append(torch.clone(weight.grad)))
+            return made
+
+    model = Linear()
+    weight: Any = model.head.weight
+    config = Config()
+    config.recipe = Recipe(optimizer=optimizer, clip_grad_norm=most, epochs=1, max_steps=2)
+    run = Run(tmp_path / "run", "12345678")
+    module = Steps(model, config.recipe, Normalize([0.45], [0.225]), ["a", "b"], Views(1, 1))
+    hardware = {"accelerator": "cpu", "devices": 1, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    trainer: Any = make_trainer(config, run, run_callbacks(config, run), None, hardware, 1)
+    trainer.callbacks = [c for c in trainer.callbacks if type(c).__module__.startswith("lightning")]
+    trainer.fit(module)
+    expected = torch.tensor([[3.0, 0.0, 4.0], [0.0, 12.0, 0.0]]) * (min(most, 13) / 13 if most else 1)
+    assert len(got) == 2
+    for gradient in got:
+        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=0)
+
+
 # --------------------------------------------------------------------------------------------- learning rate
 
-RECIPE = Recipe(lr=1e-3, lr_batch=512, batch_size=512, warmup_lr=1e-4, min_lr=1e-5)
+RECIPE = Recipe(lr=1e-3, lr_batch=512, batch_size=512, warmup_epochs=1, warmup_lr=1e-4, min_lr=1e-5)
+TEN = {"steps": 110, "epoch": 10}  # of 11 epochs
 
 
 @pytest.mark.parametrize(
@@ -98,38 +307,76 @@ RECIPE = Recipe(lr=1e-3, lr_batch=512, batch_size=512, warmup_lr=1e-4, min_lr=1e
     ],
 )
 def test_learning_rate_worked_by_hand(step: int, factor: float) -> None:
-    assert lr_factor(step, steps=110, warmup_steps=10, recipe=RECIPE) == pytest.approx(factor)
+    assert lr_factor(step, **TEN, recipe=RECIPE) == pytest.approx(factor)
 
 
-def test_learning_rate_is_that_of_torchs_schedules() -> None:
-    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1e-3)
-    warmup, cosine = LinearLR(optimizer, 0.1, total_iters=10), CosineAnnealingLR(optimizer, 100, eta_min=1e-5)
-    schedule = SequentialLR(optimizer, [warmup, cosine], [10])
-    for step in range(111):
-        ours = RECIPE.scaled_lr * lr_factor(step, steps=110, warmup_steps=10, recipe=RECIPE)
+def check_schedule(recipe: Recipe, optimizer: Optimizer, schedule: Any, steps: int, epoch: int) -> None:
+    for step in range(steps + 1):
+        ours = recipe.scaled_lr * lr_factor(step, steps=steps, epoch=epoch, recipe=recipe)
         assert ours == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6), step
         optimizer.step()
         schedule.step()
 
 
+def test_learning_rate_is_that_of_torchs_schedules() -> None:
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1e-3)
+    warmup, cosine = LinearLR(optimizer, 0.1, total_iters=10), CosineAnnealingLR(optimizer, 100, eta_min=1e-5)
+    check_schedule(RECIPE, optimizer, SequentialLR(optimizer, [warmup, cosine], [10]), 110, 10)
+
+
+@pytest.mark.parametrize(
+    ("milestones", "gamma", "at"),
+    [
+        ([20, 40], 0.1, [140, 280]),  # TSM's
+        ([0.5, 1.5], 0.5, [4, 10]),  # 3.5 and 10.5 steps: rounded, halves to the even step
+        ([3], 1.0, [21]),
+        ([5, 5.01, 6], 0.3, [35, 35, 42]),
+    ],
+)
+def test_steps_are_those_of_torchs_schedule(milestones: list[float], gamma: float, at: list[int]) -> None:
+    recipe = Recipe(
+        lr=0.02, lr_batch=128, batch_size=64, schedule="steps", milestones=milestones, gamma=gamma, epochs=50
+    )
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.01)
+    check_schedule(recipe, optimizer, MultiStepLR(optimizer, at, gamma), 350, 7)
+
+
+def test_a_warm_up_comes_before_the_steps() -> None:
+    recipe = Recipe(lr=0.1, schedule="steps", milestones=[1, 4], gamma=0.1, warmup_epochs=2, warmup_lr=0.01, epochs=6)
+    factors = [lr_factor(step, steps=60, epoch=10, recipe=recipe) for step in range(60)]
+    assert factors[:20] == pytest.approx([0.1 + 0.9 * step / 20 for step in range(20)])
+    assert factors[20:40] == pytest.approx([0.1] * 20)  # of the first milestone, inside the warm-up
+    assert factors[40:] == pytest.approx([0.01] * 20)
+
+
 def test_learning_rate_rises_then_falls() -> None:
-    factors = [lr_factor(step, steps=300, warmup_steps=90, recipe=Recipe()) for step in range(301)]
+    recipe = Recipe(warmup_epochs=3)
+    factors = [lr_factor(step, steps=300, epoch=30, recipe=recipe) for step in range(301)]
     assert all(a < b for a, b in pairwise(factors[:91]))
     assert all(a > b for a, b in pairwise(factors[90:]))
     assert max(factors) == factors[90] == 1.0
 
 
 def test_learning_rate_without_warm_up_starts_at_the_peak() -> None:
-    assert lr_factor(0, steps=100, warmup_steps=0, recipe=RECIPE) == 1.0
+    assert lr_factor(0, steps=100, epoch=10, recipe=Recipe(warmup_lr=1e-4)) == 1.0
 
 
-def test_peak_goes_with_the_batch_but_its_ends_do_not() -> None:
-    recipe = Recipe(lr=1e-3, lr_batch=512, batch_size=128, warmup_lr=1e-4, min_lr=1e-5)
-    assert recipe.scaled_lr == pytest.approx(2.5e-4)
-    assert recipe.scaled_lr * lr_factor(0, steps=110, warmup_steps=10, recipe=recipe) == pytest.approx(1e-4)
-    assert recipe.scaled_lr * lr_factor(110, steps=110, warmup_steps=10, recipe=recipe) == pytest.approx(1e-5)
-    low = Recipe(lr=1e-7, lr_batch=512, batch_size=512)  # a peak below its ends: never above the peak
-    assert [lr_factor(s, steps=110, warmup_steps=10, recipe=low) for s in (0, 5, 10, 60, 110)] == [1.0] * 5
+@pytest.mark.parametrize("batch", [128, 512, 2048])
+def test_peak_and_both_ends_go_with_the_batch(batch: int) -> None:
+    """All three are said for lr_batch clips: warm-up and cosine are shares of the peak, whatever the batch."""
+    recipe = Recipe(lr=1e-3, lr_batch=512, batch_size=batch, warmup_epochs=1, warmup_lr=1e-4, min_lr=1e-5)
+    of = batch / 512
+    assert recipe.scaled_lr == pytest.approx(1e-3 * of)
+    assert recipe.scaled_lr * lr_factor(0, **TEN, recipe=recipe) == pytest.approx(1e-4 * of)
+    assert recipe.scaled_lr * lr_factor(110, **TEN, recipe=recipe) == pytest.approx(1e-5 * of)
+    assert [lr_factor(s, **TEN, recipe=recipe) for s in range(120)] == [
+        lr_factor(s, **TEN, recipe=RECIPE) for s in range(120)
+    ]
+
+
+def test_a_peak_below_its_ends_is_never_passed() -> None:
+    low = Recipe(lr=1e-7, lr_batch=512, batch_size=512, warmup_epochs=1, warmup_lr=1e-4, min_lr=1e-5)
+    assert [lr_factor(s, **TEN, recipe=low) for s in (0, 5, 10, 60, 110)] == [1.0] * 5
 
 
 # ---------------------------------------------------------------------------------------- batch and refusals
@@ -158,7 +405,7 @@ def test_passes_that_make_up_a_batch(batch: int, devices: int, asked: int, expec
 )
 def test_batch_that_can_not_be_shared_out_is_refused(batch: int, devices: int, near: str) -> None:
     with pytest.raises(InputError, match=rf"recipe\.batch_size={batch}: .* multiples of {near}") as caught:
-        accumulation(Recipe(batch_size=batch), devices, 16)
+        accumulation(Recipe(batch_size=batch, repeats=2), devices, 16)
     assert "\n" not in str(caught.value)
 
 
@@ -187,7 +434,7 @@ def test_what_is_accepted_makes_up_the_batch_exactly() -> None:
 def test_each_parameter_has_a_gradient(changes: dict[str, Any]) -> None:
     """DDP waits for the gradient of every parameter: none may be without, whichever modules are off."""
     model = tiny(**changes)
-    model(torch.randn(2, 3, model.config.T, model.config.crop, model.config.crop)).sum().backward()
+    model(torch.randn(2, 3, model.clip.T, model.clip.crop, model.clip.crop)).sum().backward()
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
@@ -196,12 +443,21 @@ def test_each_parameter_has_a_gradient(changes: dict[str, Any]) -> None:
     [
         ("epochs", 0),
         ("batch_size", 0),
-        ("batch_size", 15),  # two repeats
         ("repeats", 0),
         ("lr", -1e-3),
         ("lr", 0.0),  # the learning rate is given as a share of it
         ("lr", math.nan),
         ("lr_batch", 0),
+        ("tiny_lr", 0.0),
+        ("optimizer", "adam"),
+        ("momentum", 1.0),
+        ("momentum", -0.1),
+        ("schedule", "step"),
+        ("milestones", [-1.0]),
+        ("milestones", [40, 20]),
+        ("milestones", [20, 20]),
+        ("gamma", 0.0),
+        ("gamma", 1.5),
         ("warmup_epochs", -1),
         ("warmup_epochs", 200),  # all of the epochs
         ("warmup_lr", -1e-6),
@@ -222,7 +478,18 @@ def test_each_parameter_has_a_gradient(changes: dict[str, Any]) -> None:
     ],
 )
 def test_recipe_that_makes_no_sense_is_refused(field: str, value: object) -> None:
-    with pytest.raises(InputError, match=rf"recipe\.{field}={value}") as caught:
+    with pytest.raises(InputError, match=re.escape(f"recipe.{field}={value}: ")) as caught:
         Recipe(**{field: value})  # type: ignore[arg-type]
     assert "allowed" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_batch_that_the_repeats_do_not_divide_is_refused() -> None:
+    with pytest.raises(InputError, match=r"recipe\.batch_size=15: a multiple of recipe\.repeats=2 is allowed"):
+        Recipe(batch_size=15, repeats=2)
+
+
+def test_steps_need_milestones() -> None:
+    with pytest.raises(InputError, match=r"^recipe\.schedule=steps: needs recipe\.milestones") as caught:
+        Recipe(schedule="steps")
     assert "\n" not in str(caught.value)

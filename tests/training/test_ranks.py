@@ -14,26 +14,21 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from running import SMALL, Place, only, read_json
-from stat_video import grid
-from stat_video.config import Config, EvaluateConfig
+from stat_video import compose
+from stat_video.config import Config, EvaluateConfig, Recipe
 from stat_video.data.dataset import TrainSampler
 from stat_video.data.lists import manifest_hash
 from stat_video.data.sampling import Views
 from stat_video.data.transforms import Normalize
 from stat_video.errors import InputError
-from stat_video.model import STAT
 from stat_video.runs.run import Busy, Run
 from stat_video.training.callbacks import EpochLog
-from stat_video.training.evaluate import evaluate
 from stat_video.training.fit import finished, fit
-from stat_video.training.module import StatModule
-from stat_video.training.optim import Recipe
-from stat_video.training.ranks import flat
-
-QUIET = Console(quiet=True)
+from stat_video.training.module import VideoModule
+from stat_video.training.ranks import SameOnAllRanks
+from stat_video.training.testing import evaluate
 
 
 def on_ranks(task: Callable[[int], Any], ranks: int) -> list[Any]:
@@ -76,23 +71,17 @@ def on_ranks(task: Callable[[int], Any], ranks: int) -> list[Any]:
 
 def one_step(place: Place, logs: Path, *words: str) -> Config:
     """A run of one optimizer step of 8 clips at the peak of the learning rate, 1e-5, with nothing random about it."""
-    keys = [
-        *SMALL,
-        *place.keys_with(logs),
-        "clip=T16",
-        "recipe.max_steps=1",
-        "recipe.warmup_epochs=0",
-        "recipe.lr=2e-5",
-    ]
-    (row,) = grid.rows("kinetics", [*keys, "recipe.val_videos=7", "trainer=cpu", "trainer.workers=0", *words])
-    return row.options
+    keys = [*SMALL, *place.keys_with(logs), "views=5x1", "recipe.max_steps=1", "recipe.warmup_epochs=0"]
+    keys += ["recipe.lr=2e-5", "recipe.val_videos=7", "trainer=cpu", "trainer.workers=0"]
+    (row,) = compose.rows("train", Config, [*keys, *words])
+    return row.config
 
 
 @pytest.fixture(scope="module")
 def alone(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of such a run on one rank."""
     logs = tmp_path_factory.mktemp("alone")
-    assert on_ranks(lambda rank: fit(one_step(place, logs), QUIET), 1) == [None]
+    assert on_ranks(lambda rank: fit(one_step(place, logs)), 1) == [None]
     return only("result.json", logs).parent
 
 
@@ -116,15 +105,15 @@ def check_same_step(folder: Path, expected: Path, weights: float = 1e-6, gradien
     [
         ["trainer.strategy=ddp"],
         ["trainer.strategy=ddp", "trainer.batch_per_device=2"],  # accumulated over two passes
-        ["trainer.strategy=fsdp"],
+        ["trainer.strategy=ddp", "trainer.gradient_checkpointing=true"],
     ],
-    ids=["ddp", "ddp, two passes", "fsdp"],
+    ids=["ddp", "ddp, two passes", "ddp, recomputed"],
 )
 def test_a_step_of_two_ranks_is_that_of_one(
     words: list[str], alone: Path, place: Place, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     config = one_step(place, tmp_path, "trainer.devices=2", *words)
-    assert on_ranks(lambda rank: fit(replace(config), QUIET), 2) == [None, None]
+    assert on_ranks(lambda rank: fit(replace(config)), 2) == [None, None]
     folder = only("result.json", tmp_path).parent
     assert folder.name == alone.name  # the same run, on other hardware
     check_same_step(folder, alone)
@@ -140,13 +129,13 @@ def test_a_step_of_two_ranks_is_that_of_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("then", ["ddp", "fsdp"])
-def test_a_run_begun_with_fsdp_goes_on_with_or_without_it(
-    then: str, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("then", [1, 2])
+def test_a_run_begun_on_two_ranks_goes_on_on_one_or_two(
+    then: int, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights and the optimizer's state after two epochs, the first of them with FSDP, are those of one process."""
+    """Weights and the optimizer's state after two epochs, the first of them on two ranks, are those of one process."""
     words = ["recipe.max_steps=null", "recipe.epochs=2"]
-    assert on_ranks(lambda rank: fit(one_step(place, tmp_path / "alone", *words), QUIET), 1) == [None]
+    assert on_ranks(lambda rank: fit(one_step(place, tmp_path / "alone", *words)), 1) == [None]
 
     def begin(rank: int) -> None:
         def die(self: EpochLog, trainer: Any, module: Any) -> None:
@@ -154,11 +143,12 @@ def test_a_run_begun_with_fsdp_goes_on_with_or_without_it(
                 raise InputError("killed")
 
         monkeypatch.setattr(EpochLog, "on_train_epoch_start", die, raising=False)
-        fit(one_step(place, tmp_path / "two", *words, "trainer.devices=2", "trainer.strategy=fsdp"), QUIET)
+        fit(one_step(place, tmp_path / "two", *words, "trainer.devices=2", "trainer.strategy=ddp"))
 
     assert on_ranks(begin, 2) == ["killed", "killed"]
-    config = one_step(place, tmp_path / "two", *words, "trainer.devices=2", f"trainer.strategy={then}")
-    assert on_ranks(lambda rank: fit(config, QUIET), 2) == [None, None]
+    ddp = ["trainer.devices=2", "trainer.strategy=ddp"] if then == 2 else []
+    config = one_step(place, tmp_path / "two", *words, *ddp)
+    assert on_ranks(lambda rank: fit(config), then) == [None] * then
     alone, two = (only("result.json", tmp_path / name).parent for name in ("alone", "two"))
     check_same_step(two, alone, weights=1e-5, gradients=1e-3)
 
@@ -166,12 +156,12 @@ def test_a_run_begun_with_fsdp_goes_on_with_or_without_it(
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_an_evaluation_is_the_same_on_any_number_of_ranks(ranks: int, alone: Path, place: Place) -> None:
     """7 videos of 5 views: 35 shared by 2 and by 3. Figures to the last digit, each view's logits."""
-    (row,) = grid.rows("kinetics", [*SMALL, *place.keys, "clip=T16", "trainer=ddp_cpu", "trainer.workers=0"])
+    (row,) = compose.rows("train", Config, [*SMALL, *place.keys, "trainer=ddp_cpu", "trainer.workers=0"])
     results = []
     for n in (1, ranks):
-        trainer = replace(row.options.trainer, devices=n, strategy="ddp" if n > 1 else "auto")
-        asked = EvaluateConfig(trainer=trainer, folders=row.options.folders)
-        assert on_ranks(lambda rank, asked=asked: evaluate(alone / "last.ckpt", asked, QUIET), n) == [None] * n
+        trainer = replace(row.config.trainer, devices=n, strategy="ddp" if n > 1 else "auto")
+        asked = EvaluateConfig(trainer=trainer, folders=row.config.folders)
+        assert on_ranks(lambda rank, asked=asked: evaluate(alone / "last.ckpt", asked), n) == [None] * n
         results.append(read_json(alone / "evaluation_5x1.json")["metrics"])
         results.append(torch.load(alone / "logits_5x1.pt", weights_only=True)["logits"])
     assert results[0] == results[2]
@@ -182,7 +172,7 @@ def test_an_evaluation_is_the_same_on_any_number_of_ranks(ranks: int, alone: Pat
 
 def test_fewer_views_than_ranks_are_refused(place: Place, tmp_path: Path) -> None:
     config = one_step(place, tmp_path, "trainer.devices=2", "trainer.strategy=ddp", "recipe.val_videos=1", "views=1x1")
-    for line in on_ranks(lambda rank: fit(replace(config), QUIET), 2):
+    for line in on_ranks(lambda rank: fit(replace(config)), 2):
         assert line == (
             "motion: 1 views of validation videos for 2 devices: each needs one; "
             "set recipe.val_videos or trainer.devices"
@@ -191,8 +181,8 @@ def test_fewer_views_than_ranks_are_refused(place: Place, tmp_path: Path) -> Non
 
 def test_ranks_with_different_configs_stop_before_the_first_step(place: Place, tmp_path: Path) -> None:
     configs = [one_step(place, tmp_path, "trainer.devices=2", "trainer.strategy=ddp", f"t_o={t_o}") for t_o in (3, 5)]
-    first, second = on_ranks(lambda rank: fit(configs[rank], QUIET), 2)
-    assert first == "the processes of this run have different configs: t_o is 3 on rank 0, 5 on rank 1"
+    first, second = on_ranks(lambda rank: fit(configs[rank]), 2)
+    assert first == "the processes of this run have different configs: model.t_o is 3 on rank 0, 5 on rank 1"
     assert second == "SystemExit(2)"
     assert not list(tmp_path.rglob("last.ckpt"))
 
@@ -205,14 +195,15 @@ def test_only_the_first_rank_asks_whether_another_process_has_the_run(
     run = Run.of(asdict(config), tmp_path, manifest_hash(config.data))
     with run.alone():
         with pytest.raises(Busy):
-            finished(config, QUIET)
+            finished(config)
         monkeypatch.setenv("RANK", "1")
-        assert finished(config, QUIET) is None
+        assert finished(config) is None
 
 
 def test_what_is_compared() -> None:
-    assert flat({"t_o": 3, "recipe": {"lr": 0.1, "augment": {"erasing": 0}}, "init": None}) == {
-        "t_o": "3",
+    config = {"seed": 3, "recipe": {"lr": 0.1, "augment": {"erasing": 0}}, "init": None}
+    assert SameOnAllRanks(config).about == {
+        "seed": "3",
         "recipe.lr": "0.1",
         "recipe.augment.erasing": "0",
         "init": "null",
@@ -241,8 +232,8 @@ def test_the_clips_of_a_step_do_not_depend_on_the_number_of_ranks(videos: int, r
 
 
 def test_each_rank_and_step_draws_apart_and_again_the_same(place: Place, tmp_path: Path) -> None:
-    model = STAT(one_step(place, tmp_path).stat_config(2))
-    module = StatModule(model, Recipe(), Normalize(0.45, 0.225), ["a", "b"], Views(1, 1))
+    model = one_step(place, tmp_path).build(2)
+    module = VideoModule(model, Recipe(), Normalize([0.45], [0.225]), ["a", "b"], Views(1, 1))
 
     class Where:
         current_epoch, global_rank = 0, 0

@@ -1,7 +1,7 @@
 """What a training would take: clips, GPU-hours, memory, data; counted as far as possible, else plainly assumed."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from rich.box import SIMPLE
@@ -10,13 +10,13 @@ from rich.table import Table
 from ..config import Config
 from ..data.config import DataConfig
 from ..data.lists import read_counts
-from ..errors import InputError
-from ..model import STATConfig
-from ..report.table import varied_axes
-from ..training.hardware import devices
+from ..hardware import devices
+from ..models.base import Clip, ModelConfig
+from ..models.count import gmacs, step_gmacs
+from ..runs.differing import differing, in_words
+from .config import Hardware
 from .gpus import GPU, find_gpu
-from .layers import gmacs, step_gmacs
-from .memory import USABLE, StepMemory, step_memory
+from .memory import USABLE, StepMemory, moments, step_memory
 
 # (classes, training videos) as published, for a data set that is not there. Kinetics-400: the paper; 600 and 700:
 # Carreira et al. 2018, 2019; SSv2: its authors' release; UCF101 and HMDB51: split 1.
@@ -31,28 +31,6 @@ PUBLISHED = {
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
-@dataclass
-class Hardware:
-    """Keys of `src/cost.py`: on what a training would run, and what is assumed where nothing is measured."""
-
-    gpu: str = "A100-80GB"  # a name of conf/gpus.yaml
-    share: float = 0.35  # of the GPU's peak rate that training reaches: an assumption until it is measured
-    gpus: list[int] = field(default_factory=lambda: [1, 8, 64])  # numbers of them to show; speed grows with them
-    clip_ms: float | None = None  # of one core, to read and augment a clip; null: as measured, READ_MS
-    video_mb: float | None = None  # size of a video's file, MB
-
-    def __post_init__(self) -> None:
-        find_gpu(self.gpu)
-        if not 0 < self.share <= 1:
-            raise InputError(f"share={self.share}: a share of the peak rate above 0 and up to 1 is allowed")
-        if not self.gpus or min(self.gpus) < 1:
-            raise InputError(f"gpus={self.gpus}: a list of numbers from 1 on is allowed")
-        for name in ("clip_ms", "video_mb"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise InputError(f"{name}={value}: allowed is 0 or more")
-
-
 # ms of one core: reading 16 and 64 frames of a Kinetics video (10 s, H.264), measured on six of them, a straight line
 # between; and resizing and augmenting 16 frames. Together at T = 16 those of docs/data.md: 13.67 clips/s by 2 workers.
 READ_MS = {16: 112.0, 64: 146.0}
@@ -60,13 +38,16 @@ TRANSFORM_MS = 34.0
 
 
 def clip_ms(T: int) -> float:
-    """Default of Hardware.clip_ms."""
+    """Return milliseconds of one core for a clip of T frames, the default of Hardware.clip_ms."""
     (a, x), (b, y) = READ_MS.items()
     return x + (y - x) * (min(max(T, a), b) - a) / (b - a) + TRANSFORM_MS * T / 16
 
 
 def sizes(config: DataConfig) -> tuple[int, int | None, bool]:
-    """(classes, training videos, whether they are only the published ones); 400 classes of a data set unknown."""
+    """Return (classes, training videos, whether these are only the published ones).
+
+    For a data set that is neither there nor in PUBLISHED: 400 classes, and None for the videos.
+    """
     classes, videos = read_counts(config)
     if videos is not None and classes is not None:
         return classes, videos, False
@@ -85,14 +66,24 @@ class Estimate:
         """The kind that it would run on."""
         return find_gpu(self.hardware.gpu)
 
+    @property
+    def model(self) -> tuple[ModelConfig, Clip, int]:
+        """(model, clip, classes of the data set): the arguments of `models.count`."""
+        return self.config.model, self.config.clip, sizes(self.config.data)[0]
+
     @cached_property
-    def model(self) -> STATConfig:
-        """The model, with the classes of the data set."""
-        return self.config.stat_config(sizes(self.config.data)[0])
+    def gmacs(self) -> float:
+        """1e9 multiply-adds of one view of the test."""
+        return gmacs(*self.model)
+
+    @cached_property
+    def step_gmacs(self) -> float:
+        """1e9 multiply-adds of a training step, for each of its clips."""
+        return step_gmacs(*self.model, recomputed=self.config.trainer.gradient_checkpointing)
 
     @cached_property
     def clips(self) -> int | None:
-        """Clips of the whole training."""
+        """Clips of the whole training; None if the number of videos is not known."""
         videos, recipe = sizes(self.config.data)[1], self.config.recipe
         if recipe.max_steps is not None:
             return recipe.max_steps * recipe.batch_size
@@ -100,7 +91,7 @@ class Estimate:
 
     @property
     def clips_in_words(self) -> str:
-        """How `clips` comes about."""
+        """How `clips` comes about: '96,000,000 = 240,000 videos (as published) x 200 epochs x 2 a batch'."""
         _, videos, published = sizes(self.config.data)
         recipe = self.config.recipe
         if recipe.max_steps is not None:
@@ -121,16 +112,16 @@ class Estimate:
         trainer = self.config.trainer
         if trainer.clips_per_second:
             return trainer.clips_per_second / (devices(trainer) * trainer.num_nodes)
-        return self.hardware.share * self.gpu.rate(trainer.precision) / (2e9 * step_gmacs(self.model))
+        return self.hardware.share * self.gpu.rate(trainer.precision) / (2e9 * self.step_gmacs)
 
     @property
     def gpu_hours(self) -> float | None:
-        """Of the training, without validation and test."""
+        """Time of the training on one GPU, without validation and test."""
         return None if self.clips is None else self.clips / self.clips_per_second / 3600
 
     def memory(self, mixed: bool, checkpointing: bool) -> StepMemory:
-        """Of a training step."""
-        return step_memory(self.model, mixed, checkpointing)
+        """Return the memory of a training step, in mixed precision or fp32, with or without gradient checkpointing."""
+        return step_memory(*self.model, mixed, checkpointing, moments(self.config.recipe))
 
     @property
     def mixed(self) -> bool:
@@ -138,22 +129,22 @@ class Estimate:
         return self.gpu.kind(self.config.trainer.precision) != "fp32"
 
     def cores(self, clips_per_second: float) -> float:
-        """Cores that make clips of videos all the time, at so many a second."""
+        """Return how many cores, busy with nothing else, make so many clips a second."""
         ms = self.hardware.clip_ms
-        return clips_per_second * (clip_ms(self.config.T) if ms is None else ms) / 1000
+        return clips_per_second * (clip_ms(self.config.clip.T) if ms is None else ms) / 1000
 
     def to_gpu(self, clips_per_second: float) -> float:
-        """MB/s of pixels that go to the GPUs, a byte a value."""
-        return clips_per_second * 3 * self.config.T * self.config.crop**2 / 1e6
+        """Return MB/s of pixels that go to the GPUs, a byte a value."""
+        return clips_per_second * 3 * self.config.clip.T * self.config.clip.crop**2 / 1e6
 
     def from_disk(self, clips_per_second: float) -> float | None:
-        """MB/s of files that are read; None where their size is not given."""
+        """Return MB/s of files that are read; None if their size is not given."""
         size = self.hardware.video_mb
         return None if size is None else clips_per_second * size
 
 
 def memory_table(e: Estimate) -> Table:
-    """Memory of a training step over batch sizes, and the largest batch that the GPU takes."""
+    """Return the memory of a training step over batch sizes, and the largest batch that the GPU takes."""
     ways = {
         f"{words}{', recomputed' if again else ''}": e.memory(mixed, again)
         for mixed, words in ((False, "fp32"), (True, "bf16/fp16"))
@@ -164,8 +155,8 @@ def memory_table(e: Estimate) -> Table:
         title="Memory of a training step, GB",
         box=SIMPLE,
         padding=(0, 1),
-        caption="recomputed: model.gradient_checkpointing=true; kept: activations that wait for the backward pass\n"
-        f"{state / 1e9:.2f} GB of each step are weights, gradients and AdamW's moments",
+        caption="recomputed: trainer.gradient_checkpointing=true; kept: activations that wait for the backward pass\n"
+        f"{state / 1e9:.2f} GB of each step are weights, gradients and what {e.config.recipe.optimizer} keeps of each",
     )
     table.add_column("clips at once")
     for way in ways:
@@ -179,13 +170,13 @@ def memory_table(e: Estimate) -> Table:
 
 
 def time_table(e: Estimate) -> Table:
-    """Speed, data rate and time of a training on several numbers of GPUs."""
-    step = step_gmacs(e.model)
+    """Return speed, data rate and time of a training on several numbers of GPUs."""
+    step, forward = e.step_gmacs, gmacs(e.config.model, replace(e.config.clip, test_crop=None), e.model[2])
     table = Table(
         title=f"Training on {e.gpu.name}",
         box=SIMPLE,
         padding=(0, 1),
-        caption=f"{how_fast(e)}; a step is {step:.1f} GMACs a clip, {step / gmacs(e.model):.1f} forward passes\n"
+        caption=f"{how_fast(e)}; a step is {step:.1f} GMACs a clip, {step / forward:.1f} forward passes\n"
         f"clips: {e.clips_in_words}\n"
         f"cores: that read videos, {1000 * e.cores(1):.0f} ms a clip, and do nothing else (clip_ms=)",
     )
@@ -207,16 +198,16 @@ def time_table(e: Estimate) -> Table:
 
 
 def grid_table(estimates: Sequence[Estimate]) -> Table:
-    """A row a run of an experiment, with the sum of their GPU hours."""
+    """Return a row a run of an experiment, with the sum of their GPU hours."""
     first = estimates[0]
-    axes, same = varied_axes([asdict(e.config) for e in estimates])
+    axes, same = differing([asdict(e.config) for e in estimates])
     hours = [e.gpu_hours for e in estimates]
     total = None if None in hours else sum(h for h in hours if h is not None)
     clips = list(dict.fromkeys(e.clips_in_words for e in estimates))
     same_speed = ", taken for every row" if first.measured else ""
     table = Table(
         title=f"{first.config.name} on {first.gpu.name}",
-        caption=f"{same}\n{how_fast(first)}{same_speed}\nclips: {', '.join(clips)}\n"
+        caption=f"{in_words(same)}\n{how_fast(first)}{same_speed}\nclips: {', '.join(clips)}\n"
         "kept: activations of a clip, GB; fit: clips on a GPU at once, without/with gradient checkpointing; "
         "cores: that read videos for one GPU",
         show_footer=True,
@@ -234,7 +225,7 @@ def grid_table(estimates: Sequence[Estimate]) -> Table:
         plain, checkpointed = (e.memory(e.mixed, again) for again in (False, True))
         table.add_row(
             *(values[i] for values in axes.values()),
-            f"{gmacs(e.model):.2f}",
+            f"{e.gmacs:.2f}",
             f"{plain.kept[1] / 1e9:.3f}",
             f"{plain.largest_batch(e.gpu.bytes)}/{checkpointed.largest_batch(e.gpu.bytes)}",
             _figure(e.clips_per_second),
@@ -246,7 +237,7 @@ def grid_table(estimates: Sequence[Estimate]) -> Table:
 
 
 def how_fast(e: Estimate) -> str:
-    """Where the speed comes from, in words."""
+    """Say where the speed comes from."""
     if e.measured:
         return f"speed measured: trainer.clips_per_second={e.config.trainer.clips_per_second:g}"
     precision = e.config.trainer.precision

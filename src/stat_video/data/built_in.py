@@ -1,6 +1,6 @@
-"""Built-in data sets: videos generated once, from their config and seed alone, as real H.264 files.
+"""Generates the built-in data sets once, as real H.264 files that depend on their config and seed alone.
 
-`motion.py` and `probe.py` say what their videos show; here they are coded, written and listed in the form of Kinetics.
+`motion.py` and `probe.py` draw the frames; this module codes, writes and lists them in the form of Kinetics.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import socket
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import ClassVar, cast
@@ -27,77 +27,74 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from ..errors import InputError
+from ..errors import InputError, check_ranges, ranged
 from ..progress import shown
+from .layouts import SPLITS
 
-SPLITS = ("train", "val")
 TRIES = 16  # codings of a video before it is given up
 
-Job = tuple[str, int]  # split and index of a video
+VideoId = tuple[str, int]  # split, index in it
 
 
 @dataclass(unsafe_hash=True)  # not frozen: OmegaConf makes a frozen dataclass read-only on the command line
 class BuiltIn:
-    """What to generate. Checks itself: raises a one-line ValueError."""
+    """What to generate: keys `data.<KIND>.*`."""
 
     KIND: ClassVar[str]  # name of the data set
     VERSION: ClassVar[int]  # of the generator: raise it whenever the same config gives other videos
     CLASSES: ClassVar[tuple[str, ...]]
 
-    seed: int = 0
-    height: int = 48  # pixels, even
-    width: int = 64  # pixels, even
-    frames: int = 48
-    fps: int = 24
-    train_videos: int = 3000  # a multiple of the number of classes, so that labels are balanced
-    val_videos: int = 480
-    classes: tuple[str, ...] = ()  # label = index; by default all of KIND
+    seed: int = ranged(0, 0, 2**32 - 1)
+    height: int = ranged(48, 32, 1024)  # pixels, even
+    width: int = ranged(64, 32, 1024)  # pixels, even
+    frames: int = ranged(48, 8, 1000)
+    fps: int = ranged(24, 1, 240)
+    train_videos: int = ranged(3000, 1, 10**6)  # a multiple of the number of classes, so that labels are balanced
+    val_videos: int = ranged(480, 1, 10**6)  # likewise
+    classes: tuple[str, ...] = ()  # a class's label is its place here; default: all of CLASSES
 
     def frames_of(self, split: str, index: int) -> npt.NDArray[np.uint8]:
-        """A video before coding, (frames, height, width, 3) uint8 RGB: a pure function of config, split and index."""
+        """Draw a video from config, split and index alone: (frames, height, width, 3) uint8 RGB, before coding."""
         raise NotImplementedError
 
     def label_of(self, index: int) -> int:
-        """Label of a video of either split."""
+        """Return the label of a video of either split."""
         return index % len(self.classes)
 
     def __post_init__(self) -> None:
+        prefix = f"data.{self.KIND}."
+        for f in fields(self):
+            value = getattr(self, f.name)
+            # True or 48.0 would make another folder for the same videos.
+            if f.name != "classes" and type(value) is not type(f.default):
+                raise InputError(f"{prefix}{f.name}={value!r}: allowed is a number such as {f.default}")
+        check_ranges(self, prefix)
         listed = isinstance(self.classes, Sequence) and not isinstance(self.classes, str)
         names = tuple(self.classes) if listed else ()  # YAML gives a list
         if not names or not all(name in self.CLASSES for name in names) or len(set(names)) < len(names):
             allowed = "a list of different names out of: " + ", ".join(self.CLASSES)
-            raise ValueError(f"{self.KIND}: classes={self.classes!r} is not allowed; use {allowed}")
-        object.__setattr__(self, "classes", names)
-        for name, low, high, step in (
-            ("seed", 0, 2**32 - 1, 1),
-            ("height", 32, 1024, 2),
-            ("width", 32, 1024, 2),
-            ("frames", 8, 1000, 1),
-            ("fps", 1, 240, 1),
-            ("train_videos", len(names), 10**6, len(names)),
-            ("val_videos", len(names), 10**6, len(names)),
-        ):
-            value = getattr(self, name)
-            if type(value) is not int or not low <= value <= high or value % step:
-                kind = "an integer" if step == 1 else f"a multiple of {step}"
-                raise ValueError(f"{self.KIND}: {name}={value!r} is not allowed; use {kind} from {low} to {high}")
+            raise InputError(f"{prefix}classes={self.classes!r}: allowed is {allowed}")
+        self.classes = names
+        for name, step in (("height", 2), ("width", 2), ("train_videos", len(names)), ("val_videos", len(names))):
+            if (value := getattr(self, name)) % step:
+                raise InputError(f"{prefix}{name}={value}: allowed is a multiple of {step}")
 
     def videos(self, split: str) -> int:
-        """Number of videos of a split."""
+        """Return the number of videos of a split."""
         return {"train": self.train_videos, "val": self.val_videos}[split]
 
     @property
     def folder_name(self) -> str:
-        """Of the data set's folder: another config or generator, another folder."""
+        """Name of the data set's folder; each config and generator version has its own."""
         text = json.dumps({"version": self.VERSION, **asdict(self)}, sort_keys=True)
         return f"{self.KIND}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:
-    """Frames (T, H, W, 3) uint8 RGB -> an .mp4 file, the same bytes for the same frames.
+    """Return frames (T, H, W, 3) uint8 RGB as an .mp4 file, the same bytes for the same frames.
 
-    NOTE: coded until two results agree. On a loaded machine x264 gave other bytes for the same frames about once
-    in a thousand videos, in bursts (docs/log.md); nothing else on the way to the file ever differed.
+    NOTE: codes them until two results in a row agree. On a loaded machine x264 gave other bytes for the same frames
+    about once in a thousand videos, in bursts (docs/log.md); nothing else on the way to the file ever differed.
     """
     files: list[bytes] = []
     for _ in range(TRIES):
@@ -111,8 +108,8 @@ def encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:
 
 
 def _encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:
-    # One thread, as x264's choices depend on the number. No B-frames: time stamps start at zero without an
-    # edit list, so that all readers count alike. A keyframe each half second for those that seek.
+    # One thread, as x264's choices depend on their number. No B-frames, so that time stamps start at zero without an
+    # edit list and all readers count alike. A keyframe each half second for readers that seek.
     options = {"crf": "18", "preset": "veryfast", "threads": "1", "g": "12", "bf": "0"}
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
@@ -126,12 +123,12 @@ def _encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:
 
 
 def ensure(root: Path, config: BuiltIn, *, workers: int | None = None, progress: bool = True) -> Path:
-    """Return the folder of the data set below `root`, generating it when it is not there.
+    """Return the folder of the data set below `root`; generate it if it is not there.
 
     The folder holds `train/*.mp4`, `val/*.mp4`, `train.csv` and `val.csv` (`relative/path.mp4 label`),
-    `classes.txt` (label = line) and `<kind>.json`. It gets its name when whole, so one that exists is done.
-    The videos do not depend on `workers` (default: one a core). With more than one, a script that calls this
-    needs its `if __name__ == "__main__":`, as always with multiprocessing.
+    `classes.txt` (label = line) and `<kind>.json`. It gets its name last, so a folder of that name is whole.
+    The videos do not depend on `workers` (processes; default: one a core, fewer if there are few videos). With more
+    than one, a script that calls this needs its `if __name__ == "__main__":`, as always with multiprocessing.
     """
     folder = Path(root) / config.folder_name
     if folder.exists():
@@ -148,8 +145,8 @@ def ensure(root: Path, config: BuiltIn, *, workers: int | None = None, progress:
             partial.rename(folder)
         except OSError:
             if not _is_whole(folder, config):
-                raise  # else another process was first: its copy stays
-    except OSError as error:  # a full disk says neither where nor during what
+                raise  # otherwise another process was first, and its folder stays
+    except OSError as error:  # that of a full disk names neither the folder nor the work
         where = f"{error.strerror or error} while generating the {config.KIND} videos in"
         raise OSError(error.errno, where, str(folder)) from error
     finally:
@@ -167,60 +164,60 @@ def _is_whole(folder: Path, config: BuiltIn) -> bool:
 
 
 def _remove_stale(root: Path) -> None:
-    """Remove what killed generations of this machine left; elsewhere a process can't be asked after."""
+    """Remove what killed processes of this machine left; whether one of another machine lives can't be asked."""
     for path in root.glob(f".*.partial-{socket.gethostname()}-*-*"):
         try:
             os.kill(int(path.name.split("-")[-2]), 0)
         except ProcessLookupError:
             shutil.rmtree(path, ignore_errors=True)
         except (PermissionError, ValueError):
-            pass  # someone else's, alive; or not ours
+            pass  # another user's, alive; or a folder that is not ours
 
 
 def _generate(folder: Path, config: BuiltIn, workers: int | None, console: Console) -> None:
-    jobs = [(split, index) for split in SPLITS for index in range(config.videos(split))]
-    console.print(f"{config.KIND}: generating {len(jobs)} videos in {folder.parent}", soft_wrap=True)
+    videos = [(split, index) for split in SPLITS for index in range(config.videos(split))]
+    console.print(f"{config.KIND}: generating {len(videos)} videos in {folder.parent}", soft_wrap=True)
     begin = time.monotonic()
     for split in SPLITS:
         (folder / split).mkdir(parents=True)
-        lines = [f"{_video(s, index)} {config.label_of(index)}\n" for s, index in jobs if s == split]
+        lines = [f"{_path(s, index)} {config.label_of(index)}\n" for s, index in videos if s == split]
         (folder / f"{split}.csv").write_text("".join(lines))
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in config.classes))
     counts = {s: dict.fromkeys(config.classes, config.videos(s) // len(config.classes)) for s in SPLITS}
     about = {"version": config.VERSION, "config": asdict(config), "videos": counts}
     (folder / f"{config.KIND}.json").write_text(json.dumps(about, indent=2) + "\n")
-    workers = workers or max(1, min(os.cpu_count() or 1, len(jobs) // 100))  # each takes a second to start
-    with closing(_write_all(folder, config, jobs, workers)) as done:  # ends the workers, whatever happens
-        for _ in shown(done, config.KIND, len(jobs), console):
+    workers = workers or max(1, min(os.cpu_count() or 1, len(videos) // 100))  # each takes a second to start
+    with closing(_write_all(folder, config, videos, workers)) as done:  # closing it ends the workers
+        for _ in shown(done, config.KIND, len(videos), console):
             pass
     console.print(f"{config.KIND}: done in {time.monotonic() - begin:.0f} s")
 
 
-def _video(split: str, index: int) -> str:
+def _path(split: str, index: int) -> str:
     return f"{split}/{index:06d}.mp4"
 
 
 def _write(folder: Path, config: BuiltIn, split: str, index: int) -> None:
     video = encode(config.frames_of(split, index), config.fps)
-    (folder / _video(split, index)).write_bytes(video)  # FFmpeg itself can lose the error of a full disk
+    (folder / _path(split, index)).write_bytes(video)  # not by FFmpeg, which can lose the error of a full disk
 
 
-def _write_all(folder: Path, config: BuiltIn, jobs: list[Job], workers: int) -> Generator[None, None, None]:
+def _write_all(folder: Path, config: BuiltIn, videos: list[VideoId], workers: int) -> Generator[None, None, None]:
     """Write all videos, yielding after each."""
     if workers == 1:
-        for job in jobs:
-            _write(folder, config, *job)
+        for video in videos:
+            _write(folder, config, *video)
             yield
         return
-    # A pipe for each process, not a pool: a pool's workers outlive a parent that is killed, these see their
-    # pipe break. Spawned, not forked, because the caller may hold threads.
+    # A pipe for each process instead of a pool: a pool's workers outlive a parent that is killed, these see their
+    # pipe break. Spawned, not forked, because the caller may have threads.
     spawn = multiprocessing.get_context("spawn")
     processes, pipes = [], []
     done = 0
     try:
         for k in range(workers):
             pipe, end = spawn.Pipe(duplex=False)
-            process = spawn.Process(target=_work, args=(folder, config, jobs[k::workers], end), daemon=True)
+            process = spawn.Process(target=_work, args=(folder, config, videos[k::workers], end), daemon=True)
             process.start()
             end.close()
             processes.append(process)
@@ -240,17 +237,17 @@ def _write_all(folder: Path, config: BuiltIn, jobs: list[Job], workers: int) -> 
         for process in processes:
             process.kill()
             process.join()
-    if done < len(jobs):
-        raise RuntimeError(f"{config.KIND}: a worker process died after {done} of {len(jobs)} videos; memory full?")
+    if done < len(videos):
+        raise RuntimeError(f"{config.KIND}: a worker process died after {done} of {len(videos)} videos; memory full?")
 
 
-def _work(folder: Path, config: BuiltIn, jobs: list[Job], pipe: Connection) -> None:
-    """Of a worker process: write videos; send None for each, or the error that ended the work."""
+def _work(folder: Path, config: BuiltIn, videos: list[VideoId], pipe: Connection) -> None:
+    """Write videos in a worker process; send None for each, or the error that ended the work."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     with suppress(BrokenPipeError):  # the parent is gone: stop
         try:
-            for job in jobs:
-                _write(folder, config, *job)
+            for video in videos:
+                _write(folder, config, *video)
                 pipe.send(None)
         except BrokenPipeError:
             raise

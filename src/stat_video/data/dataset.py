@@ -1,8 +1,8 @@
-"""A map-style set of labelled videos with a true length, and the samplers that say which clip of which video is next.
+"""A map-style data set of labelled videos, and the samplers that say which clip of which video is next.
 
-A video that cannot be read is named, and nothing is dropped: in training another, drawn one takes its place, in a test
-its views count as wrong. Everything random about a clip is seeded by (seed, epoch, video, repeat), so neither the
-number of workers nor the order in which they work changes a clip.
+A video that cannot be read is named in the log and never dropped: in training a randomly drawn video replaces it, in a
+test its views count as wrong. Everything random about a clip is seeded by (seed, epoch, video, repeat), so neither the
+number of data workers nor their order changes a clip.
 """
 
 import logging
@@ -17,81 +17,84 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ..errors import InputError
+from ..models.base import Clip
 from .reader import READ_ERRORS, PathHandler, reason_of
-from .sampling import ChooseFrames, Views, segment_frames, view_frames
+from .sampling import ChooseFrames, Views, training_frames, view_frames
 from .transforms import TrainTransform, ViewTransform
 
 log = logging.getLogger(__name__)
-TRIES = 10  # videos read in the place of one that cannot be, before it is given up
+TRIES = 10  # videos tried, the one asked for among them, before training gives up
 
 
-class Clip(TypedDict):
-    """An item; in a batch each value gets a leading B."""
+class Sample(TypedDict):
+    """An item of the data set; in a batch each value has a leading B."""
 
     video: Tensor  # uint8 (T, 3, crop, crop)
     label: Any  # int; in a batch long (B,), like the two below
-    index: Any  # in the list, of the video asked for
-    view: Any  # of the protocol; 0 in training
-    unreadable: Any  # the path asked for where it cannot be read, else ''; in a batch a list
+    index: Any  # place in the list of the video that was asked for
+    view: Any  # its number in the protocol; 0 in training
+    unreadable: Any  # the path that was asked for if it cannot be read, else ''; in a batch a list
 
 
 class TrainRequest(NamedTuple):
-    """A random clip of a video."""
+    """Asks for a random clip of a video."""
 
     video: int  # its index in the list
     epoch: int
-    repeat: int  # of the repeated augmentation
+    repeat: int  # 0 to repeats - 1: which of the video's clips of this epoch
 
 
 class ViewRequest(NamedTuple):
-    """A fixed view of a video."""
+    """Asks for a fixed view of a video."""
 
     video: int
     view: int
 
 
-class ClipDataset(Dataset[Clip]):
-    """Clips of labelled videos, asked for by TrainRequest or ViewRequest; its length is the number of videos."""
+class ClipDataset(Dataset[Sample]):
+    """Returns a clip of a labelled video for each TrainRequest or ViewRequest; its length is the number of videos."""
 
     def __init__(
         self,
         videos: LabeledVideoPaths,
-        T: int,
+        clip: Clip,
         *,
         train: TrainTransform | None = None,
         view: ViewTransform | None = None,
         views: Views = Views(1, 1),
         seed: int = 0,
-        reader: str = "pyav",
     ) -> None:
-        self.videos, self.T, self.views, self.seed = videos, T, views, seed
+        """``train`` is needed for TrainRequests, ``view`` for ViewRequests of the protocol ``views``."""
+        self.videos, self.clip, self.views, self.seed = videos, clip, views, seed
         self.train_transform, self.view_transform = train, view
-        self.handler = PathHandler(reader)
-        self.named: set[str] = set()  # unreadable videos that the log has
+        self.handler = PathHandler()
+        self.named: set[str] = set()  # unreadable videos that this process has logged
 
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, request: TrainRequest | ViewRequest) -> Clip:
+    def __getitem__(self, request: TrainRequest | ViewRequest) -> Sample:
         return self._view(request) if isinstance(request, ViewRequest) else self._training(request)
 
-    def _view(self, request: ViewRequest) -> Clip:
-        """Zeros where the video cannot be read: whoever scores it goes by `unreadable`."""
+    def _view(self, request: ViewRequest) -> Sample:
+        """Return a view; zeros of its size if the video cannot be read, and the test goes by `unreadable`."""
         assert self.view_transform is not None
-        clip, crop = self.views.clip_crop(request.view)
+        number, crop = self.views.clip_crop(request.view)
         path, info = self.videos[request.video]
-        frames = self._read(path, view_frames(self.T, clip, self.views.clips), "its views count as wrong")
+        frames = self._read(path, view_frames(self.clip, number, self.views.clips), "its views count as wrong")
         if frames is None:
-            pixels = torch.zeros(self.T, 3, self.view_transform.size, self.view_transform.size, dtype=torch.uint8)
+            size = self.view_transform.size
+            pixels = torch.zeros(self.clip.T, 3, size, size, dtype=torch.uint8)
         else:
             pixels = self.view_transform(frames, crop, self.views.crops)
         unreadable = path if frames is None else ""
-        return Clip(video=pixels, label=info["label"], index=request.video, view=request.view, unreadable=unreadable)
+        return Sample(video=pixels, label=info["label"], index=request.video, view=request.view, unreadable=unreadable)
 
-    def _training(self, request: TrainRequest) -> Clip:
+    def _training(self, request: TrainRequest) -> Sample:
+        """Return a random clip of the video, or of the first readable one of those drawn in its place."""
         assert self.train_transform is not None
         rng = np.random.default_rng([self.seed, request.epoch, request.video, request.repeat])
-        choose = segment_frames(rng.random(self.T).tolist())
+        choose = training_frames(self.clip, rng)
         asked, info = path, _ = self.videos[request.video]
         for _ in range(TRIES):
             frames = self._read(path, choose, "drawn ones take its place")
@@ -107,10 +110,10 @@ class ClipDataset(Dataset[Clip]):
             torch.default_generator.manual_seed(int(rng.integers(2**63)))
             pixels = self.train_transform(frames)
         unreadable = asked if path != asked else ""
-        return Clip(video=pixels, label=info["label"], index=request.video, view=0, unreadable=unreadable)
+        return Sample(video=pixels, label=info["label"], index=request.video, view=0, unreadable=unreadable)
 
     def _read(self, path: str, choose: ChooseFrames, then: str) -> Tensor | None:
-        """The frames; None, and once a line in the log, where they cannot be had."""
+        """Return the frames, None if the video cannot be read; the first failure of a video is logged."""
         try:
             return self.handler.video_from_path(path).frames(choose)
         except READ_ERRORS as error:
@@ -121,11 +124,11 @@ class ClipDataset(Dataset[Clip]):
 
 
 class TrainSampler(Sampler[TrainRequest]):
-    """Every video once an epoch over all ranks, `repeats` clips of it side by side; the same length on each rank.
+    """Asks for every video once an epoch over all ranks, `repeats` neighbouring clips of it; each rank has as many.
 
-    An epoch is of whole optimizer steps of ``step`` clips over all ranks. The clips of a step do not depend on the
-    number of ranks. What is left over at the end is left out, another time others. ``start`` is where a resumed run
-    takes it up: an epoch, and how many of this rank's clips lie behind in it.
+    An epoch has whole optimizer steps of ``step`` clips over all ranks; the clips of a step do not depend on the number
+    of ranks. The clips that do not fill a step at the end are left out; each epoch shuffles anew, so others another
+    time. A resumed run continues at ``start``: (epoch, number of this rank's clips of it that were trained on).
     """
 
     def __init__(
@@ -147,7 +150,7 @@ class TrainSampler(Sampler[TrainRequest]):
         self.epoch = start[0]
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
+        """Take the order of that epoch; Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -163,7 +166,7 @@ class TrainSampler(Sampler[TrainRequest]):
 
 
 class ViewSampler(Sampler[ViewRequest]):
-    """Every view of every video once over all ranks: nothing padded, nothing twice."""
+    """Asks for every view of every video exactly once over all ranks; nothing is padded."""
 
     def __init__(self, videos: int, views: Views, *, rank: int = 0, world_size: int = 1) -> None:
         requests = [ViewRequest(index, view) for index in range(videos) for view in range(len(views))]

@@ -1,6 +1,6 @@
-"""The forms in which people have Kinetics, Something-Something v2, UCF101 and HMDB51.
+"""Reads the forms in which people have Kinetics, Something-Something v2, UCF101 and HMDB51.
 
-Each is read into class names and, for each split, (name of a video, label); `find` then says where the videos are.
+Each gives the class names and, for each split, (name of a video, label); `find` then looks for the videos.
 """
 
 import csv
@@ -16,16 +16,16 @@ from ..errors import InputError
 
 SPLITS = ("train", "val")
 VIDEOS = {".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".ts"}
-Entry = tuple[str, int]  # path below the videos' folder, or the name without ending where `by_stem`; label
+Entry = tuple[str, int]  # (path below the videos' folder, or name without ending if the layout is `by_stem`; label)
 
 
 @dataclass
 class Listing:
-    """What the lists of a data set say, whether or not the videos are there."""
+    """What the lists of a data set hold, whether or not the videos are there."""
 
     classes: list[str]
     entries: dict[str, list[Entry]] = field(default_factory=dict)
-    files: dict[str, Path] = field(default_factory=dict)  # where it says so
+    files: dict[str, Path] = field(default_factory=dict)  # the lists themselves
 
 
 @dataclass(frozen=True)
@@ -35,24 +35,22 @@ class Layout:
     about: str
     files: Mapping[str, tuple[str, ...]]  # classes, train, val: where each may lie below the root
     read: Callable[[Mapping[str, Path], int], Listing]  # from these files and the fold
-    by_stem: bool = False  # the lists name videos, not paths: they are looked for below the videos' folder
+    by_stem: bool = False  # the lists hold names instead of paths; the videos lie anywhere below their folder
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a text file that say something; InputError where it is not there, not text or empty."""
+    """Return the lines of a text file that are not blank; InputError if it is missing, not text or empty."""
     return [line.strip() for line in _text(file).splitlines() if line.strip()]
 
 
-def entry(file: Path, number: int, line: str, classes: int, first: int = 0) -> Entry:
-    """A line `path label`, separated by spaces, a comma or a tab, or MMAction2's `folder frames label`."""
+def entry(file: Path, number: int, line: str, classes: int) -> Entry:
+    """Read a line `path label`, separated by spaces, a comma or a tab, or MMAction2's `folder frames label`."""
     match = re.fullmatch(r"(.*?)\s*[\s,]\s*(-?[0-9]+)", line)
     if not match or not match[1]:
         raise InputError(f"{file}, line {number}: '{line}' is not 'path label'")
-    label = int(match[2]) - first
+    label = int(match[2])
     if not 0 <= label < classes:
-        raise InputError(
-            f"{file}, line {number}: label {match[2]} is outside the class list ({first} to {classes - 1 + first})"
-        )
+        raise InputError(f"{file}, line {number}: label {match[2]} is outside the class list (0 to {classes - 1})")
     return match[1], label
 
 
@@ -73,7 +71,7 @@ def _text(file: Path) -> str:
 
 
 def _labelled(file: Path, pairs: Iterable[tuple[str, str]], classes: list[str]) -> list[Entry]:
-    """(name, class name) pairs as entries; InputError names a class that is not in the list."""
+    """Return (name, class name) pairs as entries; InputError names a class that is not in the list."""
     known = {name: i for i, name in enumerate(classes)}
     entries = []
     for name, label in pairs:
@@ -84,7 +82,7 @@ def _labelled(file: Path, pairs: Iterable[tuple[str, str]], classes: list[str]) 
 
 
 def _lists(files: Mapping[str, Path], fold: int) -> Listing:
-    """A class a line, and `path label` lists, as SlowFast, MMAction2 and PyTorchVideo read them."""
+    """Read one class per line, and `path label` lists, as SlowFast, MMAction2 and PyTorchVideo do."""
     classes = read_lines(files["classes"])
     listing = Listing(classes)
     for split in SPLITS:
@@ -94,7 +92,7 @@ def _lists(files: Mapping[str, Path], fold: int) -> Listing:
 
 
 def _folders(files: Mapping[str, Path], fold: int) -> Listing:
-    """train/CLASS/VIDEO and val/CLASS/VIDEO; the classes are the folders of train in the order of their names."""
+    """Read train/CLASS/VIDEO and val/CLASS/VIDEO; the classes are the folders of train, sorted by name."""
     for split in SPLITS:
         if not files[split].is_dir():
             raise InputError(f"{files[split]}: no such folder")
@@ -113,7 +111,7 @@ def _folders(files: Mapping[str, Path], fold: int) -> Listing:
 
 
 def _kinetics(files: Mapping[str, Path], fold: int) -> Listing:
-    """The CSVs of DeepMind and CVDF: label, youtube_id, time_start, time_end, split; classes in alphabetical order."""
+    """Read the CSVs of DeepMind and CVDF (label, youtube_id, time_start, time_end, split); classes sorted by name."""
     rows: dict[str, list[tuple[str, str]]] = {}
     for split in SPLITS:
         table = csv.DictReader(_text(files[split]).splitlines())
@@ -134,7 +132,7 @@ def _kinetics(files: Mapping[str, Path], fold: int) -> Listing:
 
 
 def _ssv2(files: Mapping[str, Path], fold: int) -> Listing:
-    """labels.json, train.json and validation.json, or test-answers.csv ('id;template') in the place of the last."""
+    """Read labels.json, train.json and validation.json, or test-answers.csv ('id;template') in place of the last."""
     table = _json(files["classes"])
     try:
         classes = [name for name, _ in sorted(table.items(), key=lambda item: int(item[1]))]
@@ -156,7 +154,7 @@ def _ssv2(files: Mapping[str, Path], fold: int) -> Listing:
 
 
 def _ucf101(files: Mapping[str, Path], fold: int) -> Listing:
-    """classInd.txt ('1 Name'), trainlist01.txt ('Class/video.avi 1') and testlist01.txt (without a label)."""
+    """Read classInd.txt ('1 Name'), trainlist01.txt ('Class/video.avi 1') and testlist01.txt (without labels)."""
     classes = [line.partition(" ")[2] for line in read_lines(files["classes"])]
     listing = Listing(classes)
     for split in SPLITS:
@@ -166,7 +164,7 @@ def _ucf101(files: Mapping[str, Path], fold: int) -> Listing:
 
 
 def _hmdb51(files: Mapping[str, Path], fold: int) -> Listing:
-    """A file a class and fold, CLASS_test_split1.txt: 'video.avi 1' is for training, 2 for testing, 0 for neither."""
+    """Read one file per class and fold, CLASS_test_split1.txt: 'video.avi 1' trains, 2 tests, 0 does neither."""
     folder, ending = files["classes"], f"_test_split{fold}.txt"
     lists = sorted(folder.glob(f"*{ending}")) if folder.is_dir() else []
     if not lists:
@@ -230,7 +228,7 @@ LAYOUTS = {
 
 
 def find(folder: Path, names: Iterable[str], by_stem: bool) -> dict[str, Path | None]:
-    """Where each video of a list is, a file or a folder of frames; None where it is not there."""
+    """Return where each video of a list is, a file or a folder of frames; None if it is not there."""
     if not by_stem:
         return {name: _at(folder, name) for name in names}
     wanted = {name: name.rpartition("/")[2] for name in names}
@@ -238,7 +236,7 @@ def find(folder: Path, names: Iterable[str], by_stem: bool) -> dict[str, Path | 
     found: dict[str, Path | None] = {}
     for name, stem in wanted.items():
         places = index.get(stem, [])
-        # The same video may lie in two folders; that of its class goes first. Kinetics' folders may have '_' for ' '.
+        # Prefer the folder of the video's class if it lies in several. Kinetics' folders may have '_' for ' '.
         label = _plain(name.rpartition("/")[0])
         found[name] = min(places, key=lambda p: (_plain(p.parent.name) != label, str(p)), default=None)
     return found
@@ -257,7 +255,7 @@ def _plain(name: str) -> str:
 
 
 def _index(folder: Path, stems: set[str]) -> dict[str, list[Path]]:
-    """Files and folders of frames below `folder` by name without ending; nothing is looked for inside the latter."""
+    """Return the files and folders of frames below `folder` by name without ending; skip what is in such folders."""
     index: dict[str, list[Path]] = {}
     for at, folders, files in os.walk(folder):
         folders.sort()

@@ -1,4 +1,4 @@
-"""The videos of a data set: listed, found, counted; what is wrong is said in one line before any work."""
+"""Lists, finds and counts the videos of a data set; anything wrong is one line before any work."""
 
 import hashlib
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Lists:
-    """The class names, and of each split the videos that are there and the names of those that are not."""
+    """The class names, and for each split the videos that are there and the names of those that are not."""
 
     classes: list[str]
     videos: dict[str, LabeledVideoPaths] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Lists:
 
 
 def find_root(config: DataConfig) -> Path:
-    """Folder of the data set; the built-in one is generated. InputError names the setting where it is missing."""
+    """Return the folder of the data set, generating a built-in one; InputError names the setting if it is missing."""
     if config.root is None:
         raise InputError(
             f"data={config.name}: its folder is not set; name the folder that holds {LAYOUTS[config.layout].about} "
@@ -47,7 +47,7 @@ def find_root(config: DataConfig) -> Path:
 
 
 def read_listing(root: Path, config: DataConfig) -> Listing:
-    """What the lists below `root` say, in the form that `config.layout` names."""
+    """Read the lists below `root` in the form that `config.layout` names."""
     layout = LAYOUTS[config.layout]
     files = {}
     for key, places in layout.files.items():
@@ -69,11 +69,10 @@ def read_listing(root: Path, config: DataConfig) -> Listing:
 
 
 def manifest_hash(config: DataConfig) -> str | None:
-    """What tells one state of a data set from another; None where it is not there.
+    """Return a short name of the data set's state, None if it is not there.
 
-    A hash of its classes, names and labels; where `src/prepare.py` wrote a manifest a dot and a hash of the content of
-    the files follow (`runs/run.py: same_data`). Built-in videos follow from their config and generator, so they need
-    not exist.
+    It is a hash of classes, names and labels; if `src/prepare.py` wrote a manifest, a dot and a hash of the files'
+    content follow (`runs/run.py: same_data`). Of built-in videos it is the folder's name, whether or not they exist.
     """
     if config.built_in is not None:
         return config.built_in.folder_name
@@ -91,12 +90,12 @@ def manifest_hash(config: DataConfig) -> str | None:
 
 
 def below(root: Path, path: str | Path) -> str:
-    """The path as seen from `root`, where it is below it."""
+    """Return the path relative to `root` if it is below it, else as it is."""
     return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else str(path)
 
 
 def read_counts(config: DataConfig) -> tuple[int | None, int | None]:
-    """Numbers of classes and of training videos, None where the data set is not there; nothing is generated."""
+    """Return the numbers of classes and of training videos, None if the data set is not there; generate nothing."""
     if config.built_in is not None:
         return len(config.built_in.classes), config.built_in.train_videos
     if config.root is None:
@@ -109,9 +108,9 @@ def read_counts(config: DataConfig) -> tuple[int | None, int | None]:
 
 
 def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) -> Lists:
-    """Class names and labelled paths of both splits, checked: no class empty, each file there and as in the manifest.
+    """Read the class names and both splits; check that no class is empty and that files are as in the manifest.
 
-    Videos that are absent or empty end in an InputError unless their share is within `config.max_absent` or
+    InputError if the share of absent videos is above `config.max_absent`, or that of empty and unreadable ones above
     `config.max_unreadable`. ``val_videos`` keeps so many validation videos, evenly spread over the list.
     """
     listing = read_listing(root, config)
@@ -120,7 +119,7 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
     for split in SPLITS:
         entries, of = listing.entries[split], str(listing.files.get(split, f"{root}: {split} list"))
         labels = Counter(label for _, label in entries)
-        # A validation list may leave a class out; training on a class without a single video is a mistake.
+        # A validation list may leave a class out, but training on a class without a video is a mistake.
         empty = [name for i, name in enumerate(listing.classes) if not labels[i]]
         if empty and split == "train":
             raise InputError(f"{of}: no video of class {', '.join(map(repr, empty[:3]))} ({len(empty)} empty classes)")
@@ -153,12 +152,12 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
 
 
 def _as_in(row: VideoRow, size: int | None) -> bool:
-    """Whether a video that is there, of so many bytes (None: a folder of frames), can be the one of the manifest."""
+    """Return whether a video of so many bytes (None: a folder of frames) can be the manifest's."""
     return row.status != ABSENT and (None in (row.bytes, size) or row.bytes == size)
 
 
 def _allow(of: str, what: str, names: Sequence[object], total: int, limit: float, key: str) -> None:
-    """InputError where more of a list is amiss than is allowed, a warning where there is some."""
+    """Raise InputError if more of a list's videos are missing or broken than is allowed; warn if any is."""
     if not names:
         return
     said = f"{of}: {len(names)} of {total} videos are {what}, first {names[0]}"

@@ -1,4 +1,4 @@
-"""The manifest of a data set: what a whole read of every video found, a row a video."""
+"""The manifest of a data set: what reading every video found, one row per video."""
 
 import csv
 import hashlib
@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..errors import InputError
-from ..runs.files import replacing
+from ..files import replacing
 from .config import DataConfig
 
 OK, DAMAGED, UNREADABLE, ABSENT = STATUSES = ("ok", "damaged", "unreadable", "absent")
@@ -18,10 +18,10 @@ OK, DAMAGED, UNREADABLE, ABSENT = STATUSES = ("ok", "damaged", "unreadable", "ab
 
 @dataclass(frozen=True)
 class VideoRow:
-    """One video of a list. What is not known of an absent or unreadable one is empty."""
+    """One video of a list. What is unknown of an absent or unreadable one is empty."""
 
     split: str
-    path: str  # below the data set's folder where it is there, else the name in the list
+    path: str  # below the data set's folder; of an absent one the name in the list
     label: int
     name: str  # of the class
     status: str  # ok; damaged: some frames are lost; unreadable: all are; absent: there is no file
@@ -40,13 +40,13 @@ COLUMNS = [f.name for f in fields(VideoRow)]
 
 
 def manifest_path(root: Path, config: DataConfig) -> Path:
-    """Where the manifest of the data set at `root` is."""
+    """Return where the manifest of the data set at `root` is."""
     name = "manifest.csv" if config.fold == 1 else f"manifest_{config.fold}.csv"
     return root / (config.manifest or name)  # an absolute path stays what it is
 
 
 def write_manifest(path: Path, rows: Sequence[VideoRow]) -> None:
-    """Nothing in it depends on when or how it was made: the same data give the same bytes."""
+    """Write the manifest: the same data give the same bytes, whenever and in whatever order they were read."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -56,14 +56,14 @@ def write_manifest(path: Path, rows: Sequence[VideoRow]) -> None:
 
 
 def read_manifest(path: Path) -> list[VideoRow]:
-    """The rows, [] where there is no manifest; InputError where the file is something else."""
+    """Return the rows, [] if there is no manifest; InputError if the file is something else."""
     if not path.is_file():
         return []
     about = path.stat()
     return list(_read(path, about.st_mtime_ns, about.st_size))
 
 
-@lru_cache(maxsize=4)  # a plan asks for the same one for each row of a table
+@lru_cache(maxsize=4)  # planning a table reads the same manifest for each of its rows
 def _read(path: Path, mtime_ns: int, size: int) -> tuple[VideoRow, ...]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -84,24 +84,24 @@ def _row(row: dict[str, str]) -> VideoRow:
 
 
 def content_hash(rows: Sequence[VideoRow]) -> str:
-    """Of what the files hold. How well they decode is left out: another FFmpeg may see it differently."""
+    """Return a hash of the files' content, not of how well they decode: another FFmpeg may judge that differently."""
     content = sorted((row.split, row.path, row.label, row.sha256) for row in rows)
     return hashlib.sha256(repr(content).encode()).hexdigest()[:8]
 
 
 def changes(before: Sequence[VideoRow], now: Sequence[VideoRow]) -> list[str]:
-    """Paths of the videos that came, went or hold something else."""
+    """Return the paths of videos that were added, removed or have other content."""
     then, after = ({row.path: row.sha256 for row in rows} for rows in (before, now))
     return sorted(path for path in then.keys() | after.keys() if then.get(path) != after.get(path))
 
 
 def counts(rows: Sequence[VideoRow]) -> dict[str, int]:
-    """Videos by status, and how many are listed."""
+    """Return the number of videos that are listed, and that of each status."""
     found = Counter(row.status for row in rows)
     return {"listed": len(rows), **{status: found[status] for status in STATUSES}}
 
 
 def in_both_splits(rows: Sequence[VideoRow]) -> list[tuple[str, str]]:
-    """(training path, validation path) of files with the same content: what a figure is measured on was trained on."""
+    """Return (training path, validation path) of files with the same content, on which a test would prove nothing."""
     train = {row.sha256: row.path for row in rows if row.split == "train" and row.sha256}
     return [(train[row.sha256], row.path) for row in rows if row.split == "val" and row.sha256 in train]

@@ -1,22 +1,23 @@
-"""The LightningDataModule of Kinetics, Something-Something v2 and the rest, and of the built-in videos."""
+"""The LightningDataModule: one for every data set, downloaded or built in."""
 
 import signal
+from collections.abc import Sequence
 from typing import Any
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from ..errors import InputError
+from ..models.base import Clip
 from .config import DataConfig
-from .dataset import Clip, ClipDataset, TrainSampler, ViewSampler
+from .dataset import ClipDataset, Sample, TrainSampler, ViewSampler
 from .lists import Lists, find_root, read_lists
-from .reader_torchcodec import require_torchcodec
 from .sampling import Views
 from .transforms import Augment, Normalize, TrainTransform, ViewTransform
 
 
 def ignore_signals(worker: int) -> None:
-    """Of a data worker: what is sent to all processes of a group is the training's to answer."""
+    """Ignore SIGINT and SIGUSR1 in a data worker: the training process answers a signal sent to the whole group."""
     for signum in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(signum, signal.SIG_IGN)
 
@@ -24,15 +25,17 @@ def ignore_signals(worker: int) -> None:
 class VideoDataModule(LightningDataModule):
     """Train, validation (1x1) and test (`views`) loaders over one data set.
 
-    Batches are `Clip`s with uint8 video (B, T, 3, crop, crop); the StatModule normalises on its device.
+    Batches are `Sample`s with uint8 video, (B, T, 3, clip.crop, clip.crop) in training and (B, T, 3, clip.view_crop,
+    clip.view_crop) in validation and test; `normalize` makes them the model's input on its device.
     """
 
     def __init__(
         self,
         config: DataConfig,
         *,
-        T: int,
-        crop: int,
+        clip: Clip,
+        short_side: int,
+        normalization: tuple[Sequence[float], Sequence[float]],
         views: Views,
         augment: Augment,
         seed: int,
@@ -42,32 +45,34 @@ class VideoDataModule(LightningDataModule):
         step: int | None = None,
         workers: int = 0,
     ) -> None:
-        """``batch_size`` clips of a device and pass, ``step`` of an optimizer step: all devices, all passes."""
+        """``short_side``: of the frames that views are cropped from, pixels; ``normalization``: (mean, std) of pixels.
+
+        ``batch_size`` counts the clips of one pass on one device, ``step`` those of an optimizer step: all devices, all
+        passes.
+        """
         super().__init__()
-        self.config, self.T, self.views, self.seed, self.repeats = config, T, views, seed, repeats
+        self.config, self.clip, self.views, self.seed, self.repeats = config, clip, views, seed, repeats
         self.val_videos, self.batch_size, self.step, self.workers = val_videos, batch_size, step, workers
-        self.train_transform = TrainTransform(crop, augment, config.hflip)
-        self.view_transform = ViewTransform(config.short_side, crop)
-        self.normalize = Normalize(config.mean, config.std)
+        self.train_transform = TrainTransform(clip.crop, augment, config.hflip)
+        self.view_transform = ViewTransform(short_side, clip.view_crop)
+        self.normalize = Normalize(*normalization)
         self.lists: Lists | None = None
-        self.start = (0, 0)  # of a resumed run: its epoch, and the clips of all devices that lie behind in it
+        self.start = (0, 0)  # where a resumed run goes on: (epoch, clips of it that all devices have done)
 
     def prepare_data(self) -> None:
-        """Generate the built-in videos where they are missing."""
+        """Generate the built-in videos if they are missing."""
         self.check()
 
     def check(self) -> Lists:
-        """Read class list and lists; raise InputError for what can be known to be wrong before any work."""
-        if self.config.reader == "torchcodec":
-            require_torchcodec()
+        """Read the class list and the videos' lists; InputError if anything is wrong with them."""
         if self.lists is None:
             self.lists = read_lists(find_root(self.config), self.config, self.val_videos)
         return self.lists
 
-    def train_dataloader(self) -> DataLoader[Clip]:
-        """Random clips; the last incomplete step is left out, as all recipes here do."""
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Return random clips; an incomplete last step is left out, as all recipes here do."""
         videos = self.check().videos["train"]
-        data = ClipDataset(videos, self.T, train=self.train_transform, seed=self.seed, reader=self.config.reader)
+        data = ClipDataset(videos, self.clip, train=self.train_transform, seed=self.seed)
         ranks = self._ranks()
         start = (self.start[0], self.start[1] // ranks["world_size"])
         how: dict[str, Any] = {"repeats": self.repeats, "step": self.step, "start": start, **ranks}
@@ -79,17 +84,16 @@ class VideoDataModule(LightningDataModule):
             )
         return self._loader(data, sampler, drop_last=True)
 
-    def val_dataloader(self) -> DataLoader[Clip]:
-        """One centre view of each validation video."""
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Return one centre view of each validation video."""
         return self._view_loader(Views(1, 1))
 
-    def test_dataloader(self) -> DataLoader[Clip]:
-        """All views of each validation video."""
+    def test_dataloader(self) -> DataLoader[Sample]:
+        """Return all views of each validation video."""
         return self._view_loader(self.views)
 
-    def _view_loader(self, views: Views) -> DataLoader[Clip]:
-        videos, reader = self.check().videos["val"], self.config.reader
-        data = ClipDataset(videos, self.T, view=self.view_transform, views=views, reader=reader)
+    def _view_loader(self, views: Views) -> DataLoader[Sample]:
+        data = ClipDataset(self.check().videos["val"], self.clip, view=self.view_transform, views=views)
         if len(data) * len(views) < self._ranks()["world_size"]:
             raise InputError(
                 f"{self.config.name}: {len(data) * len(views)} views of validation videos for "
@@ -97,7 +101,7 @@ class VideoDataModule(LightningDataModule):
             )
         return self._loader(data, ViewSampler(len(data), views, **self._ranks()), drop_last=False)
 
-    def _loader(self, data: ClipDataset, sampler: Any, drop_last: bool) -> DataLoader[Clip]:
+    def _loader(self, data: ClipDataset, sampler: Any, drop_last: bool) -> DataLoader[Sample]:
         return DataLoader(
             data,
             self.batch_size,

@@ -1,8 +1,8 @@
 """The built-in data set `motion`: small H.264 videos in which only motion tells the class.
 
-One object (a handwritten digit, or a piece cut out of a photograph) moves over a still photograph. All that
-shows in a single frame is drawn alike for every class: the position is uniform on a plane that repeats
-itself, the angle uniform, the size log-uniform, and each motion starts so that this holds at every moment.
+One object (a handwritten digit, or a piece cut out of a photograph) moves over a still photograph. Everything that a
+single frame shows has the same distribution for every class: the position is uniform on a plane that repeats itself,
+the angle uniform, the size log-uniform, and each motion starts so that this holds at every moment.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from .built_in import SPLITS, BuiltIn
+from .built_in import BuiltIn
+from .layouts import SPLITS
 from .pictures import DIGIT_CUT, Crop, Floats, cut, digits, draw_crop
 
 
 class _Motion(NamedTuple):
-    """What a class does: directions (-1, 0, 1) on the screen, x to the right, y down, turning clockwise."""
+    """How the object of a class moves: directions (-1, 0, 1) on the screen, x to the right, y down, turn clockwise."""
 
     x: int = 0
     y: int = 0
@@ -44,7 +45,7 @@ _MOTIONS = {
 }
 CLASSES: tuple[str, ...] = tuple(_MOTIONS)
 
-# A video, so that a longer or larger one shows the same motion. At the default 48 frames of 48 x 64 pixels:
+# Of a whole video, so that a longer or larger one shows the same motion. At the default 48 frames of 48 x 64 pixels:
 _TRAVEL = (0.7, 1.6)  # periods of the plane: 0.7 to 1.6 pixels a frame
 _TURNS = (0.55, 1.2)  # full turns: 4 to 9 degrees a frame
 _RAMPS = (1.0, 1.5)  # runs through the size range: 2 to 3 % of the size a frame
@@ -64,10 +65,10 @@ class MotionConfig(BuiltIn):
 
     @property
     def period(self) -> int:
-        """Pixels after which the plane repeats itself, both ways.
+        """Pixels after which the plane repeats itself, down and across.
 
-        NOTE: the short side, not the frame's two sides. So every square crop of the short side holds the
-        whole object (perhaps wrapped round its edge); the rest of the frame shows parts of it once more.
+        NOTE: the short side in both directions. So every square crop of the short side holds the whole object (perhaps
+        wrapped round its edge), and the rest of the frame shows parts of it again.
         """
         return min(self.height, self.width)
 
@@ -76,8 +77,8 @@ class MotionConfig(BuiltIn):
 
 
 @dataclass(frozen=True)
-class Scene:
-    """All that one video is made of. Fields but `label` and `motion` are drawn independently of the class."""
+class MotionScene:
+    """Everything that one video is made of. Only `label` and `motion` depend on the class."""
 
     config: MotionConfig
     split: str
@@ -107,14 +108,14 @@ class Scene:
         return "-".join(map(str, self.texture if self.digit is None else ("digit", self.digit)))
 
 
-def draw(config: MotionConfig, split: str, index: int) -> Scene:
-    """Draw video `index` of a split: a pure function of its arguments."""
+def draw(config: MotionConfig, split: str, index: int) -> MotionScene:
+    """Draw video `index` of a split from the arguments alone."""
     rng = np.random.default_rng([config.seed, SPLITS.index(split), index])
     label = config.label_of(index)
-    # Every number is drawn for every class: one that skipped a draw would shift those after it.
+    # Draw every number for every class: a class that skipped a draw would shift those after it.
     train, first = split == "train", round(DIGIT_CUT * len(digits()))
     digit = int(rng.integers(0, first) if train else rng.integers(first, len(digits())))
-    return Scene(
+    return MotionScene(
         config=config,
         split=split,
         index=index,
@@ -140,12 +141,12 @@ def draw(config: MotionConfig, split: str, index: int) -> Scene:
     )
 
 
-def poses(scene: Scene) -> npt.NDArray[np.float64]:
-    """The object, (frames, 4): x, y (pixels, not wrapped), angle (radians, clockwise), diameter (pixels)."""
+def poses(scene: MotionScene) -> npt.NDArray[np.float64]:
+    """Return the object's (frames, 4): x, y (pixels, not wrapped), angle (radians, clockwise), diameter (pixels)."""
     config, motion = scene.config, _MOTIONS[scene.motion]
     t = np.arange(config.frames) / config.frames
     way = scene.travel * config.period * (np.minimum(t, 2 * scene.reversal - t) if motion.reverses else t)
-    # The size jumps back at the end of its range: to soften that would tell the class in single frames.
+    # The size jumps back at the end of its range; a soft return would tell the class in single frames.
     phase = (scene.phase + motion.grow * scene.ramps * t) % 1.0
     low, high = (share * config.period for share in _SIZE)
     return np.stack(
@@ -159,8 +160,8 @@ def poses(scene: Scene) -> npt.NDArray[np.float64]:
     )
 
 
-def render(scene: Scene) -> npt.NDArray[np.uint8]:
-    """The video's frames before coding: (frames, height, width, 3) uint8 RGB."""
+def render(scene: MotionScene) -> npt.NDArray[np.uint8]:
+    """Return the video's frames before coding: (frames, height, width, 3) uint8 RGB."""
     config, pose = scene.config, poses(scene).astype(np.float32)
     rng = np.random.default_rng([config.seed, SPLITS.index(scene.split), scene.index, 1])
     photo = cut(scene.background, config.width, config.height)
@@ -182,13 +183,13 @@ def render(scene: Scene) -> npt.NDArray[np.uint8]:
     filling, alpha = _sprite(scene)
     at = (np.stack([v, u]) + 1) / 2 * (len(alpha) - 1)
     *colour, opacity = (ndimage.map_coordinates(c, at, order=1) for c in (*filling, alpha))  # (N,) each
-    # Added, not set: the noise lies over the object too.
+    # Add instead of set, so that the noise lies over the object too.
     frames[t, i, j] += opacity[:, None] * (np.stack(colour, axis=1) - still[i, j])
     return np.asarray(np.clip(frames, 0, 255, out=frames), dtype=np.uint8)
 
 
-def _sprite(scene: Scene) -> tuple[Floats, Floats]:
-    """The object in the square round its unit circle: colours (3, S, S) 0-255 and opacity (S, S) 0-1."""
+def _sprite(scene: MotionScene) -> tuple[Floats, Floats]:
+    """Return the object in the square round its unit circle: colours (3, S, S) 0-255 and opacity (S, S) 0-1."""
     side = round(_SIZE[1] * scene.config.period)
     v, u = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     if scene.digit is not None:

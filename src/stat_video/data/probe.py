@@ -1,22 +1,23 @@
 """The built-in data set `probe`: an object hops among four places, and only the order of its hops tells the class.
 
-It is a diagnostic of the mechanism, not evidence about Kinetics. Of one object that moves smoothly the stem alone sees
-the motion, so such videos say nothing about SA or LA. Here an object hops further than the stem's field reaches, and
-the class is where it is now against where it was before. The warm object, the actor, makes the class; cool ones, told
-apart by their colour alone, do the same things at random.
+It is a diagnostic of the mechanism, not evidence about Kinetics. The stem alone sees the motion of an object that moves
+smoothly, so such videos say nothing about SA or LA. Here an object hops further than the stem's receptive field, and
+the class is where it is now relative to where it was before. The warm object, the actor, makes the class; cool objects,
+which differ from it in colour alone, do the same things at random.
 
-A video has eight moments; an object shows itself in three bursts of two neighbouring moments (0 1, 3 4, 6 7):
+A video has eight moments; an object is seen in three bursts of two neighbouring moments (0 1, 3 4, 6 7):
 
-- near: in each burst it hops to the next place, clockwise or counter-clockwise; where a burst begins is random. The two
-  moments that tell the class are neighbours.
-- far: it keeps its place during a burst, and comes back one place further, clockwise or counter-clockwise, after it has
-  been away. The moments that tell the class have at least one without it in between.
+- near: in each burst it hops to the next place, clockwise or counter-clockwise; each burst begins at a random place.
+  The two moments that tell the class are neighbours.
+- far: it keeps its place during a burst, and the next burst is one place further, clockwise or counter-clockwise.
+  Between two moments that tell the class there is at least one without the object.
 
-Now and then an object is not seen at a moment where it should be, and in a few videos the actor is not seen at all: all
-rows guess there, so that the best ones stay below 97 %.
+Now and then an object is not seen at a moment of its bursts, and in a few videos the actor is never seen: every model
+has to guess there, which keeps the best below 97 %.
 
-A single moment shows each object at a random place, whatever the class. Backwards a near video is one of the other near
-class, and its frames without their order are pairs of neighbouring places in both: they tell near from far, no more.
+A single moment shows each object at a random place, whatever the class. Played backwards, a near video belongs to the
+other near class. Without their order, its frames are pairs of neighbouring places in both classes: they tell near from
+far and nothing more.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .built_in import SPLITS, BuiltIn
+from ..errors import ranged
+from .built_in import BuiltIn
+from .layouts import SPLITS
 from .pictures import Crop, cut, draw_crop
 
 BURSTS = ((0, 1), (3, 4), (6, 7))
@@ -40,7 +43,7 @@ _WARM = ((200, 250), (140, 200), (30, 80))  # red, green, blue; of a cool object
 
 
 class _Track(NamedTuple):
-    """What an object does."""
+    """How an object moves."""
 
     far: bool
     sense: int  # 1 clockwise, -1 counter-clockwise
@@ -63,30 +66,21 @@ class ProbeConfig(BuiltIn):
     VERSION = 2
     CLASSES = CLASSES
 
-    width: int = 48
-    train_videos: int = 3200
-    val_videos: int = 400
+    width: int = ranged(48, 32, 1024)
+    train_videos: int = ranged(3200, 1, 10**6)
+    val_videos: int = ranged(400, 1, 10**6)
     classes: tuple[str, ...] = CLASSES
-    cool: int = 1  # objects beside the actor
-    missing: float = 0.1  # chance of each object at each moment not to be seen
-    blank: float = 0.06  # chance of a video not to show its actor at any moment
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if type(self.cool) is not int or not 0 <= self.cool <= 2:
-            raise ValueError(f"probe: cool={self.cool!r} is not allowed; use an integer from 0 to 2")
-        for name in ("missing", "blank"):
-            chance = getattr(self, name)
-            if type(chance) not in (int, float) or not 0 <= chance < 1:
-                raise ValueError(f"probe: {name}={chance!r} is not allowed; use a number from 0 to below 1")
+    cool: int = ranged(1, 0, 2)  # objects beside the actor
+    missing: float = ranged(0.1, 0, 1, below=True)  # chance of each object at each moment not to be seen
+    blank: float = ranged(0.06, 0, 1, below=True)  # chance of a video not to show its actor at any moment
 
     def frames_of(self, split: str, index: int) -> npt.NDArray[np.uint8]:
         return render(draw(self, split, index))
 
 
 @dataclass(frozen=True)
-class Scene:
-    """All that one video is made of. Only `places` depends on the class."""
+class ProbeScene:
+    """Everything that one video is made of. Only `label` and `places` depend on the class."""
 
     config: ProbeConfig
     split: str
@@ -102,8 +96,8 @@ class Scene:
     noise: float  # standard deviation, 0-255
 
 
-def draw(config: ProbeConfig, split: str, index: int) -> Scene:
-    """Draw video `index` of a split: a pure function of its arguments."""
+def draw(config: ProbeConfig, split: str, index: int) -> ProbeScene:
+    """Draw video `index` of a split from the arguments alone."""
     rng = np.random.default_rng([config.seed, SPLITS.index(split), index, config.VERSION])
     side = min(config.height, config.width)
     label = config.label_of(index)
@@ -113,7 +107,7 @@ def draw(config: ProbeConfig, split: str, index: int) -> Scene:
     places = np.stack([_places(rng, track) for track in tracks])
     hidden = rng.random(places.shape) < config.missing
     hidden[0] |= rng.random() < config.blank
-    return Scene(
+    return ProbeScene(
         config=config,
         split=split,
         index=index,
@@ -125,7 +119,7 @@ def draw(config: ProbeConfig, split: str, index: int) -> Scene:
         radius=rng.uniform(*_RADIUS) * side,
         shift=(rng.uniform(-2, 2) * side / 48, rng.uniform(-2, 2) * side / 48),
         noise=rng.uniform(0.5, 4.0),
-        # NOTE: objects may be at one place at once. Were that drawn again, their offset would tell the class.
+        # NOTE: two objects may be at one place. If such draws were repeated, the objects' offset would tell the class.
         places=np.where(hidden, HIDDEN, places),
     )
 
@@ -135,7 +129,7 @@ def _any_track(rng: np.random.Generator) -> _Track:
 
 
 def _places(rng: np.random.Generator, track: _Track) -> npt.NDArray[np.int64]:
-    """Place of one object at each moment."""
+    """Draw the place of one object at each moment, HIDDEN between its bursts."""
     places = np.full(MOMENTS, HIDDEN)
     first = rng.integers(len(PLACES), size=len(BURSTS))
     if track.far:
@@ -145,8 +139,8 @@ def _places(rng: np.random.Generator, track: _Track) -> npt.NDArray[np.int64]:
     return np.where(places == HIDDEN, HIDDEN, places % len(PLACES))
 
 
-def render(scene: Scene) -> npt.NDArray[np.uint8]:
-    """The video's frames before coding: (frames, height, width, 3) uint8 RGB."""
+def render(scene: ProbeScene) -> npt.NDArray[np.uint8]:
+    """Return the video's frames before coding: (frames, height, width, 3) uint8 RGB."""
     config = scene.config
     rng = np.random.default_rng([config.seed, SPLITS.index(scene.split), scene.index, config.VERSION, 1])
     photo = cut(scene.background, config.width, config.height)

@@ -1,8 +1,8 @@
-"""Reading the chosen frames of a video file, as a PyTorchVideo `Video`.
+"""Reads the chosen frames of a video, a file or a folder of pictures, as a PyTorchVideo `Video`.
 
-Where the container's time stamps can be trusted the packets are listed first, without decoding: their number is the
-number of frames, their sorted times say which packet holds which frame, and only what the wanted frames need is
-decoded (`_by_plan`). Elsewhere, and on any doubt, every packet is decoded and the bad ones are passed over (`_whole`).
+If the container's time stamps can be trusted, the packets of a file are listed first, without decoding: their number is
+the number of frames, their sorted times say which packet holds which frame, and only what the wanted frames need is
+decoded (`_by_plan`). Otherwise, and on any doubt, every packet is decoded and the bad ones are skipped (`_whole`).
 """
 
 import logging
@@ -29,36 +29,37 @@ from .sampling import ChooseFrames
 
 log = logging.getLogger(__name__)
 TIMED = {"mov", "mp4", "matroska", "webm", "mpegts"}  # containers whose time stamps order the frames; not AVI
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}  # what a folder of frames may hold
-READ_ERRORS = (InputError, av.FFmpegError, OSError, ValueError)  # what reading a video may end in
-Found = dict[int, np.ndarray]  # frame index: (H, W, 3) uint8
-_DAMAGED: set[str] = set()  # videos that this process has warned of, once each
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}  # the files that are read in a folder of frames
+READ_ERRORS = (InputError, av.FFmpegError, OSError, ValueError)  # what reading a video may raise
+Found = dict[int, np.ndarray]  # frame index -> (H, W, 3) uint8
+_DAMAGED: set[str] = set()  # videos that this process has warned of
 
 
 def reason_of(error: Exception, path: str) -> str:
-    """Why the video at `path` cannot be read, without its path."""
+    """Return why the video at `path` cannot be read, without its path."""
     return (error.line if isinstance(error, InputError) else str(error)).removeprefix(f"{path}: ")
 
 
 class _Doubt(Exception):
-    """The plan did not come out as it should: decode everything."""
+    """A frame did not come out of the packet that should hold it: decode everything."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Packets that hold a frame to show, and the groups that can be decoded by themselves."""
+class DecodePlan:
+    """When each frame is shown, and the groups of packets that can be decoded by themselves."""
 
     times: list[int]  # of the frames in their order
     groups: list[list["av.Packet"]]  # in decode order; each begins with a keyframe
 
     @property
     def count(self) -> int:
+        """Number of frames."""
         return len(self.times)
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a decode of every packet says of a video."""
+    """What decoding every packet tells of a video."""
 
     frames: int
     fps: float
@@ -66,13 +67,13 @@ class Inspection:
     width: int
     codec: str
     pixels: str  # FFmpeg's name of the pixel format
-    trouble: str  # '' where it is whole
+    trouble: str  # '' if it is whole
 
 
 class PyAVVideo(Video):
-    """A video read with PyAV: decodes what it must, converts only the wanted frames to RGB, keeps uint8.
+    """A video file read with PyAV: decodes what it must, converts only the wanted frames to RGB, keeps uint8.
 
-    Raises InputError, naming the video, where there is nothing to read.
+    Every method raises InputError, naming the video, if there is nothing to read.
     """
 
     def __init__(self, file: BinaryIO, video_name: str | None = None, decode_audio: bool = False) -> None:
@@ -83,19 +84,19 @@ class PyAVVideo(Video):
 
     @property
     def rate(self) -> Fraction:
-        """Frames a second on average, 0 where the file does not say."""
+        """Average number of frames a second, 0 if the file does not say."""
         with self._open() as (_, stream):
             return stream.average_rate or Fraction(0)
 
     @property
     def duration(self) -> float:
-        """Seconds, by the frame count and the average rate."""
+        """Length in seconds, by the frame count and the average rate."""
         return self.frame_count() / float(self.rate or 1)
 
     def get_clip(self, start_sec: float, end_sec: float) -> dict[str, Tensor | None]:
-        """PyTorchVideo's form: float32 (3, frames, H, W) in 0 ... 255 of the frames in [start_sec, end_sec)."""
+        """Return the frames in [start_sec, end_sec) in PyTorchVideo's form: float32 (3, frames, H, W) from 0 to 255."""
         rate = float(self.rate or 1)
-        # The first frame at or after each time; the 1e-6 is for times such as 0.07 s that float makes a little later.
+        # The first frame at or after each time; 1e-6, as the float of a time such as 0.07 s lies a little after it.
         first, last = (max(math.ceil(float(t) * rate - 1e-6), 0) for t in (start_sec, end_sec))
         if first >= min(last, self.frame_count()):
             return {"video": None, "audio": None}
@@ -103,14 +104,14 @@ class PyAVVideo(Video):
         return {"video": frames.permute(3, 0, 1, 2).float(), "audio": None}
 
     def frame_count(self) -> int:
-        """How many frames there are to show: counted without decoding where that can be trusted."""
+        """Return the number of frames, counted without decoding if the time stamps can be trusted."""
         with self._open() as (container, stream):
             packets = self._packets(container, stream)
             plan = plan_of(container, packets)
         return plan.count if plan else self._whole([])[1]
 
     def frames(self, choose: ChooseFrames) -> Tensor:
-        """uint8 (T, H, W, 3): the frames that `choose` takes from the frame count, which it may be asked twice."""
+        """Return the frames that `choose` takes, uint8 (T, H, W, 3); it is asked again if fewer frames decode."""
         with self._open() as (container, stream):
             packets = self._packets(container, stream)
             plan = plan_of(container, packets)
@@ -126,7 +127,7 @@ class PyAVVideo(Video):
             indices = choose(promised) if promised else []
             found, decoded = self._whole(indices)
             if decoded and decoded != promised:
-                if plan and self.name not in _DAMAGED:  # an AVI may well have packets without a frame
+                if plan and self.name not in _DAMAGED:  # a sound AVI may have packets without a frame
                     _DAMAGED.add(self.name)
                     log.warning("%s: %d of %d frames decode; clips are drawn from those", self.name, decoded, promised)
                 indices = choose(decoded)
@@ -139,12 +140,12 @@ class PyAVVideo(Video):
         return torch.from_numpy(np.stack([found[i] for i in indices]))
 
     def inspect(self) -> Inspection:
-        """Decode every packet, converting none; InputError where no frame comes out."""
+        """Decode every packet, converting none; InputError if no frame comes out."""
         frames = errors = concealed = 0
         reason = ""
         with self._open() as (container, stream):
             packets = self._packets(container, stream)
-            # What the header promises, less what an edit list hides. An AVI counts packets without a frame, too.
+            # The header's count, less what an edit list hides. An AVI's header also counts packets without a frame.
             timed = TIMED & set(container.format.name.split(","))
             promised = stream.frames - sum(p.is_discard for p in packets) if timed else 0.9 * stream.frames
             for packet in [*packets, None]:
@@ -167,14 +168,14 @@ class PyAVVideo(Video):
             )
 
     def decoded(self) -> Iterator["av.VideoFrame"]:
-        """All frames in their order, as they were coded; bad packets are passed over."""
+        """Yield all frames in their order, in their coded pixel format; bad packets are skipped."""
         with self._open() as (container, stream):
             for packet in [*self._packets(container, stream), None]:
                 with suppress(av.FFmpegError):
                     yield from stream.codec_context.decode(packet)
 
     def _whole(self, indices: Sequence[int]) -> tuple[Found, int]:
-        """The frames at `indices` as far as they are there, and how many frames decode; bad packets are passed over."""
+        """Decode everything, skipping bad packets; return those of `indices` that are there, and the frame count."""
         found, count, wanted = Found(), 0, set(indices)
         to_rgb = VideoReformatter()
         reason = "no frame in it"
@@ -194,7 +195,7 @@ class PyAVVideo(Video):
         return found, count
 
     def _packets(self, container: "av.container.InputContainer", stream: "av.VideoStream") -> list["av.Packet"]:
-        """All packets of the stream, undecoded; those that can be read where the file breaks off."""
+        """Return all packets of the stream, undecoded; of a file that breaks off, those before the break."""
         packets: list[av.Packet] = []
         try:
             packets.extend(p for p in container.demux(stream) if p.size)
@@ -218,8 +219,8 @@ class PyAVVideo(Video):
             yield container, stream
 
 
-def plan_of(container: "av.container.InputContainer", packets: Sequence["av.Packet"]) -> Plan | None:
-    """Which packet holds which frame; None where the times cannot be trusted to say so."""
+def plan_of(container: "av.container.InputContainer", packets: Sequence["av.Packet"]) -> DecodePlan | None:
+    """Return which packet holds which frame; None if the time stamps cannot be trusted."""
     if not TIMED & set(container.format.name.split(",")) or not packets or not packets[0].is_keyframe:
         return None
     times = [p.pts for p in packets if not p.is_discard]
@@ -232,11 +233,11 @@ def plan_of(container: "av.container.InputContainer", packets: Sequence["av.Pack
         if packet.is_keyframe:
             groups.append([])
         groups[-1].append(packet)
-    return Plan(sorted(time for time in times if time is not None), groups)
+    return DecodePlan(sorted(time for time in times if time is not None), groups)
 
 
-def _by_plan(stream: "av.VideoStream", plan: Plan, wanted: set[int]) -> Found:
-    """Decode the groups that hold a wanted frame, each up to the last one; _Doubt where one does not come out."""
+def _by_plan(stream: "av.VideoStream", plan: DecodePlan, wanted: set[int]) -> Found:
+    """Decode the groups that hold a wanted frame, each up to its last; _Doubt if a wanted frame does not come out."""
     index_of = {plan.times[i]: i for i in wanted}
     last = _last_needed(plan, index_of)
     codec, to_rgb, found = stream.codec_context, VideoReformatter(), Found()
@@ -256,7 +257,7 @@ def _by_plan(stream: "av.VideoStream", plan: Plan, wanted: set[int]) -> Found:
             take(codec.decode(None))
             codec.flush_buffers()
         for packet in group[:end]:
-            # What no wanted frame is, and no other frame refers to, need not be decoded.
+            # Skip frames that are not wanted and that no other frame refers to.
             codec.skip_frame = "DEFAULT" if packet.pts in index_of else "NONREF"
             take(codec.decode(packet))
         gap = end < len(group)
@@ -266,31 +267,31 @@ def _by_plan(stream: "av.VideoStream", plan: Plan, wanted: set[int]) -> Found:
     return found
 
 
-def _last_needed(plan: Plan, index_of: dict[int, int]) -> list[int]:
-    """How many packets of each group are needed, in decode order; 0 for none."""
+def _last_needed(plan: DecodePlan, index_of: dict[int, int]) -> list[int]:
+    """Return how many packets of each group must be decoded, from its first; 0: none."""
     last = [0] * len(plan.groups)
     for g, group in enumerate(plan.groups):
         for n, packet in enumerate(group, 1):
             if packet.pts in index_of:
                 last[g] = n
-                # A frame shown before its group's keyframe refers to the group before, too.
+                # A frame shown before its group's keyframe also refers to the group before.
                 if g and packet.pts is not None and packet.pts < (group[0].pts or 0):
                     last[g - 1] = len(plan.groups[g - 1])
     return last
 
 
 def _rgb(to_rgb: VideoReformatter, frame: "av.VideoFrame") -> np.ndarray:
-    # One reformatter for all frames, and one thread: sws would start one a core for each frame.
+    # One thread: else libswscale would start a thread a core for each frame.
     picture = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
-    # Upright, as players show it: a phone's video has its frames lying, and how far to turn them.
+    # Upright, as players show it: a phone stores frames lying on their side, and by how much to turn them.
     return np.rot90(picture, round(frame.rotation / 90)) if frame.rotation else picture
 
 
 class FrameFolder(Video):
-    """A video kept as a folder of pictures, in the order of their names (Something-Something v2's usual form)."""
+    """A video as a folder of pictures, in the order of their names (Something-Something v2's usual form)."""
 
     def __init__(self, folder: Path, fps: float = 12) -> None:
-        """``fps`` is Something-Something v2's; it matters to `get_clip` only. InputError where there is no picture."""
+        """Take the folder's pictures; InputError if there is none. ``fps`` (default: SSv2's) only matters to times."""
         self.name, self.fps, self.rate = str(folder), fps, Fraction(fps)
         self._files = sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
         if not self._files:
@@ -298,11 +299,11 @@ class FrameFolder(Video):
 
     @property
     def duration(self) -> float:
-        """Seconds."""
+        """Length in seconds."""
         return len(self._files) / self.fps
 
     def get_clip(self, start_sec: float, end_sec: float) -> dict[str, Tensor | None]:
-        """PyTorchVideo's form: float32 (3, frames, H, W) in 0 ... 255 of the frames in [start_sec, end_sec)."""
+        """Return the frames in [start_sec, end_sec) in PyTorchVideo's form: float32 (3, frames, H, W) from 0 to 255."""
         first, last = (max(math.ceil(float(t) * self.fps - 1e-6), 0) for t in (start_sec, end_sec))
         if first >= min(last, len(self._files)):
             return {"video": None, "audio": None}
@@ -310,16 +311,16 @@ class FrameFolder(Video):
         return {"video": frames.permute(3, 0, 1, 2).float(), "audio": None}
 
     def frame_count(self) -> int:
-        """How many pictures there are."""
+        """Return the number of pictures."""
         return len(self._files)
 
     def decoded(self) -> Iterator["av.VideoFrame"]:
-        """All frames in their order."""
+        """Yield all frames in their order."""
         for file in self._files:
             yield av.VideoFrame.from_ndarray(self._read(file), format="rgb24")
 
     def inspect(self) -> Inspection:
-        """Read every picture; InputError names the first that cannot be."""
+        """Read every picture; InputError names the first that cannot be read."""
         sizes = [self._read(file).shape[:2] for file in self._files]
         trouble = "" if len(set(sizes)) == 1 else "the frame size changes"
         height, width = sizes[0]
@@ -327,7 +328,7 @@ class FrameFolder(Video):
         return Inspection(len(sizes), self.fps, height, width, codec, "rgb24", trouble)
 
     def frames(self, choose: ChooseFrames) -> Tensor:
-        """uint8 (T, H, W, 3): the frames that `choose` takes from the frame count."""
+        """Return the frames that `choose` takes, uint8 (T, H, W, 3)."""
         indices = choose(len(self._files))
         read = {i: self._read(self._files[i]) for i in set(indices)}
         sizes = sorted({frame.shape[:2] for frame in read.values()})
@@ -347,24 +348,16 @@ AnyVideo = PyAVVideo | FrameFolder
 
 
 class PathHandler(VideoPathHandler):
-    """PyTorchVideo's path handler with our readers in the place of its decoders: `pyav` or `torchcodec`."""
-
-    def __init__(self, reader: str = "pyav") -> None:
-        super().__init__()
-        self.video_class = PyAVVideo
-        if reader == "torchcodec":
-            from .reader_torchcodec import TorchCodecVideo
-
-            self.video_class = TorchCodecVideo
+    """PyTorchVideo's path handler with our readers in place of its decoders."""
 
     def video_from_path(
         self, filepath: str, decode_audio: bool = False, decoder: str = "pyav", fps: int = 12
     ) -> AnyVideo:
-        """Open the file, or the folder of frames, at `filepath`; InputError where it is missing or empty."""
+        """Open the file, or the folder of frames, at `filepath`; InputError if it is missing or empty."""
         path = Path(filepath)
         if path.is_dir():
             return FrameFolder(path, fps)
         if not path.is_file():
             raise InputError(f"{filepath}: no such video")
         with path.open("rb") as file:
-            return self.video_class(file, str(path))
+            return PyAVVideo(file, str(path))

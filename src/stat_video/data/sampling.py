@@ -1,14 +1,26 @@
 """Which frames and which crop make a clip: pure functions of counts and sizes.
 
-Training cuts a video into T equal segments and draws one frame from each (TSN's rule, 'Implementation Details').
-A test protocol CxS is C temporal clips, evenly spread offsets inside the segments, times S spatial crops.
+`clip.sampling` names how the T frames of a clip are chosen from a video of n frames:
+
+- segments (TSN; STAT's 'Implementation Details'): one frame of each of T equal segments of the video.
+- dense (I3D, SlowFast): T frames, `clip.stride` apart, of one window of (T - 1) * stride + 1 frames. In a video shorter
+  than the window the last frame repeats.
+- snippets (TDN): T / snippet runs of `clip.snippet` consecutive frames. The n - snippet + 1 frames at which a run can
+  start are cut into T / snippet equal segments, and each segment gives one start. In a video shorter than a run the
+  last frame repeats.
+
+Training draws the place in each segment, or the window's start. A test protocol CxS takes C temporal clips, spread
+evenly over the places or starts, times S spatial crops.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from numpy.random import Generator
+
 from ..errors import InputError
+from ..models.base import Clip
 
 ChooseFrames = Callable[[int], list[int]]  # number of frames in the video -> T frame indices
 
@@ -22,7 +34,7 @@ class Views:
 
     @classmethod
     def parse(cls, text: str) -> "Views":
-        """Raise InputError unless text is CxS with C from 1 on and S 1 or 3."""
+        """Read 'CxS'; InputError unless C is 1 or more and S is 1 or 3."""
         match = re.fullmatch(r"([1-9]\d*)x([13])", text)
         if not match:
             raise InputError(f"views={text}: allowed is CLIPSxCROPS with 1 or 3 crops, such as 1x1, 5x1, 3x3, 1x3")
@@ -35,23 +47,64 @@ class Views:
         return self.clips * self.crops
 
     def clip_crop(self, view: int) -> tuple[int, int]:
-        """Temporal clip and crop of view number `view`: views run over crops first."""
+        """Return the temporal clip and the crop of view number `view`: the crops of one clip are neighbours."""
         return divmod(view, self.crops)
 
 
 def segment_frames(offsets: Sequence[float]) -> ChooseFrames:
-    """Frame i at `offsets[i]` (0 to below 1) of the i-th of T equal segments; frames repeat in a video of under T."""
+    """Choose the frame at `offsets[i]` (0 to below 1) of the i-th of T equal segments; frames repeat if n < T."""
     T = len(offsets)
     return lambda n: [min(int((i + u) * n / T), n - 1) for i, u in enumerate(offsets)]
 
 
-def view_frames(T: int, clip: int, clips: int) -> ChooseFrames:
-    """Frames of temporal clip `clip` of `clips`: offset (clip + 1/2) / clips in every segment; 1 clip = the middles."""
-    return segment_frames([(clip + 0.5) / clips] * T)
+def dense_frames(T: int, stride: int, start_of: Callable[[int], int]) -> ChooseFrames:
+    """Choose T frames `stride` apart from a start; ``start_of`` picks one of so many possible starts, from 0."""
+
+    def choose(n: int) -> list[int]:
+        start = start_of(max(n - (T - 1) * stride, 1))
+        return [min(start + i * stride, n - 1) for i in range(T)]
+
+    return choose
+
+
+def snippet_frames(offsets: Sequence[float], length: int) -> ChooseFrames:
+    """Choose `length` consecutive frames from each start; the starts are `segment_frames` of the possible ones.
+
+    NOTE: TDN's code cuts the starts into segments of whole frames in training, which leaves the end of the video out,
+    and takes the first frames alone in a test of a video with no more starts than segments.
+    """
+    starts = segment_frames(offsets)
+    return lambda n: [min(s + j, n - 1) for s in starts(max(n - length + 1, 1)) for j in range(length)]
+
+
+def training_frames(clip: Clip, rng: Generator) -> ChooseFrames:
+    """Draw where in a video a training clip lies; how often `rng` is asked does not depend on the video."""
+    if clip.sampling == "dense":
+        u = rng.random()
+        return dense_frames(clip.T, clip.stride, lambda starts: int(u * starts))
+    if clip.sampling == "snippets":
+        return snippet_frames(rng.random(clip.T // clip.snippet).tolist(), clip.snippet)
+    return segment_frames(rng.random(clip.T).tolist())
+
+
+def view_frames(clip: Clip, number: int, clips: int) -> ChooseFrames:
+    """Return how the frames of temporal clip `number` of `clips` are chosen; a single clip lies in the middle.
+
+    Segments and snippets: at (number + 1/2) / clips of each segment. Dense: the windows' starts are spread evenly from
+    the first to the last possible one.
+    """
+    if clip.sampling == "dense":
+        if clips == 1:
+            return dense_frames(clip.T, clip.stride, lambda starts: (starts - 1) // 2)
+        return dense_frames(clip.T, clip.stride, lambda starts: number * (starts - 1) // (clips - 1))
+    place = (number + 0.5) / clips
+    if clip.sampling == "snippets":
+        return snippet_frames([place] * (clip.T // clip.snippet), clip.snippet)
+    return segment_frames([place] * clip.T)
 
 
 def crop_corner(height: int, width: int, size: int, crop: int, crops: int) -> tuple[int, int]:
-    """Top-left corner of a square crop: 1 crop = centre; 3 = left, centre, right (top, centre, bottom if portrait)."""
+    """Return (top, left) of a square crop: 1 crop: centre; 3: left, centre, right (top, centre, bottom if portrait)."""
     place = 1 if crops == 1 else crop  # 0, 1, 2 along the longer side
     y, x = height - size, width - size
     top, left = round(y / 2), round(x / 2)

@@ -1,4 +1,4 @@
-"""Copies of a data set made for training: `src/prepare.py do=transcode`. The originals are only read."""
+"""Makes copies of a data set that are read fast: `src/prepare.py do=transcode`. The originals are only read."""
 
 import io
 import json
@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import PictureType
 from av.video.reformatter import Interpolation, VideoReformatter
-from rich.console import Console
 from rich.table import Table
 
-from ..errors import InputError
-from ..runs.files import replacing, write_json
+from ..errors import InputError, check_ranges, one_of, ranged
+from ..files import replacing, write_json
+from ..models.base import Clip
+from ..progress import say
 from .config import DataConfig
 from .layouts import SPLITS
 from .lists import find_root, read_listing
@@ -34,8 +35,8 @@ from .verify import listed
 Pixels = npt.NDArray[np.uint8]
 SAMPLE = 12  # videos on which speed and quality are measured
 REPEATS = 5  # readings of each
-OK, COPIED = "transcoded", "copied as it is"
-BEGUN = "transcode.json"  # in the new folder: of what and how its copies are made
+TRANSCODED, COPIED = "transcoded", "copied as it is"
+BEGUN = "transcode.json"  # in the new folder: what its copies are made of, and how
 PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
 )  # fmt: skip
@@ -43,35 +44,30 @@ PRESETS = (
 
 @dataclass
 class Encoding:
-    """How the copies are coded: H.264, no audio, a keyframe each `gop` frames, three B-frames between any two others.
+    """How the copies are coded, keys `encoding.*`: H.264, no audio, three B-frames between any two other frames.
 
-    No frame refers to a B-frame, so those that are not wanted are never decoded; and they make the files smaller.
+    No frame refers to a B-frame, so a reader decodes only the B-frames it wants; and they make the files smaller.
     """
 
-    short_side: int = 256  # never enlarged
-    gop: int = 12
-    crf: int = 20
-    preset: str = "medium"
+    short_side: int = ranged(256, 16)  # pixels, even; smaller videos keep their size
+    gop: int = ranged(12, 1)  # frames from one keyframe to the next
+    crf: int = ranged(20, 0, 51)  # quality, 0: lossless
+    preset: str = one_of("medium", PRESETS)  # slower ones make smaller files
 
     def __post_init__(self) -> None:
-        if self.short_side < 16 or self.short_side % 2:
-            raise InputError(f"encoding.short_side={self.short_side}: an even number from 16 on is allowed")
-        if self.gop < 1:
-            raise InputError(f"encoding.gop={self.gop}: 1 or more frames are allowed")
-        if not 0 <= self.crf <= 51:
-            raise InputError(f"encoding.crf={self.crf}: 0 (lossless) to 51 is allowed")
-        if self.preset not in PRESETS:
-            raise InputError(f"encoding.preset={self.preset}: allowed are {', '.join(PRESETS)}")
+        check_ranges(self, "encoding.")
+        if self.short_side % 2:
+            raise InputError(f"encoding.short_side={self.short_side}: an even number is allowed")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the copy, even as 4:2:0 needs them."""
+        """Return height and width of the copy, even as 4:2:0 needs them."""
         scale = min(1.0, self.short_side / min(height, width))
         return tuple(max(2, 2 * round(n * scale / 2)) for n in (height, width))  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
 class Copy:
-    """One video, original and copy."""
+    """One video and its copy."""
 
     row: VideoRow
     path: str  # of the copy, below the new folder
@@ -81,11 +77,11 @@ class Copy:
     bytes_after: int
 
 
-def transcode(config: DataConfig, out: Path, encoding: Encoding, workers: int | None, console: Console) -> list[Copy]:
-    """Write copies and lists (`path label`) into `out`; what a killed call finished is kept.
+def transcode(config: DataConfig, out: Path, encoding: Encoding, workers: int | None) -> list[Copy]:
+    """Write copies and lists (`path label`) into `out`, keeping those that a killed call finished; return all copies.
 
-    Returns what became of each video. One of which no frame can be read is copied as it is, and one that is absent
-    stays in the lists, so that both are counted there as they were here.
+    A video of which no frame can be read is copied as it is, and one that is absent stays in the lists, so that the
+    copies' data set counts both as the original one does.
     """
     root = find_root(config).resolve()
     rows = listed(root, config)
@@ -94,25 +90,25 @@ def transcode(config: DataConfig, out: Path, encoding: Encoding, workers: int | 
         raise InputError(f"{root}: two videos would have their copies at {twice[0]}")
     _begin(root, out, encoding)
     unique = list({row.path: row for row in rows if row.status != ABSENT}.values())
-    console.print(f"Transcoding {len(unique)} videos of {root} into {out}", soft_wrap=True, highlight=False)
-    _say_damaged(root, config, console)
+    say(f"Transcoding {len(unique)} videos of {root} into {out}")
+    _say_damaged(root, config)
 
     def make(row: VideoRow) -> Copy:
         return copy(root, out, row, names[row.path], encoding)
 
     copies = []
-    for made in in_parallel(make, unique, workers, "transcode", console):
+    for made in in_parallel(make, unique, workers, "transcode"):
         copies.append(made)
-        if made.state != OK:
-            console.print(f"{made.row.path}: {made.state} ({made.reason})", soft_wrap=True, highlight=False)
+        if made.state != TRANSCODED:
+            say(f"{made.row.path}: {made.state} ({made.reason})")
     _write(out / "classes.txt", read_listing(root, config).classes)
     for split in SPLITS:
         _write(out / f"{split}.csv", [f"{names[row.path]} {row.label}" for row in rows if row.split == split])
     return sorted(copies, key=lambda made: made.path)
 
 
-def _say_damaged(root: Path, config: DataConfig, console: Console) -> None:
-    """A copy is whole, whatever its original lacked: only a manifest of the originals tells."""
+def _say_damaged(root: Path, config: DataConfig) -> None:
+    """Print which originals the manifest calls damaged; their copies are whole and will not show it."""
     manifest = read_manifest(manifest_path(root, config))
     lines = [
         f"{row.path}: damaged ({row.reason}); its copy holds what decodes" for row in manifest if row.status == DAMAGED
@@ -120,17 +116,25 @@ def _say_damaged(root: Path, config: DataConfig, console: Console) -> None:
     if not manifest:
         lines = ["The originals are not verified: which of them are damaged, no copy will tell (do=verify)"]
     for line in dict.fromkeys(lines):
-        console.print(line, soft_wrap=True, highlight=False)
+        say(line)
 
 
 def copies_config(config: DataConfig, out: Path) -> DataConfig:
-    """The data set that the copies in `out` are."""
-    form = {"layout": "lists", "classes": None, "train": None, "val": None, "videos": ".", "manifest": None, "fold": 1}
-    return replace(config, root=str(out), **form)  # type: ignore[arg-type]
+    """Return the config of the data set that the copies in `out` are."""
+    changed = {
+        "layout": "lists",
+        "classes": None,
+        "train": None,
+        "val": None,
+        "videos": ".",
+        "manifest": None,
+        "fold": 1,
+    }
+    return replace(config, root=str(out), **changed)  # type: ignore[arg-type]
 
 
 def name_of_copy(root: Path, path: str) -> str:
-    """Of a video of a list, below the new folder. Its ending stays: a.avi and a.mp4 of one folder are two videos."""
+    """Return a copy's path below the new folder. The ending stays, as a.avi and a.mp4 in a folder are two videos."""
     place = Path(path)
     if place.is_absolute() or ".." in place.parts:  # a list may name videos outside its folder
         place = Path("outside", *(root / path).resolve().parts[1:])
@@ -138,7 +142,7 @@ def name_of_copy(root: Path, path: str) -> str:
 
 
 def _begin(root: Path, out: Path, encoding: Encoding) -> None:
-    """InputError where the folder is not one for these copies: an original's, or of other copies."""
+    """Note in `out` what its copies are made of; InputError if it holds originals, other copies or anything else."""
     target = out.resolve()
     if target == root or target.is_relative_to(root) or root.is_relative_to(target):
         raise InputError(f"out={out}: the copies need a folder of their own, outside {root}")
@@ -159,7 +163,7 @@ def _begin(root: Path, out: Path, encoding: Encoding) -> None:
 
 
 def copy(root: Path, out: Path, row: VideoRow, name: str, encoding: Encoding) -> Copy:
-    """Make one copy, unless it is there; it has its original's time, to notice one that changes later."""
+    """Make one copy unless it is there. It gets its original's time, so that a later change of that is noticed."""
     source, target = root / row.path, out / name
     if not target.parent.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{target}: a link that leads out of {out}; the originals could be where it leads")
@@ -168,8 +172,8 @@ def copy(root: Path, out: Path, row: VideoRow, name: str, encoding: Encoding) ->
     # Some file systems keep whole seconds only.
     whole = target.is_file() and target.stat().st_mtime_ns in (when, when // 10**9 * 10**9)
     if whole and not _same(source, target):
-        return Copy(row, name, OK, "", before, target.stat().st_size)
-    state, reason = OK, ""
+        return Copy(row, name, TRANSCODED, "", before, target.stat().st_size)
+    state, reason = TRANSCODED, ""
     try:
         content = encode(source, encoding)
     except READ_ERRORS as error:
@@ -188,9 +192,9 @@ def _same(source: Path, target: Path) -> bool:
 
 
 def encode(source: Path, encoding: Encoding) -> bytes:
-    """An mp4 with all frames of a video that decode, evenly spaced in time; InputError where there is none."""
+    """Return an mp4 of all frames of a video that decode, evenly spaced in time; InputError if none does."""
     video = PathHandler().video_from_path(str(source))
-    # From memory to memory: a full disk is met where the file is written, and said there.
+    # Into memory: the error of a full disk then comes from the write of the file, which names it.
     content, count, to_yuv = io.BytesIO(), 0, VideoReformatter()
     rate = video.rate.limit_denominator(1001) or Fraction(25)
     options = {"crf": str(encoding.crf), "preset": encoding.preset, "g": str(encoding.gop), "bf": "3"}
@@ -221,27 +225,28 @@ def encode(source: Path, encoding: Encoding) -> bytes:
 
 @dataclass(frozen=True)
 class Gain:
-    """What the copies are worth, measured on some of them."""
+    """What the copies gain, measured on some of them."""
 
     videos: int
     faster: float  # CPU time of reading T frames of the originals / of the copies, medians, read in turn
     smaller: float  # bytes of all originals / of all copies
-    psnr: float  # dB, mean over the sample, of the copies against the originals at the copies' size; NaN: none paired
+    psnr: float  # dB, mean over the sample, copies against originals at the copies' size; NaN: no frame has a pair
 
 
 def measure(root: Path, out: Path, copies: Sequence[Copy], T: int) -> Gain | None:
-    """Speed, size and quality of the copies; None where there is nothing to measure."""
-    made = [c for c in copies if c.state == OK]
+    """Return speed, size and quality of the copies, measured on clips of T frames; None if there is none to measure."""
+    made = [c for c in copies if c.state == TRANSCODED]
+    choose = view_frames(Clip(T=T), 0, 1)
     sample = [made[i * len(made) // min(SAMPLE, len(made))] for i in range(min(SAMPLE, len(made)))]
     ratios, psnr = [], []
     for c in sample:
         try:
             original, copied = (PathHandler().video_from_path(str(path)) for path in (root / c.row.path, out / c.path))
-            ratios.append(_faster(original, copied, view_frames(T, 0, 1)))
-            if original.frame_count() == copied.frame_count():  # else some of a damaged one's are lost: no pairs
-                psnr.append(_psnr(*(video.frames(view_frames(T, 0, 1)).numpy() for video in (original, copied))))
+            ratios.append(_faster(original, copied, choose))
+            if original.frame_count() == copied.frame_count():  # a damaged original has fewer
+                psnr.append(_psnr(*(video.frames(choose).numpy() for video in (original, copied))))
         except READ_ERRORS:
-            continue  # one whose frame size changes, say: its copy is better off
+            continue  # for example an original whose frame size changes; that of its copy does not
     if not ratios:
         return None
     smaller = sum(c.bytes_before for c in made) / sum(c.bytes_after for c in made)
@@ -269,7 +274,7 @@ def _psnr(original: Pixels, copied: Pixels) -> float:
 
 
 def copies_table(out: Path, copies: Sequence[Copy], gain: Gain | None) -> Table:
-    """What became of the videos, and what it gained."""
+    """Return a table of how many videos were transcoded and copied, and what that gained."""
     states = Counter(c.state for c in copies)
     about = "nothing to measure"
     if gain is not None:
@@ -278,9 +283,9 @@ def copies_table(out: Path, copies: Sequence[Copy], gain: Gain | None) -> Table:
             f"the files are {1 / gain.smaller:.2f} x as large, PSNR {gain.psnr:.1f} dB"
         )
     table = Table(title=f"copies in {out}", caption=about)
-    for column in ("videos", OK, COPIED):
+    for column in ("videos", TRANSCODED, COPIED):
         table.add_column(column, justify="right")
-    table.add_row(str(len(copies)), str(states[OK]), str(states[COPIED]))
+    table.add_row(str(len(copies)), str(states[TRANSCODED]), str(states[COPIED]))
     return table
 
 

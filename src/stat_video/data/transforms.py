@@ -1,5 +1,6 @@
-"""From the frames of a video to a clip: torchvision v2 on uint8 `tv_tensors.Video`, one draw a clip for all frames."""
+"""Makes clips of frames: torchvision v2 on uint8 `tv_tensors.Video`, where all frames of a clip share each draw."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,36 +8,28 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from ..errors import InputError
+from ..errors import InputError, check_ranges, ranged
 from .sampling import crop_corner
 
 
 @dataclass
 class Augment:
-    """Training augmentation. The defaults are 'augmentation as in MViT' (architecture of the recipe: README)."""
+    """How training clips are changed at random: keys `recipe.augment.*`. The defaults only crop."""
 
-    crop_area: tuple[float, float] = (0.08, 1.0)
-    crop_aspect: tuple[float, float] = (0.75, 4 / 3)
-    color_jitter: float = 0.4
-    randaugment_ops: int = 4  # 0 = none
-    randaugment_magnitude: float = 7.0  # of 10
-    randaugment_std: float = 0.5
-    erasing: float = 0.25  # probability
+    crop_area: tuple[float, float] = ranged((0.08, 1.0), 0, 1, above=True)  # share of the frame, from and to
+    crop_aspect: tuple[float, float] = ranged((0.75, 4 / 3), 0, above=True)  # width / height, from and to
+    color_jitter: float = ranged(0.0, 0)  # strength of brightness, contrast and saturation; 0: off
+    randaugment_ops: int = ranged(0, 0)  # operations drawn for a clip; 0: off
+    randaugment_magnitude: float = ranged(7.0, 0, 10)  # their mean strength
+    randaugment_std: float = ranged(0.5, 0)  # of the strength
+    erasing: float = ranged(0.0, 0, 1)  # probability
 
     def __post_init__(self) -> None:
+        check_ranges(self, "recipe.augment.")
         for name in ("crop_area", "crop_aspect"):
             low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise InputError(f"recipe.augment.{name}={[low, high]}: allowed is [low, high] with 0 < low <= high")
-        if self.crop_area[1] > 1:
-            raise InputError(f"recipe.augment.crop_area={list(self.crop_area)}: at most 1, the whole frame")
-        for name in ("color_jitter", "randaugment_ops", "randaugment_std"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"recipe.augment.{name}={getattr(self, name)}: allowed is 0 or more")
-        if not 0 <= self.randaugment_magnitude <= 10:
-            raise InputError(f"recipe.augment.randaugment_magnitude={self.randaugment_magnitude}: allowed is 0 to 10")
-        if not 0 <= self.erasing <= 1:
-            raise InputError(f"recipe.augment.erasing={self.erasing}: a probability from 0 to 1 is allowed")
+            if low > high:
+                raise InputError(f"recipe.augment.{name}={[low, high]}: allowed is [low, high] with low <= high")
 
 
 class RandAugment(v2.RandAugment):
@@ -62,7 +55,7 @@ class RandAugment(v2.RandAugment):
 class ColorJitter(v2.ColorJitter):
     """torchvision's brightness, contrast and saturation of a uint8 clip (T, 3, H, W), in place on floats.
 
-    It takes a sixth of torchvision's time, which goes back to uint8 after each (docs/log.md).
+    Takes a sixth of the time of torchvision's, which goes back to uint8 after each of them (docs/log.md).
     """
 
     LUMA = (0.2989, 0.587, 0.114)  # torchvision's grey
@@ -91,7 +84,7 @@ class ColorJitter(v2.ColorJitter):
 
 
 class TrainTransform(nn.Module):
-    """uint8 (T, H, W, 3) -> uint8 (T, 3, crop, crop), random."""
+    """Makes a random training clip of frames: uint8 (T, H, W, 3) -> uint8 (T, 3, crop, crop)."""
 
     def __init__(self, crop: int, augment: Augment, hflip: bool) -> None:
         super().__init__()
@@ -113,12 +106,12 @@ class TrainTransform(nn.Module):
 
 
 class ViewTransform(nn.Module):
-    """uint8 (T, H, W, 3) -> uint8 (T, 3, size, size): short side resized, then crop `crop` of `crops`."""
+    """Resizes the short side and cuts crop `crop` of `crops`: uint8 (T, H, W, 3) -> uint8 (T, 3, size, size)."""
 
     def __init__(self, short_side: int, size: int) -> None:
         super().__init__()
         if size > short_side:
-            raise InputError(f"crop={size}: at most data.short_side={short_side} is allowed")
+            raise InputError(f"crop={size}: at most {short_side} is allowed, the short side of the resized frame")
         self.size = size
         self.resize = v2.Resize(short_side, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
 
@@ -129,18 +122,28 @@ class ViewTransform(nn.Module):
 
 
 class Normalize(nn.Module):
-    """uint8 (B, T, 3, H, W) -> float (B, 3, T, H, W) of about mean 0 and std 1, on the model's device."""
+    """Makes clips the model's input: uint8 (B, T, 3, H, W) -> float (B, 3, T, H, W) of about mean 0 and std 1."""
 
-    def __init__(self, mean: float, std: float) -> None:
+    scale: float | Tensor
+    shift: float | Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Take mean and std of pixels in 0 to 1: one number for all channels, or three (red, green, blue)."""
         super().__init__()
-        self.scale, self.shift = 1 / (255 * std), mean / std
+        if len(mean) == len(std) == 1:
+            self.scale, self.shift = 1 / (255 * std[0]), mean[0] / std[0]
+        else:
+            means, stds = (torch.tensor(n, dtype=torch.float64).expand(3).view(3, 1, 1, 1) for n in (mean, std))
+            # Not persistent: they belong to the config, not to a checkpoint.
+            self.register_buffer("scale", (1 / (255 * stds)).float(), persistent=False)
+            self.register_buffer("shift", (means / stds).float(), persistent=False)
 
     def forward(self, video: Tensor) -> Tensor:
         return video.transpose(1, 2) * self.scale - self.shift
 
 
 class Erase(nn.Module):
-    """Random erasing of normalised clips (B, 3, T, H, W), one box a clip for all frames, noise in its place."""
+    """Puts noise in one random box of a clip, the same box in all its frames; on normalised clips (B, 3, T, H, W)."""
 
     def __init__(self, probability: float, area: tuple[float, float] = (0.02, 1 / 3)) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Reading every video of a data set once, to know what is in it: `src/prepare.py do=verify`."""
+"""Reads every video of a data set once, to know what is in it: `src/prepare.py do=verify`."""
 
 import csv
 import hashlib
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from ..errors import InputError
-from ..runs.files import replacing
+from ..files import replacing
+from ..progress import say
 from .config import DataConfig
 from .layouts import LAYOUTS, SPLITS, find
 from .lists import below, find_root, read_listing
@@ -32,11 +32,11 @@ from .manifest import (
 from .parallel import in_parallel
 from .reader import READ_ERRORS, PathHandler, reason_of
 
-Stamp = list[int]  # of a file: it changes when the file does
+Stamp = list[int]  # size and time of a file; other numbers mean that the file has changed
 
 
 def listed(root: Path, config: DataConfig) -> list[VideoRow]:
-    """A row for each video of the lists, in their order; absent or still to be read."""
+    """Return a row for each video of the lists, in their order; its status is ABSENT, or '' until it is read."""
     listing, rows = read_listing(root, config), []
     for split in SPLITS:
         names = [name for name, _ in listing.entries[split]]
@@ -49,7 +49,7 @@ def listed(root: Path, config: DataConfig) -> list[VideoRow]:
 
 
 def inspect(root: Path, row: VideoRow) -> VideoRow:
-    """The row, filled in from a decode of every packet."""
+    """Return the row, filled in from decoding every packet."""
     path = root / row.path
     try:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -75,11 +75,11 @@ def inspect(root: Path, row: VideoRow) -> VideoRow:
     )
 
 
-def verify(config: DataConfig, workers: int | None, console: Console) -> list[VideoRow]:
+def verify(config: DataConfig, workers: int | None) -> list[VideoRow]:
     """Read every video, write the manifest, a summary by class and a list of what is wrong; return the rows.
 
-    What is read is noted at once, so that a killed verification goes on where it was; a file that has changed since is
-    read again.
+    Each video is noted in a journal as soon as it is read, so that a killed verification continues there; a file that
+    has changed since is read again.
     """
     root = find_root(config)
     rows = listed(root, config)
@@ -87,22 +87,18 @@ def verify(config: DataConfig, workers: int | None, console: Console) -> list[Vi
     before = read_manifest(manifest)
     journal = Journal(manifest.with_name(f".{manifest.name}.begun"))
     known = journal.read()
-    present = {row.path: row for row in rows if row.status != ABSENT}  # a file may stand in both lists
+    present = {row.path: row for row in rows if row.status != ABSENT}  # a file may be in both lists
     todo = [row for row in present.values() if row.path not in known or _stamp(root, row) != known[row.path][0]]
-    console.print(
-        f"Reading {len(todo)} of {len(present)} videos in {root}"
-        + (", the others were read before" if len(present) > len(todo) else ""),
-        soft_wrap=True,
-        highlight=False,
-    )
+    others = ", the others were read before" if len(present) > len(todo) else ""
+    say(f"Reading {len(todo)} of {len(present)} videos in {root}{others}")
 
     def read(row: VideoRow) -> tuple[Stamp, VideoRow]:
         return _stamp(root, row), inspect(root, row)
 
-    for stamp, row in in_parallel(read, todo, workers, "verify", console):
+    for stamp, row in in_parallel(read, todo, workers, "verify"):
         journal.add(stamp, row)
         known[row.path] = (stamp, row)
-    # Place and label are this listing's: the journal may be of another.
+    # Split, label and class are this listing's: the journal may be that of another listing.
     whole = [
         row if row.status == ABSENT else replace(known[row.path][1], split=row.split, label=row.label, name=row.name)
         for row in rows
@@ -111,11 +107,9 @@ def verify(config: DataConfig, workers: int | None, console: Console) -> list[Vi
     _write_summary(manifest, whole)
     journal.remove()
     if before and (changed := changes(before, whole)):
-        console.print(
+        say(
             f"{len(changed)} videos are not as the manifest had them before, first {changed[0]}; "
-            f"runs that were begun with it will not go on with this one",
-            soft_wrap=True,
-            highlight=False,
+            f"runs that were begun with it will not go on with this one"
         )
     return whole
 
@@ -129,13 +123,13 @@ def _stamp(root: Path, row: VideoRow) -> Stamp:
 
 
 class Journal:
-    """What a verification has read so far, a line each; a line that a kill tore is read again."""
+    """The file of what a verification has read so far, one line per video; the video of a torn line is read again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> dict[str, tuple[Stamp, VideoRow]]:
-        """Path -> stamp of the file, row."""
+        """Return path -> (stamp of the file, row)."""
         known = {}
         for line in self.path.read_bytes().splitlines() if self.path.is_file() else ():
             try:
@@ -146,7 +140,7 @@ class Journal:
         return known
 
     def add(self, stamp: Stamp, row: VideoRow) -> None:
-        """Append a line."""
+        """Append a line; InputError if it cannot be written."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
@@ -157,7 +151,7 @@ class Journal:
             ) from None
 
     def remove(self) -> None:
-        """It is in the manifest now."""
+        """Remove the file, when the manifest is written."""
         self.path.unlink(missing_ok=True)
 
 
@@ -189,7 +183,7 @@ def _write_csv(path: Path, head: Sequence[str], lines: Sequence[Sequence[object]
 
 
 def summary_table(name: str, rows: Sequence[VideoRow]) -> Table:
-    """Videos by split and status."""
+    """Return a table of the videos by split and status."""
     table = Table(title=f"data {name}")
     shown = {split: counts([row for row in rows if row.split == split]) for split in SPLITS}
     for column in ("split", *shown[SPLITS[0]]):

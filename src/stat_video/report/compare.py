@@ -7,8 +7,8 @@ from itertools import combinations, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from ..published import Claim
-from .collect import Row
+from ..paper import Claim
+from .collect import ReportRow
 
 RESAMPLES = 10_000
 LEVEL = 95  # percent of the resamples that an interval holds
@@ -34,7 +34,7 @@ class Difference:
 
 
 def bootstrap(differences: npt.NDArray[np.float64], resamples: int = RESAMPLES) -> tuple[float, float]:
-    """Ends of the 95 % interval of the mean of `differences` (seeds, videos), in their unit.
+    """Return the ends of the 95 % interval of the mean of `differences` (seeds, videos), in their unit.
 
     Each resample draws videos with replacement, the same for both rows and all seeds; from two seeds on it draws seeds
     too, since another seed would give another difference. With one seed the interval knows of the videos only. Seeded,
@@ -53,12 +53,15 @@ def bootstrap(differences: npt.NDArray[np.float64], resamples: int = RESAMPLES) 
     return float(low), float(high)
 
 
-def difference(a: Row, b: Row, metric: str = "top1") -> Difference | str:
-    """Row a minus row b over the videos and seeds that both have; a text says why there is none."""
+def difference(a: ReportRow, b: ReportRow, metric: str = "top1") -> Difference | str:
+    """Return row a minus row b over the videos and seeds that both have; a text says why there is none.
+
+    Two systems are compared each with its own views, as in the paper; two rows of one system must have the same.
+    """
     for row in (a, b):
         if not row.runs:
-            return f"{row.printed.label} is {MISSING}"
-    if a.views != b.views:
+            return f"{row.name} is {MISSING}"
+    if a.views != b.views and a.printed.method == b.printed.method:
         return f"unlike protocols, {a.views} and {b.views}"
     common = sorted({r.seed for r in a.runs} & {r.seed for r in b.runs})
     if not common:
@@ -80,9 +83,9 @@ def difference(a: Row, b: Row, metric: str = "top1") -> Difference | str:
     return Difference(float(points.mean()), low, high, points.shape[1], points.shape[0])
 
 
-def pairs(table: Sequence[Row]) -> list[tuple[Row, Row, Difference | str]]:
-    """Every two rows of a table that are ours, and their difference in top-1."""
-    return [(a, b, difference(a, b)) for a, b in combinations([row for row in table if row.ours], 2)]
+def pairs(table: Sequence[ReportRow]) -> list[tuple[ReportRow, ReportRow, Difference | str]]:
+    """Return every two rows of a table that can be rerun, and their difference in top-1."""
+    return [(a, b, difference(a, b)) for a, b in combinations([row for row in table if row.config], 2)]
 
 
 @dataclass(frozen=True)
@@ -94,30 +97,47 @@ class Verdict:
     why: str
 
 
-def judge(claim: Claim, scale: str, rows: Mapping[tuple[str, str], Row]) -> Verdict:
-    """Hold a claim against our figures at one scale; other systems stand with the figures that the paper prints."""
+def judge(claim: Claim, scale: str, rows: Mapping[tuple[str, str], ReportRow]) -> Verdict:
+    """Hold a claim against our figures at one scale.
+
+    At the paper scale other systems stand with our runs of them if there are any, else with the figures that the paper
+    prints; the text says which. At the tiny scale printed figures are of other models and data, and stand for nothing.
+    """
     involved = [rows[scale, ref] for ref in claim.rows]
-    ours = [row for row in involved if row.ours]
-    if scale == "tiny" and (claim.metric == "gflops" or len(ours) < len(involved)):
-        return Verdict(claim, UNLIKE, "it is about full-size models or other systems; the tiny STAT is neither")
+    if scale == "tiny" and (claim.metric == "gflops" or any(row.config is None for row in involved)):
+        return Verdict(claim, UNLIKE, "it is about full-size models, or about systems that can't be rerun")
     if claim.metric == "gflops":
-        values = {r.printed.ref: v for r in involved if (v := r.gflops or r.printed.gflops) is not None}
-        held = claim.holds(values)
-        figures = ", ".join(f"{ref} {values[ref]:.1f}" for ref in claim.rows if ref in values)
-        return Verdict(claim, HOLDS if held else FAILS, f"GFLOPs as counted for ours, as printed for others: {figures}")
-    if missing := [row.printed.ref for row in ours if not row.runs]:
+        return _judge_costs(claim, involved)
+    needed = involved if scale == "tiny" else [row for row in involved if row.printed.ours]
+    if missing := [row.printed.ref for row in needed if not row.runs]:
         return Verdict(claim, MISSING, f"missing: {', '.join(missing)}")
     compared = _compared(claim, involved)
-    if unlike := [f"{a.printed.ref} - {b.printed.ref}: {d}" for a, b, d in compared if isinstance(d, str)]:
+    if unlike := [f"{_source(a)} - {_source(b)}: {d}" for a, b, d in compared if isinstance(d, str)]:
         return Verdict(claim, UNLIKE, "; ".join(unlike))
     differences = [(a, b, d) for a, b, d in compared if isinstance(d, Difference)]
     text = "; ".join(
-        f"{a.printed.ref} - {b.printed.ref}: {d.mean:+.2f} [{d.low:+.2f}, {d.high:+.2f}]" for a, b, d in differences
+        f"{_source(a)} - {_source(b)}: {d.mean:+.2f} [{d.low:+.2f}, {d.high:+.2f}]" for a, b, d in differences
     )
     return Verdict(claim, _verdict(claim, [d for _, _, d in differences]), text)
 
 
-def _compared(claim: Claim, rows: Sequence[Row]) -> list[tuple[Row, Row, Difference | str]]:
+def _judge_costs(claim: Claim, rows: Sequence[ReportRow]) -> Verdict:
+    values, said = {}, []
+    for row in rows:
+        ours = row.gflops if row.printed.ours or row.runs else None
+        value = row.printed.gflops if ours is None else ours
+        if value is not None:
+            values[row.printed.ref] = value
+            said.append(f"{row.printed.ref} {value:.1f}{' (printed)' if ours is None else ''}")
+    held = claim.holds(values)
+    return Verdict(claim, HOLDS if held else FAILS, f"GFLOPs as counted: {', '.join(said)}")
+
+
+def _source(row: ReportRow) -> str:
+    return f"{row.printed.ref}{'' if row.runs else ' (printed)'}"
+
+
+def _compared(claim: Claim, rows: Sequence[ReportRow]) -> list[tuple[ReportRow, ReportRow, Difference | str]]:
     match claim.form:
         case "best":
             chosen = [(rows[0], row) for row in rows[1:]]
@@ -128,11 +148,13 @@ def _compared(claim: Claim, rows: Sequence[Row]) -> list[tuple[Row, Row, Differe
     return [(a, b, _with_printed(a, b, claim.metric)) for a, b in chosen]
 
 
-def _with_printed(a: Row, b: Row, metric: str) -> Difference | str:
-    """`difference`, or against the printed figure of a system that is not ours: then without an interval of its own."""
-    if a.ours and b.ours:
+def _with_printed(a: ReportRow, b: ReportRow, metric: str) -> Difference | str:
+    """Return `difference`, or that to the printed figure of a row without runs, which has no interval of its own."""
+    if a.runs and b.runs:
         return difference(a, b, metric)
-    ours, other, sign = (a, b, 1) if a.ours else (b, a, -1)
+    ours, other, sign = (a, b, 1) if a.runs else (b, a, -1)
+    if not ours.runs:
+        return "neither is run"
     printed = getattr(other.printed, metric)
     if printed is None:
         return "the paper prints none"

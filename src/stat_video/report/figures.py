@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import Any
@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .. import published
-from ..cost.peers import counted_total
-from .collect import Collection, FoundRun, Row, mean_std
+from ..cost.printed import counted_total
+from ..paper import PaperRow
+from ..runs.differing import differing, label_of
+from .collect import Collection, FoundRun, ReportRow, mean_std
 
 INK = "#010203"  # stands for the text colour of the page that the picture is put into
 COLORS = ("#d1495b", "#2e86ab", "#e08e0b", "#5a9367", "#8367c7", "#7a6c5d", "#c95d9f", "#4c9f9b")
@@ -31,7 +32,7 @@ STYLE: Any = {
     "grid.color": "#888888",
     "legend.frameon": False,
 }
-BARS = {1: "modules", 3: "spatial token", 4: "aggregation layers", 5: "convolutions of the stem"}
+Stats = tuple[float, float | None]  # mean and standard deviation over seeds
 
 
 class Picture:
@@ -44,13 +45,13 @@ class Picture:
         self.hover: dict[str, str] = {}
 
     def tip(self, artist: Any, text: str) -> None:
-        """Show `text` on hovering over a matplotlib artist."""
+        """Show text on hovering over a matplotlib artist."""
         gid = f"{self.name}-{len(self.hover)}"
         artist.set_gid(gid)
         self.hover[gid] = text
 
     def svg(self, ink: str = "currentColor") -> str:
-        """An <svg> element whose text and axes are of colour `ink`."""
+        """Return an <svg> element whose text and axes have the colour `ink`."""
         text = io.StringIO()
         self.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         svg = text.getvalue()
@@ -63,7 +64,7 @@ class Picture:
         return svg
 
     def png(self) -> bytes:
-        """A picture on white, 200 dots an inch."""
+        """Return a picture on white, 200 dots an inch."""
         data = io.BytesIO()
         self.figure.savefig(data, format="png", dpi=200, facecolor="white", metadata={"Software": None})
         return data.getvalue()
@@ -71,16 +72,16 @@ class Picture:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Matplotlib as the report wants it; figures are made and written within."""
+    """Set matplotlib as the report wants it; figures are made and written within."""
     with matplotlib.rc_context(STYLE):
         yield
 
 
 def figure_1(collection: Collection, scale: str, number: int = 6, counted: bool = False) -> Picture:
-    """Top-1 against GFLOPs of a video: at the paper scale all systems of Table 6 or 7, at the tiny one ours alone.
+    """Draw top-1 against GFLOPs of a video: our runs, at the paper scale beside the printed figures of all systems.
 
-    Their GFLOPs are the printed ones or, with ``counted``, those that `cost.peers` counts; systems that nothing
-    installed builds stay at the printed figure, as hollow marks.
+    The GFLOPs of the printed figures are the printed ones or, with ``counted``, those of `cost.printed`; a system that
+    nothing here builds stays at its printed figure, as a hollow mark.
     """
     title = f"Top-1 against GFLOPs (Table {number}, scale {scale})"
     picture = Picture(f"figure_1_table_{number}_{scale}", title, 6.4, 4)
@@ -95,14 +96,15 @@ def figure_1(collection: Collection, scale: str, number: int = 6, counted: bool 
     return picture
 
 
-def _printed_against_cost(picture: Picture, rows: Sequence[Row], counted: bool) -> None:
-    methods: dict[str, list[published.Row]] = {}
+def _printed_against_cost(picture: Picture, rows: Sequence[ReportRow], counted: bool) -> None:
+    methods: dict[str, list[PaperRow]] = {}
     for row in rows:
         if row.printed.gflops is not None:
             methods.setdefault(row.printed.method, []).append(row.printed)
     for i, (method, systems) in enumerate(methods.items()):
         look: Any = {"color": COLORS[i % len(COLORS)], "marker": "osv^D"[i // len(COLORS) % 5], "ms": 5}
-        if method == "STAT":
+        own = systems[0].ours
+        if own:
             look = {"color": INK, "marker": "*", "ms": 9}
         recount = [counted_total(s.ref) if counted else None for s in systems]
         x, y = [c or s.gflops or 0.0 for c, s in zip(recount, systems, strict=True)], [s.top1 or 0.0 for s in systems]
@@ -111,11 +113,11 @@ def _printed_against_cost(picture: Picture, rows: Sequence[Row], counted: bool) 
             hollow = [(a, b) for a, b, c in zip(x, y, recount, strict=True) if c is None]
             picture.axes.plot([a for a, _ in hollow], [b for _, b in hollow], ls="", **look, mfc="white")
         picture.tip(line, f"{method}: " + "; ".join(f"{s.id} {a:g}, {s.top1}" for a, s in zip(x, systems, strict=True)))
-        label = f"{method}, printed" if method == "STAT" else method
+        label = f"{method}, printed" if own else method
         picture.axes.annotate(label, (x[-1], y[-1]), xytext=(5, 3), textcoords="offset points", fontsize=7)
 
 
-def _ours_against_cost(picture: Picture, rows: Sequence[Row]) -> None:
+def _ours_against_cost(picture: Picture, rows: Sequence[ReportRow]) -> None:
     found = [row for row in rows if row.runs and row.gflops is not None]
     if not found:
         return
@@ -141,73 +143,87 @@ def _ours_against_cost(picture: Picture, rows: Sequence[Row]) -> None:
         )
 
 
-def window_curve(collection: Collection, scale: str) -> Picture:
-    """Table 2: top-1 against t_o."""
-    picture = Picture(f"window_{scale}", f"Table 2: top-1 against the window, scale {scale}")
-    rows = _table(collection, scale, 2)
-    if scale == "paper":
-        x = [row.printed.axes["t_o"] for row in rows]
-        picture.axes.plot(x, [row.printed.top1 or 0.0 for row in rows], "--o", color=INK, lw=1, ms=4, label="printed")
-    found = [row for row in rows if row.runs]
-    if found:
-        stats = [mean_std(row.values(row.metrics[0])) for row in found]
-        x = [row.printed.axes["t_o"] for row in found]
-        picture.axes.errorbar(
-            x,
-            [m for m, _ in stats],
-            _errors([s for _, s in stats]),
-            marker="o",
-            color=COLORS[0],
-            capsize=3,
-            label="ours",
-        )
-        picture.axes.legend()
-    picture.axes.set_xticks([row.printed.axes["t_o"] for row in rows])
-    picture.axes.set_xlabel("t_o, frames after the stem")
-    picture.axes.set_ylabel("top-1, %")
-    return picture
+def by_axis(collection: Collection, scale: str, number: int) -> Picture:
+    """Draw top-1 over the axis of a table, with that of the class groups if there are any.
 
-
-def bars(collection: Collection, scale: str, number: int) -> Picture:
-    """Tables 1, 3, 4, 5: a bar a row, with those of the class groups where there are any."""
-    picture = Picture(f"table_{number}_{scale}", f"Table {number}: top-1 by {BARS[number]}, scale {scale}")
-    rows = [row for row in _table(collection, scale, number) if row.ours]
+    Each series is a line if the axis is of numbers, else a bar a row; at the paper scale the printed figures are one.
+    """
+    rows = [row for row in _table(collection, scale, number) if row.printed.ours]
+    axis = rows[0].table.axis
+    picture = Picture(f"table_{number}_{scale}", f"Table {number}: top-1 by {axis}, scale {scale}")
     metrics = list(dict.fromkeys(m for row in rows for m in row.metrics if "/top1" in m))
-    series: list[tuple[str, list[tuple[float, float | None] | None]]] = []
+    series: list[tuple[str, list[Stats | None]]] = []
     if scale == "paper":
-        series.append(("printed", [(row.printed.top1, None) if row.printed.top1 is not None else None for row in rows]))
+        series.append(("printed", [None if row.printed.top1 is None else (row.printed.top1, None) for row in rows]))
     for metric in metrics:
         if any(row.values(metric) for row in rows):
             found = [mean_std(row.values(metric)) if row.values(metric) else None for row in rows]
             series.append((metric.removeprefix("test/"), found))
-    width = 0.8 / max(len(series), 1)
-    for i, (label, stats) in enumerate(series):
-        there = [(j, s) for j, s in enumerate(stats) if s]
-        color = "#999999" if label == "printed" else COLORS[i % len(COLORS)]
-        drawn = picture.axes.bar(
-            [j + (i - (len(series) - 1) / 2) * width for j, _ in there],
-            [m for _, (m, _) in there],
-            width,
-            yerr=_errors([s for _, (_, s) in there]),
-            color=color,
-            ecolor=INK,
-            capsize=2,
-            label=label,
-        )
-        for patch, (j, (m, s)) in zip(drawn, there, strict=True):
-            picture.tip(patch, f"{rows[j].printed.label}, {label}: {m:.2f}" + (f" ± {s:.2f}" if s is not None else ""))
-    picture.axes.set_xticks(range(len(rows)), [row.printed.label for row in rows])
+    places = [row.printed.axes[axis] for row in rows]
+    if all(isinstance(place, int | float) for place in places):
+        _lines(picture, rows, places, series)
+    else:
+        _bars(picture, rows, series)
+    picture.axes.set_xlabel(rows[0].table.columns[0])
     picture.axes.set_ylabel("top-1, %")
     if series:
         picture.axes.legend(fontsize=7, ncols=len(series), loc="lower center", bbox_to_anchor=(0.5, 1))
     return picture
 
 
-def learning_curves(rows: Sequence[Row]) -> Picture:
-    """Validation top-1 by epoch of every run of a table; a colour a row, a line a seed."""
+def _lines(
+    picture: Picture,
+    rows: Sequence[ReportRow],
+    places: Sequence[float],
+    series: Sequence[tuple[str, list[Stats | None]]],
+) -> None:
+    for i, (label, stats) in enumerate(series):
+        there = [(j, s) for j, s in enumerate(stats) if s]
+        look: Any = (
+            {"ls": "--", "color": INK, "lw": 1, "ms": 4} if label == "printed" else {"color": COLORS[i % len(COLORS)]}
+        )
+        drawn = picture.axes.errorbar(
+            [places[j] for j, _ in there],
+            [m for _, (m, _) in there],
+            _errors([s for _, (_, s) in there]),
+            marker="o",
+            capsize=3,
+            label=label,
+            **look,
+        )
+        picture.tip(drawn.lines[0], f"{label}: " + "; ".join(_said(rows[j], s) for j, s in there))
+    picture.axes.set_xticks(places)
+
+
+def _bars(picture: Picture, rows: Sequence[ReportRow], series: Sequence[tuple[str, list[Stats | None]]]) -> None:
+    width = 0.8 / max(len(series), 1)
+    for i, (label, stats) in enumerate(series):
+        there = [(j, s) for j, s in enumerate(stats) if s]
+        drawn = picture.axes.bar(
+            [j + (i - (len(series) - 1) / 2) * width for j, _ in there],
+            [m for _, (m, _) in there],
+            width,
+            yerr=_errors([s for _, (_, s) in there]),
+            color="#999999" if label == "printed" else COLORS[i % len(COLORS)],
+            ecolor=INK,
+            capsize=2,
+            label=label,
+        )
+        for patch, (j, s) in zip(drawn, there, strict=True):
+            picture.tip(patch, f"{label}: {_said(rows[j], s)}")
+    picture.axes.set_xticks(range(len(rows)), [row.printed.label for row in rows])
+
+
+def _said(row: ReportRow, stats: Stats) -> str:
+    mean, std = stats
+    return f"{row.printed.label} {mean:.2f}" + (f" ± {std:.2f}" if std is not None else "")
+
+
+def learning_curves(rows: Sequence[ReportRow]) -> Picture:
+    """Draw validation top-1 by epoch of every run of a table; a colour a row, a line a seed."""
     number, scale = rows[0].table.number, rows[0].scale
     picture = Picture(f"curves_{number}_{scale}", f"Table {number}: validation top-1, one view, scale {scale}", 5.2, 3)
-    for i, row in enumerate(r for r in rows if r.ours):
+    for i, row in enumerate(r for r in rows if r.runs):
         for n, run in enumerate(row.runs):
             x, y = _epochs(run)
             label = row.name if n == 0 else None
@@ -223,32 +239,27 @@ def learning_curves(rows: Sequence[Row]) -> Picture:
 
 
 def _errors(stds: Sequence[float | None]) -> list[float] | None:
-    """Lengths of error bars; none at all where no row has two seeds."""
+    """Return the lengths of error bars; none at all if no row has two seeds."""
     return [s or 0.0 for s in stds] if any(s is not None for s in stds) else None
 
 
 def config_difference(run: FoundRun, baseline: FoundRun | None) -> str:
-    """What the config of a run says otherwise than the baseline's, 'model.modules=[CA, SA], T=32'."""
+    """Return what the config of a run says otherwise than the baseline's, the seed aside: 'modules=CA+SA, T=32'."""
     if baseline is None:
         return ""
-    ours, theirs = (dict(_flat(r.result["config"])) for r in (run, baseline))
-    skipped = ("name", "seed", "folders.", "trainer.", "logger.", "plan", "fresh")
-    different = [k for k in ours if ours[k] != theirs.get(k) and not k.startswith(skipped)]
-    return ", ".join(f"{key}={ours[key]}" for key in different)
+    varied, _ = differing([r.result["config"] for r in (run, baseline)])
+    return ", ".join(f"{key}={ours}" for key, (ours, _) in varied.items() if key != "seed")
 
 
-def _baseline(rows: Sequence[Row]) -> FoundRun | None:
-    """The run of a table that has the paper's default axes, else its first."""
-    runs = [run for row in rows for run in row.runs]
-    default = {"modules": ["CA", "SA", "LA"], "spatial_token": "class_token", "stem": "conv3"}
-    like = (
-        r for r in runs if r.result["config"]["l_ta"] == 1 and default.items() <= r.result["config"]["model"].items()
-    )
-    return next(like, runs[0] if runs else None)
+def _baseline(rows: Sequence[ReportRow]) -> FoundRun | None:
+    """Return the run of a table whose model has the fewest keys off their defaults, the paper's own model first."""
+    of_ours = [run for row in rows if row.printed.ours for run in row.runs]
+    runs = of_ours or [run for row in rows for run in row.runs]
+    return min(runs, key=lambda run: len(label_of(run.result["config"])), default=None)
 
 
-def differences(rows: Sequence[Row]) -> list[str]:
-    """A line a run for beneath the curves: its row, seed and what its config says otherwise than the baseline's."""
+def differences(rows: Sequence[ReportRow]) -> list[str]:
+    """Return a line a run for beneath the curves: its row, its seed and what its config says otherwise."""
     baseline = _baseline(rows)
     return [
         f"{row.name}, seed {run.seed}: " + (config_difference(run, baseline) or "the baseline")
@@ -257,16 +268,8 @@ def differences(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
 def _epochs(run: FoundRun) -> tuple[list[int], list[float]]:
-    """Epochs, from 1 on, and validation top-1 after each."""
+    """Return the epochs, from 1 on, and validation top-1 after each."""
     file = run.folder / "epochs.csv"
     if not file.exists():
         return [], []
@@ -275,5 +278,5 @@ def _epochs(run: FoundRun) -> tuple[list[int], list[float]]:
     return [int(r["epoch"]) + 1 for r in rows], [float(r["val/top1_1x1"]) for r in rows]
 
 
-def _table(collection: Collection, scale: str, number: int) -> Sequence[Row]:
+def _table(collection: Collection, scale: str, number: int) -> Sequence[ReportRow]:
     return next(rows for rows in collection.tables[scale] if rows[0].table.number == number)

@@ -28,7 +28,7 @@ _TEX = {
 
 
 def markdown(table: TextTable, level: int = 3) -> str:
-    """A heading, the table, what is missing and the notes."""
+    """Return a heading, the table, what is missing and the notes."""
     lines = [f"{'#' * level} {table.title}", ""]
     lines.append(f"| {' | '.join(_md(c) for c in table.columns)} |")
     lines.append(f"|{'|'.join('--:' if number else '---' for number in table.numbers)}|")
@@ -49,7 +49,7 @@ def _md(text: str) -> str:
 
 
 def latex(table: TextTable) -> str:
-    """A booktabs table; \\usepackage{booktabs}, and graphicx to fit the wide ones."""
+    """Return a booktabs table; \\usepackage{booktabs}, and graphicx to fit the wide ones."""
     caption = re.sub(r"^Table \d+\. ", "", table.title)  # LaTeX counts by itself
     form = "".join("r" if number else "l" for number in table.numbers)
     body = [
@@ -76,12 +76,12 @@ def latex(table: TextTable) -> str:
 
 
 def tex(text: str) -> str:
-    """`text` with what LaTeX takes for commands escaped."""
+    """Return text with what LaTeX takes for commands escaped."""
     return "".join(_TEX.get(character, character) for character in text)
 
 
 def long_csv(collection: Collection, scale: str) -> str:
-    """A line a figure: every metric of every run of every row, and the paper's; missing rows have none of ours."""
+    """Return a line a figure: every metric of every run of every row, and the paper's."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["scale", "table", "row", "source", "metric", "value", "seed", "run", "commit", "manifest"])
@@ -104,7 +104,7 @@ def long_csv(collection: Collection, scale: str) -> str:
 
 
 def documents(tables: Sequence[TextTable]) -> str:
-    """LaTeX tables as a document that compiles by itself."""
+    """Return LaTeX tables as a document that compiles by itself."""
     head = "\n".join(
         [
             r"\documentclass{article}",

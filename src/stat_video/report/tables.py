@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .. import published
+from .. import paper
 from ..data.lists import read_counts
-from .collect import Collection, FoundRun, Row, mean_std
+from ..paper import PaperTable
+from .collect import Collection, FoundRun, ReportRow, mean_std
 from .compare import Difference, Verdict, judge, pairs
 
 MISSING = "missing"
@@ -20,7 +21,7 @@ class TextTable:
     columns: Sequence[str]
     rows: list[list[str]]
     numbers: Sequence[bool] = ()  # which columns hold figures
-    marked: list[bool] = field(default_factory=list)  # rows to set off: ours among other systems
+    marked: list[bool] = field(default_factory=list)  # rows to set off: the paper's own among other systems
     notes: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)  # what would fill the missing rows
 
@@ -29,11 +30,11 @@ class TextTable:
         self.marked = self.marked or [False] * len(self.rows)
 
 
-def main_table(rows: Sequence[Row]) -> TextTable:
-    """A table of the paper, ours beside the printed figures; at the paper scale with the difference."""
+def main_table(rows: Sequence[ReportRow]) -> TextTable:
+    """Return a table of the paper, ours beside the printed figures; at the paper scale with the difference."""
     table, scale = rows[0].table, rows[0].scale
     comparable = scale == "paper"
-    systems = any(not row.ours for row in rows)
+    systems = table.compares_systems
     groups = list(dict.fromkeys(m.rpartition("_")[2] for row in rows for m in row.metrics[2:]))
     columns = ["Method", "Backbone", "Pre-train", "Frames×Clips×Crops"] if systems else [table.columns[0]]
     head = len(columns)
@@ -47,7 +48,7 @@ def main_table(rows: Sequence[Row]) -> TextTable:
         line += [_difference(row)] if comparable else []
         line += [_accuracy(row, f"{row.metrics[0]}_{group}") for group in groups]
         line += [_accuracy(row, row.metrics[1]), _figure(row.printed.top5, 1)]
-        line += [str(len(row.runs)) if row.ours else "", row.views, ", ".join(_commits(row.runs))]
+        line += [str(len(row.runs)) if row.config else "", row.views, ", ".join(_commits(row.runs))]
         cells.append(line)
     shown = [i for i in range(len(columns)) if i < head or columns[i] == "commit" or any(line[i] for line in cells)]
     columns, cells = [columns[i] for i in shown], [[line[i] for i in shown] for line in cells]
@@ -56,14 +57,14 @@ def main_table(rows: Sequence[Row]) -> TextTable:
         columns=columns,
         rows=cells,
         numbers=[i >= head and name not in ("views", "commit") for i, name in enumerate(columns)],
-        marked=[systems and row.ours for row in rows],
+        marked=[systems and row.printed.ours for row in rows],
         notes=_notes(table, rows),
-        commands=[row.command for row in rows if row.ours and not row.runs],
+        commands=[row.command for row in rows if row.config and not row.runs],
     )
 
 
-def pair_table(rows: Sequence[Row]) -> TextTable:
-    """Every two of our rows: difference in top-1 with its interval."""
+def pair_table(rows: Sequence[ReportRow]) -> TextTable:
+    """Return every two of our rows, with their difference in top-1 and its interval."""
     cells = []
     for a, b, d in pairs(rows):
         names = [a.name, b.name]
@@ -77,7 +78,7 @@ def pair_table(rows: Sequence[Row]) -> TextTable:
 
 
 def claim_table(verdicts: Sequence[Verdict]) -> TextTable:
-    """The claims of the paper, and what our figures say of them."""
+    """Return the claims of the paper, and what our figures say of them."""
     cells = [
         [v.claim.quote, _asked(v), v.verdict, v.why + (f". {v.claim.note}" if v.claim.note else "")] for v in verdicts
     ]
@@ -85,7 +86,7 @@ def claim_table(verdicts: Sequence[Verdict]) -> TextTable:
 
 
 def run_table(runs: Sequence[FoundRun]) -> TextTable:
-    """Where the figures come from: a line a run."""
+    """Return where the figures come from: a row a run."""
     cells = []
     for run in runs:
         r = run.result
@@ -104,13 +105,12 @@ def run_table(runs: Sequence[FoundRun]) -> TextTable:
 
 
 def verdicts(collection: Collection, scale: str) -> list[Verdict]:
-    """Each claim of the paper at one scale."""
-    paper = published.load()
-    return [judge(claim, scale, collection.rows) for claim in paper.claims]
+    """Return the verdict on each claim of the paper at one scale."""
+    return [judge(claim, scale, collection.rows) for claim in paper.load().claims]
 
 
-def runs_of(tables: Sequence[Sequence[Row]]) -> list[FoundRun]:
-    """The runs that fill tables, each once: one that stands in two tables is the same run."""
+def runs_of(tables: Sequence[Sequence[ReportRow]]) -> list[FoundRun]:
+    """Return the runs that fill tables, each once: one that stands in two tables is the same run."""
     runs = {run.folder: run for table in tables for row in table for run in row.runs}
     return [runs[folder] for folder in sorted(runs)]
 
@@ -129,7 +129,7 @@ def _asked(v: Verdict) -> str:
             return f"{metric}: {refs[0]} / {refs[1]} at most {v.claim.limit:g}"
 
 
-def _system(row: Row) -> list[str]:
+def _system(row: ReportRow) -> list[str]:
     p = row.printed
     return [p.method, p.backbone or "-", p.pretrain or "-", f"{p.frames}×{p.clips}×{p.crops}"]
 
@@ -138,9 +138,9 @@ def _figure(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _accuracy(row: Row, metric: str) -> str:
+def _accuracy(row: ReportRow, metric: str) -> str:
     values = row.values(metric)
-    if not row.ours:
+    if row.config is None:
         return ""
     if not values:
         return MISSING
@@ -148,7 +148,7 @@ def _accuracy(row: Row, metric: str) -> str:
     return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
 
 
-def _difference(row: Row) -> str:
+def _difference(row: ReportRow) -> str:
     values = row.values(row.metrics[0])
     if not values or row.printed.top1 is None:
         return ""
@@ -156,7 +156,7 @@ def _difference(row: Row) -> str:
     return f"{mean_std(values)[0] - row.printed.top1:+.2f}{mark}"
 
 
-def _protocol(row: Row) -> str:
+def _protocol(row: ReportRow) -> str:
     return f"{row.printed.clips}x{row.printed.crops}"
 
 
@@ -164,9 +164,9 @@ def _commits(runs: Sequence[FoundRun]) -> list[str]:
     return list(dict.fromkeys(run.commit for run in runs))
 
 
-def _notes(table: published.Table, rows: Sequence[Row]) -> list[str]:
-    ours = [row for row in rows if row.grid_row]
-    sets = {row.grid_row.options.data.name: row.grid_row.options.data for row in ours if row.grid_row}
+def _notes(table: PaperTable, rows: Sequence[ReportRow]) -> list[str]:
+    ours = [row for row in rows if row.config]
+    sets = {row.config.data.name: row.config.data for row in rows if row.config}
     counted = "of a clip" if table.gflops_of == "clip" else "of all views of a video"
     notes = [
         f"printed: the paper's figure, on {NAMES.get(table.dataset, table.dataset)}. GFLOPs are 1e9 multiply-adds "
@@ -174,17 +174,28 @@ def _notes(table: published.Table, rows: Sequence[Row]) -> list[str]:
     ]
     if rows[0].scale == "tiny":
         notes.append(
-            f"Ours is the tiny STAT on the built-in {', '.join(sets)} videos: another model, data and recipe than the "
+            f"Ours are tiny models on the built-in {', '.join(sets)} videos: other models, data and recipes than the "
             "printed ones, so the two are not compared."
         )
     elif any(_protocol(row) != row.views for row in ours):
         notes.append("† tested with other views than the printed figure.")
+    if table.compares_systems:
+        own = next(row.printed.method for row in rows if row.printed.ours)
+        others = [row for row in ours if not row.printed.ours]
+        named = f"{len(others)} rows of other systems, each by its own recipe," if others else "no other row"
+        notes.append(
+            f"The rows of {own} and {named} can be rerun; the others are printed only. Two systems are compared each "
+            "with its own views, as in the paper."
+        )
+    notes += [
+        f"{row.name}: printed only, since its words do not compose: {row.why_not}." for row in rows if row.why_not
+    ]
     few = [name for name, data in sets.items() if (read_counts(data)[0] or 6) <= 5]
     if few:
         notes.append(f"{', '.join(few)} has no more than five classes, so top-5 says nothing.")
     for row in ours:
-        if row.left_out:
-            left = ", ".join(f"{run.id} ({run.result.get('manifest')})" for run in row.left_out)
+        if row.stale:
+            left = ", ".join(f"{run.id} ({run.result.get('manifest')})" for run in row.stale)
             notes.append(f"{row.name}: left out, since they saw another state of the data set: {left}.")
         for run in row.runs:
             lacking = [f"{len(paths)} {split}" for split, paths in run.result.get("unreadable", {}).items() if paths]

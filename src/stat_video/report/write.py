@@ -7,10 +7,10 @@ from pathlib import Path
 import jinja2
 from rich.console import Console
 
+from ..files import replacing
 from ..progress import shown
-from ..runs.files import replacing
 from . import figures, formats, tables
-from .collect import Collection, Row
+from .collect import Collection, ReportRow
 from .compare import RESAMPLES
 from .figures import Picture
 from .tables import TextTable
@@ -42,8 +42,14 @@ class ScalePart:
     figure_1: Sequence[Picture]
     claims: TextTable
     runs: TextTable
-    filled: int  # rows of ours that have a run
-    total: int
+    own: tuple[int, int]  # rows of the paper's own model that have a run, and all of them
+    systems: tuple[int, int]  # likewise the rows of other systems that can be rerun
+
+    @property
+    def filled(self) -> str:
+        """How many rows have a run, in words."""
+        (own, all_own), (systems, all_systems) = self.own, self.systems
+        return f"{own} of {all_own} rows of the paper's model and {systems} of {all_systems} of other systems filled"
 
     @property
     def pictures(self) -> list[Picture]:
@@ -52,27 +58,27 @@ class ScalePart:
 
 
 def make(collection: Collection, scale: str, counted: bool = False) -> ScalePart:
-    """The tables, pictures and claims of one scale; ``counted`` is for `figures.figure_1`."""
+    """Return the tables, pictures and claims of one scale; ``counted`` is for `figures.figure_1`."""
     rows = collection.tables[scale]
-    ours = [row for table in rows for row in table if row.ours]
+    can_run = [row for table in rows for row in table if row.config]
+    own, systems = ([bool(row.runs) for row in can_run if row.printed.ours is ours] for ours in (True, False))
     return ScalePart(
         scale,
         {table[0].table.number: _table_part(collection, table) for table in rows},
-        [figures.figure_1(collection, scale, number, counted) for number in (6, 7)],
+        [figures.figure_1(collection, scale, t[0].table.number, counted) for t in rows if t[0].table.compares_systems],
         tables.claim_table(tables.verdicts(collection, scale)),
         tables.run_table(tables.runs_of(rows)),
-        sum(bool(row.runs) for row in ours),
-        len(ours),
+        (sum(own), len(own)),
+        (sum(systems), len(systems)),
     )
 
 
-def _table_part(collection: Collection, rows: Sequence[Row]) -> TablePart:
+def _table_part(collection: Collection, rows: Sequence[ReportRow]) -> TablePart:
     number, scale = rows[0].table.number, rows[0].scale
     there = [row for row in rows if row.runs]
-    pictures = [figures.window_curve(collection, scale)] if number == 2 and (there or scale == "paper") else []
-    pictures += (
-        [figures.bars(collection, scale, number)] if number in figures.BARS and (there or scale == "paper") else []
-    )
+    pictures = []
+    if not rows[0].table.compares_systems and (there or scale == "paper"):
+        pictures.append(figures.by_axis(collection, scale, number))
     pictures += [figures.learning_curves(rows)] if there else []
     return TablePart(
         tables.main_table(rows), tables.pair_table(there), len(there) > 1, pictures, figures.differences(rows)
@@ -82,7 +88,7 @@ def _table_part(collection: Collection, rows: Sequence[Row]) -> TablePart:
 def write(
     collection: Collection, out: Path, console: Console = Console(quiet=True), counted: bool = False
 ) -> tuple[list[Path], list[ScalePart]]:
-    """Write the report of all scales in `collection` below `out`; return its files and what stands in them."""
+    """Write the report of all scales in a collection below `out`; return its files and what stands in them."""
     files: dict[Path, bytes] = {}
     with figures.style():
         scales = shown(list(collection.tables), "tables of a scale", len(collection.tables), console)
@@ -105,7 +111,7 @@ def write(
 
 
 def page(collection: Collection, parts: Sequence[ScalePart]) -> str:
-    """The self-contained page; whatever comes from results is escaped."""
+    """Return the self-contained page; whatever comes from results is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("stat_video", "report"),
         autoescape=True,
@@ -122,15 +128,15 @@ def page(collection: Collection, parts: Sequence[ScalePart]) -> str:
 
 
 def as_markdown(part: ScalePart) -> str:
-    """One scale as a document of its own."""
+    """Return one scale as a document of its own."""
     text = [f"# The tables of the paper at scale {part.scale}", ""]
     if part.scale == "tiny":
         text += [
-            "A diagnostic of the mechanism: the tiny STAT on videos that the framework makes itself. It is no evidence "
+            "A diagnostic of the mechanism: tiny models on videos that the framework makes itself. It is no evidence "
             "about Kinetics or Something-Something; the printed figures stand beside to show what each row is.",
             "",
         ]
-    text += [f"{part.filled} of {part.total} rows are filled. Written by `python src/report.py`.", ""]
+    text += [f"{part.filled}. Written by `python src/report.py`.", ""]
     for table in part.tables.values():
         text.append(formats.markdown(table.main, 2))
         if table.compared:

@@ -1,4 +1,4 @@
-"""The results below a logs folder: those that can be read, and those that can't."""
+"""The results below a logs folder, and the files there that can't be read."""
 
 import json
 import re
@@ -12,14 +12,14 @@ NEEDED = ("name", "scale", "id", "metrics", "seed", "config", "finished")
 
 @dataclass
 class Results:
-    """What was found; nothing is dropped in silence."""
+    """The results that were found; unreadable files are kept with their reason, not dropped in silence."""
 
     results: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)  # folder of the run, its result
     broken: list[tuple[Path, str]] = field(default_factory=list)  # file, what is wrong with it
 
 
 def read_results(logs: Path) -> Results:
-    """Each `logs/<name>/<run>/result.json`; runs set aside (`.old-N`) are left out."""
+    """Return what each `logs/<name>/<run>/result.json` holds; skip runs that were set aside (`.old-N`)."""
     found = Results()
     for file in sorted(logs.glob("*/*/result.json")):
         if ".old-" in file.parent.name:

@@ -1,8 +1,8 @@
-"""What a run is: its id, its folder, its result; finished or not.
+"""A run: its id, its folder and its result.
 
-The id is a hash of what defines the run (the resolved config without its name, folders, hardware and logging, and the
-lists of its data set), so the same command finds the same folder again: a finished run is not run twice, a killed one
-goes on, and a row that stands in several tables is run once.
+The id is a hash of what defines the run: the resolved config without its name, folders, hardware and logging, and the
+lists of its data set. So the same command finds the same folder again: a finished run is not run twice, a killed one
+goes on, and a row of several tables is run once.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -19,17 +20,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .files import before
+from .. import models
+from ..files import PROJECT, before
 
-NOT_OF_THE_RUN = ("name", "folders", "trainer", "logger", "fresh", "plan")  # where and how it runs, not what it is
-# Where the videos are, in which form and by what they are read; what they are is in the hash of their lists.
-NOT_OF_THE_DATA = (
-    "root", "setting", "layout", "classes", "train", "val", "videos", "manifest", "fold", "reader",
-    "max_absent", "max_unreadable",
-)  # fmt: skip
-TRAINED_ON = "trained_on="  # config.init that names a data set; a run's own says which run it was: trained_on=DATA/ID
+# Keys that say where and how a run runs, not what it is.
+NOT_OF_THE_RUN = ("name", "folders", "trainer", "logger", "fresh", "plan")
+# Keys that repeat what another key says, and those that say where a data set's videos are and in which form: which
+# videos they are is in the hash of the lists.
+NOT_DEFINING = {
+    "clip": ("views",),
+    "recipe": ("tiny_lr",),
+    "data": (
+        "root", "setting", "layout", "classes", "train", "val", "videos", "manifest", "fold", "views", "max_absent",
+        "max_unreadable",
+    ),
+}  # fmt: skip
+# Beginning of a config.init that names a data set; the result then also names the run: trained_on=DATA/ID.
+TRAINED_ON = "trained_on="
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "pytorchvideo", "torchmetrics", "av")
-PROJECT = Path(__file__).resolve().parents[3]
 
 
 class Busy(Exception):
@@ -37,9 +45,9 @@ class Busy(Exception):
 
 
 def same_data(one: str | None, other: str | None) -> bool:
-    """Whether two `manifest_hash`es, 'lists' or 'lists.content', may be of the same state of a data set.
+    """Return whether two `manifest_hash`es, 'lists' or 'lists.content', may be of the same state of a data set.
 
-    A content that is not known is taken for the same: who verifies a data set after training on it has not changed it.
+    An unknown content counts as equal: verifying a data set after training on it does not change it.
     """
     if one is None or other is None:
         return True
@@ -48,14 +56,27 @@ def same_data(one: str | None, other: str | None) -> bool:
 
 
 def definition(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a resolved config that defines a run."""
-    defining = {k: v for k, v in config.items() if k not in NOT_OF_THE_RUN}
-    defining["data"] = {k: v for k, v in config["data"].items() if k not in NOT_OF_THE_DATA}
-    return defining
+    """Return the part of a resolved config that defines a run."""
+    return {
+        key: {k: v for k, v in value.items() if k not in NOT_DEFINING.get(key, ())}
+        if isinstance(value, dict)
+        else value
+        for key, value in config.items()
+        if key not in NOT_OF_THE_RUN
+    }
+
+
+def label_of(config: dict[str, Any]) -> str:
+    """Return the label of a resolved config's model; its name if its file is gone or of another version."""
+    name = str(config["model"]["name"])
+    try:
+        return models.find(name)(**config["model"]).label
+    except (ValueError, TypeError):
+        return name
 
 
 def row_id(config: dict[str, Any]) -> str:
-    """Equal for the runs of one row of a table: they differ in the seed, and in first weights of that seed."""
+    """Return an id that the runs of one row of a table share: they differ in the seed, and in first weights of it."""
     row = {k: v for k, v in definition(config).items() if k != "seed"}
     if str(row["init"]).startswith(TRAINED_ON):
         row["init"] = row["init"].partition("/")[0]
@@ -68,45 +89,44 @@ def _hash(content: Any) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """A run in its folder, `logs/<name>/<scale>-<data>-<axes>-<id>/`."""
+    """A run in its folder, `logs/<name>/<scale>-<data>-T<T>-<model's label>-seed<seed>-<id>/`."""
 
     folder: Path
     id: str
 
     @classmethod
     def of(cls, config: dict[str, Any], logs: Path, manifest: str | None) -> "Run":
-        """The run that a resolved config (plain containers) and the `manifest_hash` of its data define.
+        """Return the run that a resolved config (plain containers) and the `manifest_hash` of its data define.
 
-        It lies where it was begun, under whatever name. The content of the videos is no part of the id, so that a
-        changed one meets the run that was begun without the change; `training/fit.py` then refuses to mix them.
+        Its folder is where it was begun, under whatever name. The content of the videos is not part of the id: so a
+        run whose videos have changed since is found, and `training/fit.py` refuses to go on with it.
         """
         id = _hash({**definition(config), "manifest": manifest and manifest.partition(".")[0]})
         for folder in sorted(logs.glob(f"*/*-{id}")):
             return cls(folder, id)
-        stem = config["model"]["stem"] if isinstance(config["model"]["stem"], str) else "stem"
-        readable = [config["scale"], config["data"]["name"], f"T{config['T']}", "+".join(config["model"]["modules"])]
-        readable += [f"t_o{config['t_o']}", stem, config["model"]["spatial_token"], f"l_ta{config['l_ta']}"]
-        return cls(logs / config["name"] / "-".join([*readable, f"seed{config['seed']}", id]), id)
+        label = re.sub(r"[^\w+.=-]", "_", label_of(config))  # it becomes part of a path
+        about = [config["scale"], config["data"]["name"], f"T{config['clip']['T']}", label]
+        return cls(logs / config["name"] / "-".join([*about, f"seed{config['seed']}", id]), id)
 
     @property
     def checkpoint(self) -> Path:
-        """The newest whole checkpoint."""
+        """Return the path of the newest checkpoint."""
         return self.folder / "last.ckpt"
 
     @property
     def checkpoints(self) -> list[Path]:
-        """`checkpoint` and those kept from before it, newest first, as far as they are there."""
+        """Return `checkpoint` and the older ones that are kept, newest first; only those that exist."""
         numbered = self.folder.glob(f"{self.checkpoint.stem}-*{self.checkpoint.suffix}")
         older = sorted(int(n) for p in numbered if (n := p.stem.rpartition("-")[2]).isdigit())
         return [path for n in (0, *older) if (path := before(self.checkpoint, n)).exists()]
 
     @property
     def epochs_file(self) -> Path:
-        """A row an epoch."""
+        """Return the path of the CSV file with a row for each epoch."""
         return self.folder / "epochs.csv"
 
     def result(self) -> dict[str, Any] | None:
-        """The result of a finished run, else None."""
+        """Return the result of a finished run, else None."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             result: dict[str, Any] = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
             return result
@@ -114,14 +134,14 @@ class Run:
 
     @property
     def state(self) -> str:
-        """'done', 'to resume' or 'to do'."""
+        """Return 'done', 'to resume' or 'to do'."""
         if self.result() is not None:
             return "done"
         return "to resume" if self.checkpoints else "to do"
 
     @contextlib.contextmanager
     def alone(self, wait: bool = False) -> Iterator[None]:
-        """Hold the run against other processes; raises Busy, or waits, where one has it. Death lets go."""
+        """Lock the run against other processes; if one has it, raise Busy, or wait. The lock ends with its process."""
         locks = self.folder.parents[1] / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
         with (locks / self.id).open("a+") as lock:
@@ -136,7 +156,7 @@ class Run:
             yield
 
     def set_aside(self) -> None:
-        """Rename the folder to the first free `<folder>.old-N`, so that nothing is lost when it is run afresh."""
+        """Rename the folder to the first free `<folder>.old-N`, so that fresh=true loses nothing."""
         if self.folder.exists():
             n = 1
             while (old := self.folder.with_name(f"{self.folder.name}.old-{n}")).exists():
@@ -145,7 +165,7 @@ class Run:
 
 
 def provenance() -> dict[str, Any]:
-    """Commit of the code (with whether it was changed), and versions."""
+    """Return the commit of the code, whether files were changed since, and the versions of Python and packages."""
     return {
         "commit": _git("rev-parse", "HEAD"),
         "changed_since_commit": bool(_git("status", "--porcelain", "--untracked-files=no")),

@@ -1,4 +1,4 @@
-"""Where a run's first weights come from when they are those of another run: `init=trained_on=DATA`."""
+"""Find the run that another one takes its first weights from: `init=trained_on=DATA`."""
 
 import json
 from pathlib import Path
@@ -9,14 +9,15 @@ from ..errors import InputError
 from .results import read_results
 from .run import TRAINED_ON, Run
 
-SAME = ("scale", "T", "crop", "t_o", "l_ta", "seed", "model")  # what both runs have in common
+SAME = ("scale", "seed", "model")  # equal in both runs, as are SAME_CLIP
+SAME_CLIP = ("T", "crop")
 
 
 def find_source(config: Config, logs: Path) -> Run:
-    """The one finished run with the same model, scale and seed, trained on the named data set from its own start.
+    """Return the one finished run of the same model, clip, scale and seed, trained from scratch on the named data.
 
-    Busy where another process is still training it; InputError where there is none or more than one, with the command
-    or the choices.
+    Raises Busy if another process is still training it; InputError, with the command or the choices, if there is none
+    or more than one.
     """
     data = str(config.init).removeprefix(TRAINED_ON)
     found = [Run(folder, r["id"]) for folder, r in read_results(logs).results if _fits(r["config"], data, config)]
@@ -24,11 +25,11 @@ def find_source(config: Config, logs: Path) -> Run:
         for file in logs.glob("*/*/config.json"):
             if _fits(json.loads(file.read_text(encoding="utf-8")), data, config):
                 with Run(file.parent, file.parent.name.rpartition("-")[2]).alone():
-                    pass  # nobody is at it
+                    pass  # raises Busy if a process is training it
         raise InputError(
-            f"init={config.init}: no finished run with this model on data={data}, scale={config.scale}, T={config.T}, "
-            f"seed={config.seed} in {logs}; run it first: python src/train.py experiment=kinetics clip=T{config.T} "
-            f"seed={config.seed}, or name a checkpoint with init=FILE"
+            f"init={config.init}: no finished run with this model on data={data}, scale={config.scale}, "
+            f"T={config.clip.T}, seed={config.seed} in {logs}; run it first: python src/train.py experiment=kinetics "
+            f"model={config.model.name} T={config.clip.T} seed={config.seed}, or name a checkpoint with init=FILE"
         )
     if len(found) > 1:
         names = ", ".join(str(run.checkpoint) for run in found)
@@ -37,6 +38,9 @@ def find_source(config: Config, logs: Path) -> Run:
 
 
 def _fits(source: dict[str, Any], data: str, config: Config) -> bool:
+    if not {"clip", "model", "init"} <= source.keys():
+        return False  # written by an earlier version
     plain = {**vars(config), "model": vars(config.model)}
     same = all(source[key] == plain[key] for key in SAME)
+    same &= all(source["clip"].get(key) == getattr(config.clip, key) for key in SAME_CLIP)
     return same and source["data"]["name"] == data and source["init"] is None

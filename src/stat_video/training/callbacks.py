@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a row an epoch, plain lines in a log or a bar on a terminal."""
+"""Show a run while it trains: a row per epoch in a file, and lines in a log or a bar on a terminal."""
 
 import csv
 import io
@@ -12,36 +12,36 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.profilers import Profiler
 
+from ..files import replacing
 from ..progress import Meter, memory
-from ..runs.files import replacing
 
 Say = Callable[[str], None]
 C = TypeVar("C", bound=Callback)
 
 
 class LoaderClock(Profiler):
-    """Time that the training loop has waited for its loader, between `begun` and the end of a step."""
+    """Measures the seconds that the training loop waits for its loader."""
 
     def __init__(self) -> None:
         super().__init__()
         self.waited, self.begun = 0.0, time.monotonic()
 
     def start(self, action_name: str) -> None:
-        """Lightning is about to ask for a batch."""
+        """Start the clock if Lightning is about to ask for a training batch."""
         if action_name.endswith("train_dataloader_next"):
             self.begun = time.monotonic()
 
     def stop(self, action_name: str) -> None:
-        """It has got it."""
+        """Add the time since, if Lightning has got that batch."""
         if action_name.endswith("train_dataloader_next"):
             self.waited += time.monotonic() - self.begun
 
 
 class EpochLog(Callback):
-    """Appends a row of all logged values to `file` each epoch and says it in a line.
+    """Appends one row of all logged values per epoch to `file`, and prints it as a line.
 
-    A resumed run keeps the rows of the epochs that its checkpoint has behind it, and the times of one begun. Each row
-    has `train/data_wait`, the share of the steps' time that went into waiting for the loader (of the first rank).
+    A resumed run keeps the rows of the epochs before its checkpoint, and the times measured in a partial epoch. Each
+    row has `train/data_wait`, the share of the steps' time that the first rank waited for its loader.
     """
 
     def __init__(self, file: Path, say: Say | None = None) -> None:
@@ -50,51 +50,51 @@ class EpochLog(Callback):
         if file.exists():
             with file.open(newline="", encoding="utf-8") as lines:
                 self.rows = list(csv.DictReader(lines))
-        self.seconds_before = 0.0  # spent training before this process took over
+        self.seconds_before = 0.0  # spent training by processes before this one
         self.start = time.monotonic()
         self.waited = self.stepped = 0.0  # seconds of this epoch
         self.all_waited = self.all_stepped = 0.0  # of the epochs before
         self.clock = LoaderClock()
 
     def state_dict(self) -> dict[str, float]:
-        """Into the checkpoint."""
+        """Return the times measured so far, for the checkpoint."""
         times = {key: getattr(self, key) for key in ("waited", "stepped", "all_waited", "all_stepped")}
         return {"seconds": self.seconds, **times}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """From the checkpoint."""
+        """Restore the times from a checkpoint."""
         for key, value in state_dict.items():
             setattr(self, "seconds_before" if key == "seconds" else key, value)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Take over the rows of a run that is resumed."""
+        """Drop the rows of epochs that a resumed run trains again."""
         self.rows = [r for r in self.rows if int(r["epoch"]) < trainer.current_epoch]
         self.start = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """Training and validation time so far, resumed parts added up."""
+        """Return training and validation time so far, summed over all processes of a resumed run."""
         return self.seconds_before + time.monotonic() - self.start
 
     @property
     def seconds_at_end(self) -> float:
-        """Training and validation time up to the last epoch's end."""
+        """Return training and validation time up to the last epoch's end."""
         return float(self.rows[-1]["seconds"]) if self.rows else 0.0
 
     @property
     def data_wait(self) -> float:
-        """Share of the steps' time of all epochs that went into waiting for the loader."""
+        """Return the share of all steps' time that went into waiting for the loader."""
         stepped = self.all_stepped + self.stepped
         return (self.all_waited + self.waited) / stepped if stepped else 0.0
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Add up this step: from asking for its batch to here."""
+        """Add the time of this step, from asking for its batch to here."""
         self.stepped += time.monotonic() - self.clock.begun
         self.waited += self.clock.waited
         self.clock.waited = 0.0
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Write the row."""
+        """Write the row of the epoch, and print it."""
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.endswith("_step")}
         values["train/data_wait"] = self.waited / self.stepped if self.stepped else 0.0
         for logger in trainer.loggers:
@@ -121,31 +121,31 @@ class EpochLog(Callback):
 
 
 def callback_of(trainer: Trainer, kind: type[C]) -> C:
-    """The one of that kind among a trainer's callbacks."""
+    """Return the first callback of that kind among a trainer's."""
     return next(c for c in trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]
 
 
 def share_of_waiting(trainer: Trainer) -> str:
-    """'4 %' of the steps' time went into waiting for the loader, in the epoch so far."""
+    """Return the share of the epoch's steps' time so far that went into waiting for the loader: '4 %'."""
     log = callback_of(trainer, EpochLog)
     return f"{100 * log.waited / log.stepped:.0f} %" if log.stepped else "0 %"
 
 
 class StepLines(Callback):
-    """Off a terminal: a plain line a minute of training, validation and test."""
+    """Prints a plain line a minute of training, validation and test, for a log."""
 
     def __init__(self, say: Say) -> None:
         self.say = say
         self.meter: Meter | None = None
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> None:
-        """The clock of an epoch starts with its first batch here."""
+        """Start the meter of an epoch at the first batch that this process trains on."""
         name = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, batches"
         if self.meter is None or self.meter.what != name:
             self.meter = Meter(name, int(trainer.num_training_batches), index)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, b: Any, index: int) -> None:
-        """A line every minute."""
+        """Print a line if a minute has passed."""
         if self.meter and self.meter.due():
             loss = trainer.callback_metrics.get("train/loss_step", torch.tensor(float("nan")))
             self.say(
@@ -153,30 +153,30 @@ class StepLines(Callback):
             )
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """The clock of a validation."""
+        """Start the meter of a validation."""
         self.meter = Meter("validation, batches", int(sum(trainer.num_val_batches)))
 
     def on_validation_batch_end(
         self, trainer: Trainer, module: LightningModule, o: Any, b: Any, i: int, *_: Any
     ) -> None:
-        """A line every minute."""
+        """Print a line if a minute has passed."""
         if self.meter and self.meter.due():
             self.say(self.meter.line(i + 1))
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """The clock of a test."""
+        """Start the meter of a test."""
         self.meter = Meter("test, batches", int(sum(trainer.num_test_batches)))
 
     def on_test_batch_end(self, trainer: Trainer, module: LightningModule, o: Any, b: Any, i: int, *_: Any) -> None:
-        """A line every minute."""
+        """Print a line if a minute has passed."""
         if self.meter and self.meter.due():
             self.say(self.meter.line(i + 1))
 
 
 class Bar(RichProgressBar):
-    """On a terminal: Lightning's bar, with rate and time left, and memory and waiting beside the loss."""
+    """Lightning's progress bar, with memory and the share of waiting beside the loss."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What stands behind the bar."""
+        """Return the figures to show behind the bar."""
         waiting = {"waiting for data": share_of_waiting(trainer)} if trainer.training else {}
         return {**super().get_metrics(trainer, pl_module), "memory": memory(), **waiting}

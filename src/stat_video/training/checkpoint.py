@@ -1,58 +1,78 @@
-"""Opening a checkpoint: plain containers only, refused in one line where it is none of ours."""
+"""Open checkpoints as plain data; refuse in one line a file that is damaged or holds something else."""
 
-import hashlib
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import InputError
 
-WEIGHTS = "model."  # prefix of STAT's tensors in the StatModule's state
-HASHED = b"sha256 of what precedes: "
-SEAL = len(HASHED) + 64 + 2  # bytes at a sealed file's end
+WEIGHTS = "model."  # prefix of the model's tensors in the VideoModule's state
+ZIP = b"PK\3\4"  # how files of torch.save begin since torch 1.6; torch.load tells older ones by it, too
+WRAPPED = ("state_dict", "model_state", "model_state_dict", "model")  # where other projects' files keep their weights
 
 
-def seal(archive: memoryview) -> list[bytes | memoryview]:
-    """What torch.save wrote, a zip archive, with its SHA-256 as the archive's comment: still a file that torch loads.
-
-    The hash is of all but the last two bytes, which say how long the comment is.
-    """
-    comment = HASHED + hashlib.sha256(archive[:-2]).hexdigest().encode()
-    return [archive[:-2], len(comment).to_bytes(2, "little") + comment]
-
-
-def intact(path: Path) -> bool:
-    """Whether a sealed file is as it was written; True for one without a seal, as torch.save alone writes."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(size - SEAL, 0))
-        told = file.read()
-        if told[2 : 2 + len(HASHED)] != HASHED:
-            return True
-        digest, left = hashlib.sha256(), size - SEAL
-        file.seek(0)
-        while left and (part := file.read(min(left, 2**22))):
-            digest.update(part)
-            left -= len(part)
-    return digest.hexdigest().encode() == told[2 + len(HASHED) :]
+def damage(path: Path) -> str | None:
+    """Return what is wrong with a zip file that torch.save wrote; None if every part has the CRC stored with it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+    except Exception as error:  # zipfile and its decompressors raise many kinds for a broken directory
+        return str(error) or type(error).__name__
+    return None if part is None else f"{part} does not have the CRC that it was written with"
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """{'config', 'classes', 'manifest', 'place', 'weights', 'epoch'} of a checkpoint.
+def load_plain(path: Path) -> Any:
+    """Return what a file of torch.save holds; InputError if it is missing, damaged, or holds more than plain data.
 
-    No code in it can run: it is read with weights_only, and its config is plain values, nothing of which is ever looked
-    up or instantiated. Raises InputError where the file is missing, damaged, or not written by this project.
+    torch reads it with weights_only, so that no code in it can run.
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such checkpoint")
-    if not intact(path):
-        raise InputError(f"{path}: damaged, its content does not have the hash that it was written with")
+    with path.open("rb") as file:
+        zipped = file.read(len(ZIP)) == ZIP
+    if zipped and (wrong := damage(path)) is not None:
+        raise InputError(f"{path}: damaged or truncated ({wrong.splitlines()[0]:.120})")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises many kinds: zip, pickle, end of file, unsafe global
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except Exception as error:  # torch raises many kinds: of zip, of pickle, at the file's end
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: not a readable checkpoint, or a truncated one ({reason[:120]})") from None
+        raise InputError(f"{path}: not a readable checkpoint ({reason[:120]})") from None
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
+    """Return the weights in a file by name, and whether it is a checkpoint of this project.
+
+    In another project's file they may be wrapped (WRAPPED) and have DataParallel's prefix `module.`. Raises InputError
+    if there are none.
+    """
+    content = load_plain(path)
+    if isinstance(content, dict) and "stat_video" in content:
+        return _parts(path, content)["weights"], True
+    for key in WRAPPED:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    tensors = {}
+    if isinstance(content, Mapping):
+        tensors = {str(k).removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise InputError(f"{path}: no weights in it: neither this project's nor a dictionary of tensors by name")
+    return tensors, False
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return {'config', 'classes', 'manifest', 'place', 'weights', 'epoch'} of a checkpoint of this project.
+
+    Its config is plain values; none of them is ever interpolated or instantiated. Raises InputError if the file is
+    missing, damaged, or not written by this project.
+    """
+    return _parts(path, load_plain(path))
+
+
+def _parts(path: Path, content: Any) -> dict[str, Any]:
     ours = content.get("stat_video") if isinstance(content, dict) else None
     if not isinstance(ours, dict) or not {"config", "classes"} <= ours.keys() or "state_dict" not in content:
         raise InputError(f"{path}: a checkpoint, but not one of this project's (no 'stat_video' entry in it)")
@@ -64,7 +84,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _not_plain(value: Any, key: str) -> str | None:
-    """What in a value is no plain YAML, or asks to be interpreted ('_target_', '${oc.env:...}'); None where all is."""
+    """Return which part of a value is not plain YAML or asks to be interpreted ('_target_', '${...}'); else None."""
     if isinstance(value, dict):
         for name, part in value.items():
             if not isinstance(name, str) or name.startswith("_"):

@@ -1,4 +1,4 @@
-"""A step that would ruin the weights is not taken: NaN or infinity in its loss or gradients ends the run."""
+"""End the run before a step whose loss or gradients are NaN or infinite can ruin the weights."""
 
 import math
 from pathlib import Path
@@ -7,20 +7,19 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
-from ..data.dataset import Clip
+from ..data.dataset import Sample
 from ..errors import InputError
-from ..runs.files import replacing
+from ..files import replacing
 
-NAMED = 16  # videos in the line; a file has them all
+NAMED = 16  # videos in the error's line; a file has all of them
 
 
 class NonFinite(Callback):
-    """Looks at each optimizer step before it changes a weight; InputError names the videos of its batches.
+    """Checks each optimizer step before it changes a weight; raises InputError, which names the videos of its batches.
 
-    The state before the step is kept in `nonfinite.ckpt`, beside the run's own checkpoints, which stay as they are.
-    Costs one reading of the gradients and one wait for the device a step.
+    Saves the state before the step as `nonfinite.ckpt`, and leaves the run's own checkpoints as they are. Costs, per
+    step, one pass over the gradients and one synchronisation with the device.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,23 +27,23 @@ class NonFinite(Callback):
         self.losses: list[Tensor] = []
         self.clips: list[Tensor] = []
 
-    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Clip, index: int) -> None:
-        """Note which videos a pass is of."""
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Sample, index: int) -> None:
+        """Note the videos of a pass."""
         self.clips.append(batch["index"])
 
     def on_before_backward(self, trainer: Trainer, module: LightningModule, loss: Tensor) -> None:
-        """Note its loss."""
+        """Note the loss of a pass."""
         self.losses.append(loss.detach())
 
     def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Any) -> None:
-        """The losses of all passes, and the gradients unless they are fp16's, whose overflows its scaler mends."""
+        """Check the loss of every pass, and the gradients except in fp16, where the scaler handles overflow."""
         values = torch.stack(self.losses).float()
         norms = [values.sum()]
         if getattr(trainer.precision_plugin, "scaler", None) is None:
             norm = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
-            norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)  # of shards
+            norms.append(norm)
         finite = torch.stack([norm.isfinite() for norm in norms]).all().float()
-        if trainer.world_size > 1:  # gradients are of all ranks, losses of each
+        if trainer.world_size > 1:  # gradients are already averaged over ranks, losses are each rank's own
             torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
         if not finite:
             self._stop(trainer, values)

@@ -11,10 +11,10 @@ from ..data.sampling import Views
 
 
 def ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """(videos,) how many classes score above the right one, from logits (videos, views, num_classes).
+    """Return how many classes score above the right one, (videos,), from logits (videos, views, num_classes).
 
-    Scores are averaged over the views after the softmax. A video with a view of NaN, one that could not be read, gets
-    num_classes: wrong at any k.
+    Scores are averaged over the views after the softmax. A video with a view of NaN (it could not be read) gets
+    num_classes, so that it is wrong at any k.
     """
     scores = logits.softmax(-1).mean(1)
     above = (scores > scores.gather(1, labels[:, None].long())).sum(1)
@@ -22,9 +22,9 @@ def ranks(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class MultiViewAccuracy(Metric):
-    """Top-1 and top-5 in percent over whole videos; those whose logits are NaN, as unreadable ones', count as wrong.
+    """Top-1 and top-5 in percent over whole videos; unreadable ones, whose logits are NaN, count as wrong.
 
-    Keeps the logits of each (video, view), gathers them across ranks, and refuses to compute unless all views of
+    Keeps the logits of each (video, view), gathers them across ranks, and raises RuntimeError unless all views of
     each video are there exactly once.
     """
 
@@ -35,10 +35,10 @@ class MultiViewAccuracy(Metric):
     view: list[Tensor]
 
     def __init__(self, protocol: Views, classes: Sequence[str] = ()) -> None:
-        """``classes`` named 'group: class' make `compute` report the top-1 of each group too."""
-        super().__init__()  # NOTE: not compute_on_cpu: NCCL gathers nothing from there (torchmetrics#2477)
+        """Report the top-1 of each group, too, if ``classes`` are named 'group: class'."""
+        super().__init__()  # NOTE: no compute_on_cpu: NCCL can't gather from the CPU (torchmetrics#2477)
         self.protocol = protocol
-        self.videos: int | None = None  # how many there have to be, where that is known
+        self.videos: int | None = None  # how many have to come; None: unknown
         groups = [name.partition(": ")[0] for name in classes if ": " in name]
         self.groups = {
             g: [i for i, name in enumerate(classes) if name.startswith(f"{g}: ")] for g in sorted(set(groups))
@@ -47,20 +47,20 @@ class MultiViewAccuracy(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def expect(self, videos: int, num_classes: int) -> None:
-        """Before the first update: all of ``videos`` have to come. A rank that gets none of them still has a state."""
+        """Set how many videos have to come; call it before the first update, also on a rank that gets none of them."""
         self.videos = videos
         none = torch.empty(0, dtype=torch.long, device=self.device)
         self.update(torch.empty(0, num_classes, device=self.device), none, none, none)
 
     def update(self, logits: Tensor, labels: Tensor, index: Tensor, view: Tensor) -> None:
-        """logits (B, num_classes); labels, index (of the video) and view (B,)."""
+        """Add logits (B, num_classes) with labels, index (of the video) and view, (B,) each."""
         self.logits.append(logits.detach().float())
         self.labels.append(labels)
         self.index.append(index)
         self.view.append(view)
 
     def gathered(self) -> tuple[Tensor, Tensor]:
-        """Logits (videos, views, num_classes) and labels (videos,) in the order of the list; on each rank, of all."""
+        """Return logits (videos, views, num_classes) and labels (videos,) of all ranks, in the order of the list."""
         with self.sync_context(should_sync=not self._is_synced, should_unsync=not self._is_synced):
             logits, labels, index, view = (
                 torch.cat(s) if isinstance(s, list) else s for s in (self.logits, self.labels, self.index, self.view)
@@ -76,7 +76,7 @@ class MultiViewAccuracy(Metric):
         return logits.unflatten(0, (videos, len(self.protocol))), labels[:: len(self.protocol)]
 
     def compute(self) -> dict[str, Tensor]:
-        """{'top1', 'top5'} in percent, and 'top1_<group>' over the videos of each group of classes."""
+        """Return {'top1', 'top5'} in percent, and 'top1_<group>' over the videos of each group of classes."""
         logits, labels = self.gathered()
         scores = logits.softmax(-1).mean(1)
         n, read = scores.shape[-1], ~scores.isnan().any(-1)
@@ -90,3 +90,9 @@ class MultiViewAccuracy(Metric):
         for group, members in self.groups.items():
             figures[f"top1_{group}"] = 100 * correct[torch.isin(labels, labels.new_tensor(members))].mean()
         return figures
+
+
+def likeliest(logits: Tensor, classes: Sequence[str]) -> list[tuple[str, float]]:
+    """Return the top 5 (class, probability), best first, of logits (num_classes,)."""
+    probabilities, indices = logits.float().softmax(-1).topk(min(5, len(classes)))
+    return [(classes[i], p) for i, p in zip(indices.tolist(), probabilities.tolist(), strict=True)]

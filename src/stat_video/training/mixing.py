@@ -1,15 +1,15 @@
-"""MixUp and CutMix of a batch of clips, by torchvision."""
+"""Mix the clips of a batch by torchvision's MixUp and CutMix."""
 
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from .optim import Recipe
+from ..config import Recipe
 
 
 class Mix:
-    """(B, 3, T, H, W) and labels (B,) -> mixed clips and soft labels (B, num_classes), or both as they were."""
+    """Maps clips (B, 3, T, H, W) and labels (B,) to mixed clips and soft labels (B, num_classes), or to themselves."""
 
     def __init__(self, recipe: Recipe, num_classes: int) -> None:
         self.probability, self.switch = recipe.mix_probability, recipe.mix_switch

@@ -1,4 +1,4 @@
-"""StatModule: STAT in Lightning."""
+"""Wrap a model as Lightning's module: steps, metrics, optimizer, what a checkpoint carries."""
 
 import math
 from functools import partial
@@ -12,19 +12,20 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
-from ..data.dataset import Clip
+from ..config import Recipe
+from ..data.dataset import Sample
 from ..data.sampling import Views
 from ..data.transforms import Erase, Normalize
-from ..model import STAT
+from ..models.base import VideoModel
 from .metrics import MultiViewAccuracy
 from .mixing import Mix
-from .optim import Recipe, lr_factor, make_optimizer
+from .optim import lr_factor, make_optimizer
 
 EPOCH_LOSS = ("mean_value", "weight")  # the states of MeanMetric
 
 
 def _named(stage: str, views: Views, figures: dict[str, Tensor]) -> dict[str, Tensor]:
-    """'top1_near' -> 'test/top1_5x1_near': the name of a figure carries its protocol."""
+    """Put the stage and the protocol into the names of figures: 'top1_near' -> 'test/top1_5x1_near'."""
     parts = {name: name.partition("_") for name in figures}
     return {f"{stage}/{top}_{views}{_}{group}": figures[name] for name, (top, _, group) in parts.items()}
 
@@ -33,8 +34,8 @@ def _videos(loader: Any) -> int:
     return len(loader.dataset)
 
 
-class StatModule(LightningModule):
-    """Trains a STAT on batches of `Clip`s.
+class VideoModule(LightningModule):
+    """Trains and tests a VideoModel on batches of `Sample`s.
 
     Logs train/loss_step, train/loss_epoch, val/loss_1x1, val/top1_1x1, val/top5_1x1 and, in a test, test/top1_<views>
     and test/top5_<views>; accuracies in percent, and with ``class_groups`` test/top1_<views>_<group>. Checkpoints
@@ -44,7 +45,7 @@ class StatModule(LightningModule):
 
     def __init__(
         self,
-        model: STAT,
+        model: VideoModel,
         recipe: Recipe,
         normalize: Normalize,
         classes: list[str],
@@ -65,13 +66,13 @@ class StatModule(LightningModule):
         self.test_accuracy = MultiViewAccuracy(views, grouped)
 
     def forward(self, video: Tensor) -> Tensor:
-        """uint8 (B, T, 3, crop, crop) -> logits (B, num_classes)."""
+        """Return logits (B, num_classes) of clips as uint8 (B, T, 3, crop, crop)."""
         return self.model(self.normalize(video))
 
-    def on_train_batch_start(self, batch: Clip, batch_index: int) -> None:
-        """What is drawn on the device (mixing, erasing, stochastic depth) depends on seed, epoch, batch and rank alone.
+    def on_train_batch_start(self, batch: Sample, batch_index: int) -> None:
+        """Seed what is drawn on the device (mixing, erasing, stochastic depth) by seed, epoch, batch and rank.
 
-        So ranks draw apart, and a resumed run draws what it would have drawn.
+        So each rank draws its own numbers, and a resumed run draws what it would have drawn without the break.
         """
         where = [(self.config or {}).get("seed", 0), self.current_epoch, batch_index, self.global_rank]
         (seed,) = np.random.SeedSequence(where).generate_state(1, np.uint64).tolist()
@@ -79,8 +80,8 @@ class StatModule(LightningModule):
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def training_step(self, batch: Clip, batch_index: int) -> Tensor:
-        """Loss of a batch, mixed and erased."""
+    def training_step(self, batch: Sample, batch_index: int) -> Tensor:
+        """Return the loss of a batch after erasing and mixing."""
         video, labels = self.mix(self.erase(self.normalize(batch["video"])), batch["label"])
         loss = F.cross_entropy(self.model(video), labels, label_smoothing=self.recipe.label_smoothing)
         self.epoch_loss.update(loss.detach(), len(video))
@@ -88,24 +89,24 @@ class StatModule(LightningModule):
         self.log("train/loss_epoch", self.epoch_loss, on_step=False, on_epoch=True)
         return loss
 
-    def _scored(self, batch: Clip) -> Tensor:
-        """Logits, NaN where the video could not be read: missing is kept as missing, and counts as wrong."""
+    def _scored(self, batch: Sample) -> Tensor:
+        """Return logits, NaN for a video that could not be read: it then counts as wrong."""
         logits = self(batch["video"])
         logits[[i for i, path in enumerate(batch["unreadable"]) if path]] = math.nan
         return logits
 
     def on_validation_epoch_start(self) -> None:
-        """Say how many videos there are to be."""
+        """Tell the metric how many videos have to come."""
         self.val_accuracy.expect(_videos(self.trainer.val_dataloaders), len(self.classes))
 
-    def validation_step(self, batch: Clip, batch_index: int) -> None:
-        """One centre view of each video."""
+    def validation_step(self, batch: Sample, batch_index: int) -> None:
+        """Add the centre views of a batch to the metric."""
         self.val_accuracy.update(self._scored(batch), batch["label"], batch["index"], batch["view"])
 
     def on_validation_epoch_end(self) -> None:
-        """Log and reset the 1x1 accuracy and the loss of the videos that can be read.
+        """Log the 1x1 accuracy, and the loss over the videos that can be read; reset the metric.
 
-        From the gathered logits in the order of the list: the same figures on any number of ranks.
+        Both are of the gathered logits in the order of the list, so they are the same on any number of ranks.
         """
         logits, labels = self.val_accuracy.gathered()
         read = ~logits.isnan().any(-1)[:, 0]
@@ -115,42 +116,42 @@ class StatModule(LightningModule):
         self.val_accuracy.reset()
 
     def on_test_epoch_start(self) -> None:
-        """Say how many videos there are to be."""
+        """Tell the metric how many videos have to come."""
         self.test_accuracy.expect(_videos(self.trainer.test_dataloaders), len(self.classes))
 
-    def test_step(self, batch: Clip, batch_index: int) -> None:
-        """One view of the protocol."""
+    def test_step(self, batch: Sample, batch_index: int) -> None:
+        """Add a batch of views to the metric."""
         self.test_accuracy.update(self._scored(batch), batch["label"], batch["index"], batch["view"])
 
     def on_test_epoch_end(self) -> None:
-        """Log the multi-view accuracy; `test_accuracy` keeps the logits for who wants to save them."""
+        """Log the multi-view accuracy; `test_accuracy` keeps the logits, which `save_logits` writes."""
         self.log_dict(_named("test", self.views, self.test_accuracy.compute()))
 
     def configure_optimizers(self) -> Any:
-        """AdamW, with the learning rate set before each optimizer step."""
-        # PyTorch's own choice on CUDA; on a CPU it is the slowest. Lightning does not clip for a fused one in mixed
-        # precision.
+        """Return the recipe's optimizer, and the schedule that sets the learning rate of each step."""
+        # On CUDA PyTorch chooses well; on a CPU its own choice is the slowest, so ask for the fused one. Not in mixed
+        # precision, where Lightning does not clip gradients for a fused optimizer.
         fused = True if self.device.type == "cpu" and self.trainer.precision == "32-true" else None
         optimizer = make_optimizer(self.model, self.recipe, fused)
-        self.trainer.fit_loop.setup_data()  # so that the number of batches is known
+        self.trainer.fit_loop.setup_data()  # to know the number of batches
         epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         factor = partial(
             lr_factor,
-            steps=epoch * self.recipe.epochs,  # of the whole recipe, also where max_steps stops it early
-            warmup_steps=round(epoch * self.recipe.warmup_epochs),
+            steps=epoch * self.recipe.epochs,  # of the whole recipe, also if max_steps stops it early
+            epoch=epoch,
             recipe=self.recipe,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Plain containers only, so that the file opens with weights_only=True."""
+        """Add config, classes, data state and running loss, as plain containers that weights_only=True opens."""
         known = {"config": self.config, "classes": list(self.classes), "manifest": self.manifest, "format": 1}
-        with self.epoch_loss.sync_context():  # Lightning keeps no metric of an epoch that is not whole
+        with self.epoch_loss.sync_context():  # Lightning does not save the metrics of a partial epoch
             known["epoch_loss"] = {key: getattr(self.epoch_loss, key).cpu().clone() for key in EPOCH_LOSS}
         checkpoint.setdefault("stat_video", {}).update(known)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the mean loss of an epoch that is not whole; it is of all ranks, so one takes it."""
+        """Restore the running mean loss of a partial epoch. It is summed over ranks: only rank 0 restores it."""
         ours = checkpoint["stat_video"]
         if ours.get("place", {}).get("clips") and self.trainer.is_global_zero:
             for key in EPOCH_LOSS:

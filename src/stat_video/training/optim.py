@@ -1,76 +1,22 @@
-"""The recipe, its AdamW groups and its learning rate."""
+"""Turn a recipe into the optimizer: which weights decay, each one's learning rate, and the rate of each step."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
-from torch.optim import AdamW
+from torch.optim import SGD, AdamW, Optimizer
 
-from ..data.transforms import Augment
+from ..config import Recipe
 from ..errors import InputError
-
-TOKENS_AND_POSITIONS = ("class_token", "video_token", "pos_spatial", "pos_temporal")
-
-
-@dataclass
-class Recipe:
-    """How a model is trained. The defaults are the paper's ('AdamW as in DeiT, augmentation as in MViT').
-
-    Where the paper is silent the values are those of MViT's Kinetics recipe.
-    """
-
-    epochs: int = 200
-    batch_size: int = 512  # clips of one optimizer step, whatever the number of devices
-    repeats: int = 2  # clips of a video in a batch (repeated augmentation)
-    lr: float = 1.6e-3  # for lr_batch clips, scaled linearly to batch_size
-    lr_batch: int = 512
-    warmup_epochs: float = 30
-    warmup_lr: float = 1e-6  # where the warm-up starts
-    min_lr: float = 1e-6  # where the cosine ends
-    weight_decay: float = 0.05  # none on biases, norms, tokens and positions
-    label_smoothing: float = 0.1
-    mixup: float = 0.8  # alpha; 0 = off
-    cutmix: float = 1.0
-    mix_probability: float = 1.0  # of mixing a batch at all
-    mix_switch: float = 0.5  # of CutMix where both are on
-    clip_grad_norm: float = 1.0
-    ema: float = 0.0  # decay of the averaged weights; 0 = off
-    max_steps: int | None = None  # stop after so many optimizer steps
-    val_every: int = 1  # epochs
-    val_videos: int | None = None  # validate and test on so many videos, evenly spread over the list; for trials
-    augment: Augment = field(default_factory=Augment)
-
-    def __post_init__(self) -> None:
-        from_one = ("epochs", "batch_size", "repeats", "lr_batch", "val_every", "max_steps", "val_videos")
-        from_zero = ("warmup_epochs", "warmup_lr", "min_lr", "mixup", "cutmix", "weight_decay", "clip_grad_norm")
-        least = dict.fromkeys(from_one, 1) | dict.fromkeys(from_zero, 0)
-        for name, allowed in least.items():
-            value = getattr(self, name)
-            if value is not None and not value >= allowed:  # not <, which lets nan pass
-                raise InputError(f"recipe.{name}={value}: allowed is {allowed} or more")
-        if not self.lr > 0:
-            raise InputError(f"recipe.lr={self.lr}: allowed is more than 0")
-        for name in ("label_smoothing", "mix_probability", "mix_switch", "ema"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"recipe.{name}={getattr(self, name)}: allowed is 0 to 1")
-        if self.warmup_epochs >= self.epochs:
-            raise InputError(f"recipe.warmup_epochs={self.warmup_epochs}: allowed is less than epochs={self.epochs}")
-        if self.batch_size % self.repeats:
-            raise InputError(
-                f"recipe.batch_size={self.batch_size}: a multiple of recipe.repeats={self.repeats} is allowed"
-            )
-
-    @property
-    def scaled_lr(self) -> float:
-        """Peak learning rate at batch_size clips."""
-        return self.lr * self.batch_size / self.lr_batch
+from ..models.base import VideoModel
+from ..models.weights import in_module
 
 
 def accumulation(recipe: Recipe, devices: int, per_device: int) -> tuple[int, int]:
-    """(clips a device and pass, passes a step) that make up recipe.batch_size on so many devices.
+    """Return (clips per device and pass, passes per step) that make up recipe.batch_size on so many devices.
 
-    As many clips a pass as divide a device's share, `per_device` at most: the batch stays that of the recipe.
+    A pass has the most clips, up to `per_device`, that divide a device's share: the batch is always the recipe's.
+    Raises InputError if the devices can't share the batch evenly.
     """
     if per_device < 1:
         raise InputError(f"trainer.batch_per_device={per_device}: allowed is 1 or more")
@@ -88,7 +34,7 @@ def accumulation(recipe: Recipe, devices: int, per_device: int) -> tuple[int, in
 
 
 def describe_batch(recipe: Recipe, devices: int, clips: int, passes: int) -> dict[str, Any]:
-    """What an optimizer step is made of, for the log and the result."""
+    """Return the make-up of an optimizer step, for the log and the result."""
     return {
         "clips": recipe.batch_size,
         "videos": recipe.batch_size // recipe.repeats,
@@ -99,30 +45,58 @@ def describe_batch(recipe: Recipe, devices: int, clips: int, passes: int) -> dic
     }
 
 
-def lr_factor(step: int, *, steps: int, warmup_steps: int, recipe: Recipe) -> float:
-    """Learning rate of a step as a share of the peak: linear warm-up, then a cosine."""
-    peak = recipe.scaled_lr
+def lr_factor(step: int, *, steps: int, epoch: int, recipe: Recipe) -> float:
+    """Return the learning rate of a step as a share of the peak: a linear warm-up, then a cosine or steps.
+
+    ``steps`` is the number of optimizer steps of the whole recipe, ``epoch`` of one epoch.
+    """
+    warmup_steps = round(epoch * recipe.warmup_epochs)
     if step < warmup_steps:
-        start = min(recipe.warmup_lr / peak, 1.0)
+        start = min(recipe.warmup_lr / recipe.lr, 1.0)
         return start + (1 - start) * step / warmup_steps
-    end = min(recipe.min_lr / peak, 1.0)
+    if recipe.schedule == "steps":
+        return float(recipe.gamma ** sum(step >= round(epoch * milestone) for milestone in recipe.milestones))
+    end = min(recipe.min_lr / recipe.lr, 1.0)
     done = min((step - warmup_steps) / max(steps - warmup_steps, 1), 1.0)
     return end + (1 - end) * (1 + math.cos(math.pi * done)) / 2
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two groups, by name: weights of linear and convolution layers decay; all the rest does not."""
-    decay: list[tuple[str, nn.Parameter]] = []
-    no_decay: list[tuple[str, nn.Parameter]] = []
+def parameter_groups(model: VideoModel, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return groups of (name, parameter) with the weight decay and the learning rate of each.
+
+    Weights of linear and convolution layers decay; biases, norms and what `model.no_decay` names do not.
+    `model.lr_scale` and `recipe.lr_scale` map names of parameters or modules to factors on the learning rate; if a
+    parameter falls under several names, the longest counts. Raises InputError if a name has no parameter, or a factor
+    is below 0.
+    """
+    scale = {**(model.lr_scale if recipe.model_lr_scale else {}), **recipe.lr_scale}
+    names = [name for name, _ in model.named_parameters()]
+    for module, factor in scale.items():
+        if not any(in_module(name, module) for name in names):
+            raise InputError(f"recipe.lr_scale.{module}={factor}: no parameter of this model begins so")
+        if not 0 <= factor < math.inf:
+            raise InputError(f"recipe.lr_scale.{module}={factor}: allowed is 0 or more")
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    for factor in sorted({1.0, *map(float, scale.values())}, key=lambda factor: factor != 1):
+        for decays in (True, False):
+            decay = recipe.weight_decay if decays else 0.0
+            groups[factor, decays] = {"params": [], "weight_decay": decay, "lr": recipe.scaled_lr * factor}
     for name, parameter in model.named_parameters():
-        is_weight = name.endswith("weight") and parameter.dim() > 1 and not name.endswith(TOKENS_AND_POSITIONS)
-        (decay if is_weight else no_decay).append((name, parameter))
-    return [
-        {"params": decay, "weight_decay": weight_decay},
-        {"params": no_decay, "weight_decay": 0.0},
-    ]
+        decays = name.endswith("weight") and parameter.dim() > 1 and not named(name, model.no_decay)
+        longest = max((module for module in scale if in_module(name, module)), key=len, default=None)
+        factor = 1.0 if longest is None else float(scale[longest])
+        groups[factor, decays]["params"].append((name, parameter))
+    return [group for group in groups.values() if group["params"]]
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe, fused: bool | None = None) -> AdamW:
-    """AdamW over `parameter_groups` (which carry the parameters' names)."""
-    return AdamW(parameter_groups(model, recipe.weight_decay), lr=recipe.scaled_lr, fused=fused)
+def named(parameter: str, names: Iterable[str]) -> bool:
+    """Return whether one of the names is the parameter's, its last part, or that of a module that it belongs to."""
+    return any(in_module(parameter, name) or parameter.endswith(f".{name}") for name in names)
+
+
+def make_optimizer(model: VideoModel, recipe: Recipe, fused: bool | None = None) -> Optimizer:
+    """Return the recipe's optimizer over `parameter_groups`."""
+    groups = parameter_groups(model, recipe)
+    if recipe.optimizer == "sgd":
+        return SGD(groups, lr=recipe.scaled_lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+    return AdamW(groups, lr=recipe.scaled_lr, fused=fused)

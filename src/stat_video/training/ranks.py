@@ -1,4 +1,4 @@
-"""Several processes of one run: before the first step they have to agree on what it is."""
+"""Check before the first step that all processes of a run have the same config."""
 
 import json
 from typing import Any
@@ -7,17 +7,18 @@ import torch.distributed
 from lightning import Callback, LightningModule, Trainer
 
 from ..errors import InputError
+from ..runs.differing import flat
 
 
 class SameOnAllRanks(Callback):
-    """Stops all ranks where they have started different runs: other words, another conf/, another state of the data."""
+    """Stops all ranks if they have started different runs: with other words, another conf/ or other data."""
 
     def __init__(self, about: dict[str, Any]) -> None:
         """``about`` is what has to be the same, in plain containers."""
-        self.about = flat(about)
+        self.about = {key: json.dumps(value) for key, value in flat(about)}
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """InputError on the first rank, which says what differs; the others end in silence."""
+        """Raise InputError on the first rank, which says what differs; end the others silently, with exit code 2."""
         if trainer.world_size == 1:
             return
         of_ranks: list[Any] = [None] * trainer.world_size
@@ -33,14 +34,3 @@ class SameOnAllRanks(Callback):
         if different:
             more = f" ({len(different) - 3} more)" if len(different) > 3 else ""
             raise InputError(f"the processes of this run have different configs: {'; '.join(different[:3])}{more}")
-
-
-def flat(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """{'recipe': {'lr': 1}} -> {'recipe.lr': '1'}."""
-    out: dict[str, str] = {}
-    for key, value in content.items():
-        if isinstance(value, dict):
-            out |= flat(value, f"{prefix}{key}.")
-        else:
-            out[f"{prefix}{key}"] = json.dumps(value)
-    return out

@@ -1,10 +1,10 @@
-"""Nothing is lost: whole checkpoints in good time, and an orderly end when the machine asks for one.
+"""Save checkpoints often enough to lose little, and stop in good order when a signal asks for it.
 
-A checkpoint is written between two optimizer steps, never inside one, and knows how many clips of the epoch lie behind
-it. Loaders hold no state: the order of an epoch follows from (seed, epoch), each clip from (seed, epoch, video, repeat)
-and what a training step draws from (seed, rank, epoch, batch), so that a loader which starts at clip n of epoch e gives
-what the killed one would have given next, with any number of workers. (torchdata's StatefulDataLoader keeps the same
-order by saving the state of each worker, and needs their number to stay.)
+A checkpoint is written between two optimizer steps, never inside one, and says how many clips of the epoch are done.
+Loaders hold no state: the order of an epoch follows from (seed, epoch), each clip from (seed, epoch, video, repeat) and
+what a training step draws from (seed, rank, epoch, batch). So a loader that starts at clip n of epoch e continues
+exactly as the killed one would have, with any number of workers. (torchdata's StatefulDataLoader saves the state of
+each worker instead, and needs their number to stay the same.)
 """
 
 import io
@@ -23,20 +23,19 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ..config import Trainer as TrainerConfig
+from ..config import TrainerKeys
 from ..errors import InputError, Stopped
-from ..runs.files import replacing
+from ..files import replacing
 from ..runs.run import Run
-from .checkpoint import seal
 
 log = logging.getLogger(__name__)
-GO_ON, SAVE, STOP = range(3)  # what a rank wants at a step's end; all do the highest
+GO_ON, SAVE, STOP = range(3)  # what a rank wants at a step's end; all ranks do the highest
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints are written beside and renamed: a killed or failed write leaves the one before.
+    """Writes a checkpoint to a new file and renames it: a killed or failed write leaves the one before.
 
-    ``keep`` of them are kept, the newest under its name, those before as NAME-1, NAME-2, ...
+    Keeps the last ``keep``: the newest under its name, those before as NAME-1, NAME-2, ...
     """
 
     def __init__(self, keep: int = 1) -> None:
@@ -44,23 +43,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self.keep = keep
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Raise InputError, and keep the old file, where the disk does not take it."""
-        # Through memory: torch turns a full disk into an error of its own zip writer that does not name the cause.
+        """Write a checkpoint; if the disk does not take it, raise InputError and keep the old one."""
+        # Through memory: on a full disk torch's zip writer raises an error that does not name the cause.
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         with replacing(Path(path), self.keep) as file:
-            for part in seal(buffer.getbuffer()):
-                file.write(part)
+            file.write(buffer.getbuffer())
 
 
 class Signals(Callback):
-    """Remembers what signals ask for, instead of being torn down by them in the middle of something.
+    """Notes what a signal asks for, and does it at the end of the step.
 
-    SIGTERM and SIGINT (Ctrl-C): stop. SIGUSR1: save; under SLURM, which sends it ahead of the time limit where it is
-    told to (`--signal=USR1@120`), also put the job back into the queue. A second Ctrl-C stops at once.
-    In a validation or test, which changes nothing that were to be saved, a stop is immediate.
+    SIGTERM and SIGINT (Ctrl-C): stop. SIGUSR1: save; under SLURM, which sends it ahead of the time limit if told to
+    (`--signal=USR1@120`), also put the job back into the queue and stop. A second Ctrl-C stops at once.
+    Validation and testing change no state, so there a stop takes effect at once.
 
-    NOTE: in the place of Lightning's handlers, which save in the middle of a step, answer SIGTERM with exit code 0, and
+    NOTE: this replaces Lightning's handlers, which save in the middle of a step, answer SIGTERM with exit code 0, and
     broadcast from inside the handler.
     """
 
@@ -68,7 +66,7 @@ class Signals(Callback):
         self.asked: int | None = None
 
     def listen(self) -> None:
-        """Take the signals over from Lightning, which gives them back at its teardown."""
+        """Install our handlers over Lightning's; its teardown restores those from before."""
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
                 signal.signal(signum, self._note)
@@ -80,23 +78,23 @@ class Signals(Callback):
             self.asked = signum
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Lightning has set its handlers by now."""
+        """Listen from here: Lightning has set its own handlers by now."""
         self.listen()
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Also outside a training."""
+        """Listen in a validation without training, too."""
         self.listen()
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Likewise."""
+        """Listen in a test, too."""
         self.listen()
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Stop where that was asked for."""
+        """Stop if a signal asked for it."""
         self._stop_evaluation(trainer)
 
     def on_test_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Stop where that was asked for."""
+        """Stop if a signal asked for it."""
         self._stop_evaluation(trainer)
 
     def _stop_evaluation(self, trainer: Trainer) -> None:
@@ -105,12 +103,12 @@ class Signals(Callback):
 
     @property
     def leaving(self) -> bool:
-        """Whether what is asked for ends this process."""
+        """Return whether the signal that came ends this process."""
         return self.asked is not None and (self.asked != signal.SIGUSR1 or SLURMEnvironment.detect())
 
     def stop(self, trainer: Trainer) -> None:
-        """Raise Stopped, with a line that says how it goes on."""
-        stopped = Stopped(self.asked or signal.SIGTERM)  # or: another rank was asked
+        """Log how the run goes on, and raise Stopped."""
+        stopped = Stopped(self.asked or signal.SIGTERM)  # SIGTERM if only another rank got a signal
         if trainer.is_global_zero:
             goes_on = self.asked == signal.SIGUSR1 and requeue()
             log.warning("%s: stopped; %s", stopped.name, goes_on or "the same command goes on")
@@ -120,28 +118,28 @@ class Signals(Callback):
 class Saving(Signals, Checkpoint):
     """Writes `run.checkpoint` at each epoch's end, every so many minutes or steps, and when a signal asks for it.
 
-    Also before an epoch's last step where a validation follows, so that whatever happens in that costs no more.
+    If a validation follows an epoch, also before its last step: a crash in the validation then costs that step alone.
     """
 
-    def __init__(self, run: Run, config: TrainerConfig) -> None:
+    def __init__(self, run: Run, config: TrainerKeys) -> None:
         super().__init__()
         self.run, self.config = run, config
-        self.between_steps = False  # whether the state is whole, and not saved at an epoch's end
+        self.between_steps = False  # inside an epoch, with no step half taken
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """The clock starts."""
+        """Start the clock of `trainer.save_minutes`."""
         super().on_train_start(trainer, module)
         self.saved = time.monotonic()
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """A step is being taken."""
+        """Note that a step has begun."""
         self.between_steps = False
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, b: Any, index: int) -> None:
-        """Save at a step's end where it is time to."""
+        """Save at a step's end if it is time to, or a signal asks for it; stop if asked."""
         done, of, passes = index + 1, trainer.num_training_batches, trainer.accumulate_grad_batches
         validates = (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0  # type: ignore[operator]
-        if done == of:  # a validation is about to come, then the epoch's end
+        if done == of:  # the epoch's end follows, after a validation if one is due
             if validates and self._agreed(trainer, self._wish(trainer)) == STOP:
                 self.stop(trainer)
             return
@@ -157,16 +155,16 @@ class Saving(Signals, Checkpoint):
             self.stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Save; all that an epoch brings is known and written."""
+        """Save; the epoch's metrics are logged and its row is written by now."""
         self.between_steps = False
         self.save(trainer)
         if self._agreed(trainer, self._wish(trainer)) == STOP:
             self.stop(trainer)
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        """Save where something else than the training failed between two steps: a data worker died, memory ran out.
+        """Save if something failed between two steps: a data worker died, or memory ran out.
 
-        On one device only, as saving takes all of them.
+        Only on one device: saving is a collective, and the other ranks may not take part.
         """
         if self.between_steps and trainer.world_size == 1 and not isinstance(exception, InputError | Stopped):
             try:
@@ -175,16 +173,16 @@ class Saving(Signals, Checkpoint):
                 log.warning("not saved at the end (%s)", error)
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """How far training has come: whole epochs, and clips of all devices in the one that is not."""
+        """Add the place in training: the epoch, and how many of its clips are done on all devices together."""
         loop = trainer.fit_loop
         epoch = loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         batches = loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
-        batches *= epoch == trainer.current_epoch  # at its end an epoch has been processed
+        batches *= epoch == trainer.current_epoch  # 0 at an epoch's end, when `processed` is one ahead
         place = {"epoch": epoch, "clips": batches * _clips_of_a_pass(trainer)}
         checkpoint.setdefault("stat_video", {})["place"] = place
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Count what lies behind in passes of now: the devices, or clips of a pass, may be others than they were."""
+        """Convert the clips that are done into passes: devices and clips per pass may have changed since."""
         clips = checkpoint["stat_video"].get("place", {}).get("clips", 0)
         if clips:
             current = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
@@ -193,8 +191,8 @@ class Saving(Signals, Checkpoint):
                 current[key] += shift
 
     def save(self, trainer: Trainer) -> None:
-        """Write a checkpoint; all ranks call it."""
-        trainer.save_checkpoint(self.run.checkpoint, weights_only=False)  # all of it
+        """Write a checkpoint. A collective: all ranks call it."""
+        trainer.save_checkpoint(self.run.checkpoint, weights_only=False)  # with the optimizer's state
         self.saved = time.monotonic()
         if not self.leaving:
             self.asked = None
@@ -207,7 +205,7 @@ class Saving(Signals, Checkpoint):
         return SAVE if due or time.monotonic() - self.saved >= 60 * minutes else GO_ON
 
     def _agreed(self, trainer: Trainer, wish: int) -> int:
-        """The most that any rank wants: a signal may reach one of them, and clocks differ."""
+        """Return the highest wish of all ranks: a signal may reach only one of them, and clocks differ."""
         if trainer.world_size == 1:
             return wish
         wishes = torch.tensor(wish, device=trainer.strategy.root_device)
@@ -216,7 +214,7 @@ class Saving(Signals, Checkpoint):
 
 
 def requeue() -> str | None:
-    """Ask SLURM to run this job once more; what to say of it, None where it can't be."""
+    """Ask SLURM to run this job again; return a line that says so, or None, with a warning, if SLURM refuses."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
     try:

@@ -1,57 +1,61 @@
-"""What of a data set could not be read in training and test: named and counted; too much of it ends the run."""
+"""Name and count the videos that could not be read; end the run if they are too many."""
 
 from typing import Any
 
 import torch.distributed
 from lightning import Callback, LightningModule, Trainer
 
-from ..data.dataset import Clip
+from ..data.dataset import Sample
 from ..errors import InputError
 
 
 class UnreadableVideos(Callback):
     """Collects the paths of unreadable videos.
 
-    InputError where training lacks more than a share ``limit`` of its ``train_videos``: at once on one device, at the
-    end of the epoch, when all know of all, on several.
+    Raises InputError if more than a share ``limit`` of the ``train_videos`` can't be read: on one device at once, on
+    several at the end of the epoch, when the ranks have told each other.
     """
 
     def __init__(self, train_videos: int, limit: float) -> None:
         self.train_videos, self.limit = train_videos, limit
         self.paths: dict[str, set[str]] = {"train": set(), "val": set()}
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Clip, _: int) -> None:
-        """Note what the batch lacked."""
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Sample, _: int
+    ) -> None:
+        """Note the unreadable videos of a batch."""
         if self._note("train", batch) and trainer.world_size == 1:
             self._check()
 
-    def on_validation_batch_end(self, trainer: Trainer, module: LightningModule, o: Any, batch: Clip, *_: Any) -> None:
-        """Note what the batch lacked."""
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: LightningModule, o: Any, batch: Sample, *_: Any
+    ) -> None:
+        """Note the unreadable videos of a batch."""
         self._note("val", batch)
 
-    def on_test_batch_end(self, trainer: Trainer, module: LightningModule, o: Any, batch: Clip, *_: Any) -> None:
-        """Note what the batch lacked."""
+    def on_test_batch_end(self, trainer: Trainer, module: LightningModule, o: Any, batch: Sample, *_: Any) -> None:
+        """Note the unreadable videos of a batch."""
         self._note("val", batch)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Put the ranks' findings together, so that all stop or none."""
+        """Share the paths between ranks and check the limit, so that all ranks stop or none."""
         self._gather(trainer)
         self._check()
 
     def result(self, trainer: Trainer) -> dict[str, list[str]]:
-        """{'train', 'val'}: sorted paths, of all ranks; each rank has to ask."""
+        """Return {'train', 'val'}: sorted paths of all ranks. A collective: all ranks call it."""
         self._gather(trainer)
         return {split: sorted(paths) for split, paths in self.paths.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Into the checkpoint: a resumed run reports what it met before, too."""
+        """Return the paths for the checkpoint, so that a resumed run reports those, too."""
         return {split: sorted(paths) for split, paths in self.paths.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """Restore the paths from a checkpoint."""
         self.paths = {split: set(paths) for split, paths in state_dict.items()}
 
-    def _note(self, split: str, batch: Clip) -> bool:
+    def _note(self, split: str, batch: Sample) -> bool:
         met = {path for path in batch["unreadable"] if path} - self.paths[split]
         self.paths[split] |= met
         return bool(met)

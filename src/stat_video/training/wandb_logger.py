@@ -1,4 +1,4 @@
-"""W&B that never stops or slows a run: offline unless told otherwise, and offline again where online fails."""
+"""Log to W&B without ever stopping a run: offline unless told otherwise, and offline if online fails."""
 
 import logging
 import os
@@ -17,30 +17,29 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
 from ..config import Config
-from ..cost import gmacs
-from ..data.dataset import ClipDataset, ViewRequest
+from ..data.dataset import ViewRequest
 from ..data.modules import VideoDataModule
-from ..data.sampling import Views
-from ..explain import draw, explain
-from ..model import STAT
-from ..published import load
+from ..draw import draw
+from ..models.base import ModelConfig, short
+from ..models.count import gmacs, parameters
+from ..paper import load
+from ..runs.differing import short_name
 from ..runs.run import Run, row_id
-from .metrics import ranks
-from .module import StatModule
+from .metrics import likeliest, ranks
+from .module import VideoModule
 
 log = logging.getLogger(__name__)
 ONLINE_TIMEOUT = 20  # seconds to wait for the server before going offline
-START_TIMEOUT = 60  # for all that starting does, whatever it hangs in
-END_TIMEOUT = 300  # for what is still to be sent at a run's end; `wandb sync` sends the rest
-PICTURES = 3  # validation videos whose attention is drawn
-AXES = ("modules", "T", "t_o", "l_ta", "stem", "spatial_token")
-
+START_TIMEOUT = 60  # for all of starting, whatever it hangs in
+END_TIMEOUT = 300  # to send what is left at a run's end; `wandb sync` sends the rest
+PICTURES = 3  # validation videos of which pictures are drawn
+LONGEST_TAG = 64  # characters; W&B refuses more
 
 R = TypeVar("R")
 
 
 def limited(seconds: float, call: Callable[[], R]) -> R:
-    """What the call returns; TimeoutError where it takes longer, and then it is left to itself."""
+    """Return what the call returns; raise TimeoutError after so many seconds, and leave its thread running."""
     answers: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
 
     def work() -> None:
@@ -60,13 +59,13 @@ def limited(seconds: float, call: Callable[[], R]) -> R:
 
 
 class RunLogger(WandbLogger):
-    """Lightning's W&B logger, whose errors are a warning, said once, instead of the end of a run."""
+    """Lightning's W&B logger, whose errors do not end the run: the first is a warning, later ones are silent."""
 
     failed = False
 
     @contextmanager
     def guard(self, what: str) -> Iterator[None]:
-        """Whatever goes wrong inside is left at that."""
+        """Turn the first error inside into a warning, and pass over later ones."""
         try:
             yield
         except Exception as error:
@@ -75,7 +74,7 @@ class RunLogger(WandbLogger):
             self.failed = True
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """A row of the learning curves."""
+        """Log a row of the learning curves."""
         with self.guard("logging"):
             super().log_metrics(metrics, step)
 
@@ -85,8 +84,8 @@ class RunLogger(WandbLogger):
             limited(END_TIMEOUT, self.experiment.finish)
 
 
-def make_logger(config: Config, plain: dict[str, Any], run: Run, model: STAT) -> RunLogger | None:
-    """A logger in `config.logger.mode` (offline, online, off); None where it is off or not even offline works.
+def make_logger(config: Config, plain: dict[str, Any], run: Run, num_classes: int) -> RunLogger | None:
+    """Return a logger in `config.logger.mode` (offline, online); None if that is off, or if even offline fails.
 
     ``plain`` is the config as the result file has it.
     """
@@ -94,7 +93,6 @@ def make_logger(config: Config, plain: dict[str, Any], run: Run, model: STAT) ->
         return None
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     modes = ["online", "offline"] if config.logger.mode == "online" else ["offline"]
-    flat = flat_config(config, plain, run, model)
     for attempt in modes:
         try:
             start = partial(
@@ -105,8 +103,8 @@ def make_logger(config: Config, plain: dict[str, Any], run: Run, model: STAT) ->
                 name=run.folder.name,
                 group=config.name,
                 job_type="train",
-                tags=tags(flat),
-                config={**flat, "config": plain},
+                tags=tags(config),
+                config={**flat_config(config, plain, run, num_classes), "config": plain},
                 dir=str(run.folder),
                 mode=attempt,  # type: ignore[arg-type]
                 resume="allow" if attempt == "online" else None,
@@ -124,45 +122,57 @@ def make_logger(config: Config, plain: dict[str, Any], run: Run, model: STAT) ->
     return None
 
 
-def flat_config(config: Config, plain: dict[str, Any], run: Run, model: STAT) -> dict[str, Any]:
-    """What W&B's filters, groups and axes take: the ablation axes and what else sets runs apart, a key each.
+def flat_config(config: Config, plain: Mapping[str, Any], run: Run, num_classes: int) -> dict[str, Any]:
+    """Return the flat config that W&B filters and groups by: keys of clip and model, and what else sets runs apart.
 
-    `row` is equal for the runs of one row of a table, which differ in the seed; `table` is the paper's table that the
-    experiment reruns, None where it is none; `gflops` is of one clip.
+    Keys have their short names ('T', 'depth'; in full if clip and model share one), and a list of words is one word:
+    'a+b'. `model` is the model's label. `row` is equal for the runs of one row of a table, which differ in the seed;
+    `table` is the number of the paper's table that the experiment reruns, None if it is none; `gflops` is of one clip.
     """
-    stem = config.model.stem
+    keys = {f"{part}.{key}": value for part in ("clip", "model") for key, value in plain[part].items()}
     tables = {table.experiment: table.number for table in load().tables.values()}
     return {
-        "modules": "+".join(config.model.modules),
-        "T": config.T,
-        "t_o": config.t_o,
-        "l_ta": config.l_ta,
-        "stem": stem if isinstance(stem, str) else "stem",
-        "spatial_token": config.model.spatial_token,
+        **{short_name(key, list(keys)): _word(value) for key, value in keys.items()},
+        "model": config.model.label,
         "seed": config.seed,
         "scale": config.scale,
         "data": config.data.name,
         "id": run.id,
-        "row": row_id(plain),
+        "row": row_id(dict(plain)),
         "table": tables.get(config.name),
-        "gflops": round(gmacs(model.config), 4),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "gflops": round(gmacs(config.model, config.clip, num_classes), 4),
+        "parameters": parameters(config.model, config.clip, num_classes),
     }
 
 
-def tags(flat: Mapping[str, Any]) -> list[str]:
-    """Scale, data set and axes: 'tiny', 'motion', 'CA+SA', 'T16', 't_o=3', 'l_ta=1', 'conv3', 'class_token'."""
-    named = {"T": "T{}", "t_o": "t_o={}", "l_ta": "l_ta={}"}
-    return [str(flat[key]) for key in ("scale", "data")] + [named.get(key, "{}").format(flat[key]) for key in AXES]
+def tags(config: Config) -> list[str]:
+    """Return scale, data set, model, T and the model's keys that are not at their defaults: 'tiny', 'depth=50'."""
+    changed = [_tag(key, value) for key, value in config.model.changed().items()]
+    found = [config.scale, config.data.name, config.model.name, f"T{config.clip.T}", *changed]
+    return [tag[:LONGEST_TAG] for tag in dict.fromkeys(found) if tag]
+
+
+def _tag(key: str, value: Any) -> str:
+    return f"{key}={value}" if value is None or isinstance(value, bool | int | float) else short(key, value)
+
+
+def _word(value: Any) -> Any:
+    words = isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value)
+    return "+".join(value) if words else value
 
 
 def log_result(
-    logger: RunLogger | None, result: Mapping[str, Any], module: StatModule, data: VideoDataModule, run: Run
+    logger: RunLogger | None,
+    result: Mapping[str, Any],
+    config: Config,
+    module: VideoModule,
+    data: VideoDataModule,
+    run: Run,
 ) -> None:
-    """Add to W&B what is known at a run's end: its metrics, accuracy by class, attention pictures, the checkpoint.
+    """Log a finished run: its metrics, accuracy by class, pictures and, if asked for, the checkpoint.
 
-    The metrics have the names of the result file. To be called by the first rank alone, when the logits of the test
-    are written; nothing here waits for other ranks. What fails is left out with a warning.
+    The metrics have the names of the result file. The first rank alone calls this, after the test's logits are
+    written; nothing here waits for other ranks. A part that fails is left out with a warning.
     """
     if logger is None:
         return
@@ -170,17 +180,17 @@ def log_result(
     parts: dict[str, Callable[[], None]] = {
         "the summary": lambda: logger.experiment.summary.update(dict(result["metrics"])),
         "accuracy by class": lambda: _log_classes(logger, folder / f"logits_{views}.pt", module.classes, str(views)),
-        "attention pictures": lambda: _log_attention(logger, module, data),
+        "pictures": lambda: _log_pictures(logger, config, module, data),
     }
-    if result["config"]["logger"].get("artifact"):
-        parts["the checkpoint"] = lambda: _log_checkpoint(logger, run, result)
+    if config.logger.artifact:
+        parts["the checkpoint"] = lambda: _log_checkpoint(logger, run, config.model, result)
     for what, part in parts.items():
         with logger.guard(what):
             part()
 
 
 def class_accuracy(logits: Tensor, labels: Tensor) -> list[tuple[int, int, float]]:
-    """(class, videos, top-1 in percent) of each class that has videos, from logits (videos, views, num_classes)."""
+    """Return (class, videos, top-1 in percent) of each class with videos, from logits (videos, views, num_classes)."""
     right = (ranks(logits, labels) == 0).float()
     videos = torch.bincount(labels, minlength=logits.shape[-1])
     return [(c, int(n), 100 * float(right[labels == c].mean())) for c, n in enumerate(videos) if n]
@@ -193,32 +203,29 @@ def _log_classes(logger: RunLogger, logits: Path, classes: list[str], views: str
     logger.experiment.log({"test/classes": table})
 
 
-@torch.no_grad()
-def _log_attention(logger: RunLogger, module: StatModule, data: VideoDataModule) -> None:
-    """Pictures of the same few validation videos in each run, so that runs can be compared."""
-    config = module.model.config
-    model = STAT(config).to(module.device)  # a copy, since hooks do not reach into a compiled model
+def _log_pictures(logger: RunLogger, config: Config, module: VideoModule, data: VideoDataModule) -> None:
+    """Log pictures of the same few validation videos in each run, so that runs can be compared."""
+    model = config.build(len(module.classes)).to(module.device)  # a copy: hooks do not reach into a compiled model
     model.load_state_dict(module.model.state_dict())
-    videos = data.check().videos["val"]
-    clips = ClipDataset(videos, config.T, view=data.view_transform, views=Views(1, 1))
-    shown = sorted({i * len(clips) // PICTURES for i in range(PICTURES)})
+    model.eval()
+    clips: Any = data.val_dataloader().dataset
     with tempfile.TemporaryDirectory() as folder:
         pictures = []
-        for i in shown:
+        for i in sorted({i * len(clips) // PICTURES for i in range(PICTURES)}):
             item = clips[ViewRequest(i, 0)]
-            explanation = explain(model, module.normalize(item["video"][None].to(module.device)))
-            probabilities, indices = explanation.logits.softmax(-1).topk(min(5, len(module.classes)))
-            top = [(module.classes[c], p) for c, p in zip(indices.tolist(), probabilities.tolist(), strict=True)]
-            label = module.classes[item["label"]]
-            path = Path(folder, f"{i}.png")
-            draw(item["video"].permute(0, 2, 3, 1), explanation, top, path, title=f"{Path(videos[i][0]).name}: {label}")
+            clip = module.normalize(item["video"][None].to(module.device))
+            with torch.no_grad():
+                top = likeliest(model(clip)[0], module.classes)
+            label, path = module.classes[item["label"]], Path(folder, f"{i}.png")
+            title = f"{Path(clips.videos[i][0]).name}: {label}"
+            draw(item["video"].permute(0, 2, 3, 1), model.look(clip), top, path, title=title)
             pictures.append(wandb.Image(str(path), caption=f"{label}; likeliest: {top[0][0]}"))
-        logger.experiment.log({"attention": pictures})
+        logger.experiment.log({"pictures": pictures})
 
 
-def _log_checkpoint(logger: RunLogger, run: Run, result: Mapping[str, Any]) -> None:
+def _log_checkpoint(logger: RunLogger, run: Run, model: ModelConfig, result: Mapping[str, Any]) -> None:
     known = {key: result[key] for key in ("name", "scale", "seed", "commit", "metrics")}
-    artifact = wandb.Artifact(f"stat-{run.id}", type="model", metadata=known)
+    artifact = wandb.Artifact(f"{model.name}-{run.id}", type="model", metadata=known)
     artifact.add_file(str(run.checkpoint), policy="immutable")  # read where it lies instead of copied
     logger.experiment.log_artifact(artifact)
 

@@ -1,0 +1,398 @@
+"""Compose the words of a command line into configs and check them. No other module imports Hydra.
+
+A row is one config. `python src/train.py T=32` is one, `-m T=16,32` two, and `-m experiment=NAME` those that the
+experiment file sweeps over (`hydra.sweeper.params`).
+"""
+
+import difflib
+import os
+import re
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from . import models
+from .config import SCALES, Folders, Processes, Slurm, from_plain
+from .errors import InputError
+from .files import PROJECT
+from .models.base import Clip
+
+CONF = PROJECT / "conf"
+LAUNCHERS = ("processes", "basic", "slurm")
+FLAGS = ("-m", "--multirun", "-h", "--help", "--cfg")
+ALLOWED = "allowed are KEY=VALUE, -m, --help, --cfg job"
+
+
+@dataclass
+class Row:
+    """One run: the words that select it alone, and the config that they compose to."""
+
+    words: tuple[str, ...]
+    config: Any
+
+    @property
+    def command(self) -> str:
+        """Return the command that runs this row."""
+        return " ".join(["python src/train.py", *self.words])
+
+
+@dataclass
+class Command:
+    """A command line after reading."""
+
+    rows: list[Row] = field(default_factory=list)
+    refused: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)  # what is wrong: the words of such rows
+    multirun: bool = False
+    launcher: str = "basic"  # hydra/launcher
+    settings: dict[str, Any] = field(default_factory=dict)  # hydra.launcher.*
+    text: str | None = None  # --help, --cfg job: what to print instead of running anything
+
+
+def rows(script: str, schema: type, words: Sequence[str], every: bool = False) -> list[Row]:
+    """Return the rows of conf/<script>.yaml under words; with ``every`` all of an experiment without -m.
+
+    Raises InputError if one of them is not allowed.
+    """
+    command = read(script, schema, words, every)
+    for reason, refused in command.refused.items():
+        raise InputError(f"{' '.join(refused[0])} | {reason}" if len(command.rows) else reason)
+    return command.rows
+
+
+def read(script: str, schema: type, words: Sequence[str], every: bool = False) -> Command:
+    """Return what a command line asks for: its rows, those that are refused, and where they are to run.
+
+    `seeds=3` means `seed=0,1,2`, and `experiment=a,b` one sweep after another. Raises InputError for words that
+    belong to no row.
+    """
+    command, words = Command(), list(words)
+    flags = [word for word in words if word.startswith("-")]
+    if unknown := [flag for flag in flags if flag not in FLAGS]:
+        raise InputError(f"{unknown[0]}: {ALLOWED}")
+    command.multirun = bool({"-m", "--multirun"} & set(flags))
+    if "--cfg" in flags:
+        at = words.index("--cfg")
+        if words[at + 1 : at + 2] != ["job"]:
+            raise InputError("--cfg: allowed is --cfg job")
+        del words[at + 1]
+    words = [word for word in words if word not in FLAGS]
+    if script == "train" and (scale := read_local().get("scale")) and not any(w.startswith("scale=") for w in words):
+        words.append(f"scale={scale}")
+    with composing(script, schema):
+        if {"-h", "--help"} & set(flags):
+            command.text = help_text(script)
+            return command
+        for line in _lines(words, script, command.multirun):
+            _read_line(command, script, schema, line, command.multirun or every)
+    if "--cfg" in flags:
+        for reason in command.refused:
+            raise InputError(reason)
+        command.text = OmegaConf.to_yaml(OmegaConf.structured(command.rows[0].config))
+    return command
+
+
+def _read_line(command: Command, script: str, schema: type, words: list[str], sweep: bool) -> None:
+    """Add the rows of one sweep to a command."""
+    own = _own_keys(schema)
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    choices = {word: _choices(parser, word, own) for word in words}
+    for word, values in choices.items():
+        if len(values) > 1 and not command.multirun:
+            raise InputError(f"{word}: several runs need -m: python src/{script}.py -m ...")
+    # Any row that composes says where the rows run and what the experiment sweeps over.
+    refusals = []
+    for combination in product(*choices.values()):
+        try:
+            base = _compose(script, combination, own)
+        except InputError as error:
+            refusals.append((error.line, combination))
+        else:
+            break
+    else:
+        for reason, combination in refusals:
+            command.refused.setdefault(reason, []).append(combination)
+        return
+    if command.multirun:
+        command.launcher = str(base.hydra.runtime.choices["hydra/launcher"])
+        command.settings = {str(k): _plain(base.hydra.launcher, k) for k in base.hydra.launcher if k != "_target_"}
+    given = {word.partition("=")[0].lstrip("+~") for word in words}
+    swept = dict(base.hydra.sweeper.params or {}) if sweep else {}
+    axes = [_choices(parser, f"{key}={values}", own) for key, values in swept.items() if key not in given]
+    # The experiment first, so that a row's words read like the command that somebody would type.
+    first = [values for word, values in choices.items() if word.startswith("experiment=")]
+    others = [values for word, values in choices.items() if not word.startswith("experiment=")]
+    for row in product(*first, *axes, *others):
+        try:
+            composed = base if row == combination else _compose(script, row, own)
+            config = checked(composed, schema)
+        except InputError as error:
+            command.refused.setdefault(error.line, []).append(row)
+        else:
+            command.rows.append(Row(row, config))
+
+
+def _lines(words: Sequence[str], script: str, multirun: bool) -> list[list[str]]:
+    """Return the sweeps that words stand for: one for each experiment."""
+    experiments = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
+    if len(experiments) > 1:
+        raise InputError(
+            f"experiment= is given {len(experiments)} times; allowed is experiment={','.join(experiments)}"
+        )
+    lines: list[list[str]] = [[]]
+    for word in words:
+        key, _, value = word.partition("=")
+        options = [word]
+        if key == "seeds":
+            if not re.fullmatch("[1-9][0-9]*", value):
+                raise InputError(f"{word}: allowed is a number of seeds, 1 or more")
+            options = ["seed=" + ",".join(map(str, range(int(value))))]
+        elif key == "hydra/launcher" and value not in LAUNCHERS:
+            raise InputError(f"{word}: allowed are {', '.join(LAUNCHERS)}")
+        elif key == "experiment" and "," in value:
+            options = [f"experiment={name}" for name in value.split(",") if name]
+        if options != [word] and not multirun:
+            raise InputError(f"{word}: several runs need -m: python src/{script}.py -m ...")
+        lines = [[*line, option] for option in options for line in lines]
+    return lines
+
+
+def _choices(parser: OverridesParser, word: str, own: dict[str, str]) -> list[str]:
+    """Return the words that a word sweeps over: T=16,32 -> T=16, T=32."""
+    if not word.partition("=")[0]:
+        raise InputError(f"{word}: {ALLOWED}")
+    try:
+        (override,) = parser.parse_overrides([word])
+    except HydraException as error:
+        raise InputError(f"{word}: {ALLOWED} ({str(error).splitlines()[0]})") from None
+    if not override.is_sweep_override():
+        return [word]
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def _own_keys(schema: type) -> dict[str, str]:
+    """Return where the one-word keys of a clip and of the models are: {'T': 'clip.T', 'depth': 'model.depth'}."""
+    top = {f.name for f in fields(schema)}
+    if not {"clip", "model"} <= top:
+        return {}
+    keys = {key: f"model.{key}" for key in model_keys()} | {f.name: f"clip.{f.name}" for f in fields(Clip)}
+    taken = top.union(groups())
+    return {key: place for key, place in keys.items() if key not in taken}
+
+
+def model_keys() -> list[str]:
+    """Return the keys of all models."""
+    return sorted({f.name for name in models.names() for f in fields(models.find(name)) if f.name != "name"})
+
+
+def _compose(script: str, words: Sequence[str], own: dict[str, str]) -> DictConfig:
+    """Compose conf/<script>.yaml under words that sweep over nothing, with Hydra's own part of the config.
+
+    Raises InputError if Hydra or OmegaConf refuses.
+    """
+    placed = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key == "model" and own and value in groups_of("model"):
+            _find_model(value)
+        bare = key.lstrip("+~")
+        placed.append(f"{key[: len(key) - len(bare)]}{own.get(bare, bare)}{equals}{value}")
+    own_conf = ",".join(f"'file://{folder.resolve()}/conf'" for folder in models.OWN)
+    try:
+        return hydra_compose(script, [f"hydra.searchpath=[{own_conf}]", *placed], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, AssertionError) as error:
+        raise InputError(one_line(error)) from None
+    except ValueError as error:  # of a group that is given no name: model=null
+        raise InputError(f"{' '.join(words)}: {one_line(error)}") from None
+
+
+def _find_model(name: str) -> None:
+    """Raise InputError if a model's file can't be used."""
+    try:
+        models.find(name)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def checked(config: DictConfig, schema: type) -> Any:
+    """Return a composed config as an object of its schema; InputError names a key or value that does not belong."""
+    try:
+        # Hydra's part holds values that only hydra.main sets.
+        plain = {str(k): _plain(config, k) for k in config if k != "hydra"}
+        # Merged anew, since `+key=value` goes past the schema that the composition was held against.
+        return from_plain(plain, schema)
+    except (OmegaConfBaseException, ValueError) as error:  # ValueError: a part of the config refuses its values
+        raise InputError(one_line(error)) from None
+
+
+def _plain(config: DictConfig, key: Any) -> Any:
+    value = config[key]
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+@contextmanager
+def composing(script: str, schema: type) -> Iterator[None]:
+    """Make a script's schema, the resolvers and conf/ known to Hydra for what is composed inside."""
+    _register(script, schema)
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().clear()
+        if before is not None:
+            GlobalHydra.instance().initialize(before)
+
+
+def _register(script: str, schema: type) -> None:
+    """Make the resolvers, the schemas and the folders of this machine known to Hydra."""
+    OmegaConf.register_new_resolver("by", by, replace=True)
+    OmegaConf.register_new_resolver("at_T", at_T, replace=True)
+    OmegaConf.register_new_resolver("first", first, replace=True)
+    OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
+    store = ConfigStore.instance().store
+    store(name=f"{script}_schema", node=schema)
+    store(group="schema", name=script, node=schema, package="_global_")  # cost.yaml is train.yaml with more keys
+    for name, settings in (("processes", Processes), ("slurm", Slurm)):
+        store(group="hydra/launcher", name=name, node=settings)
+    for name in groups_of("model"):
+        try:
+            node = OmegaConf.structured(models.find(name))
+        except ValueError:  # a broken file stops only its own model: `find` says why when that is chosen
+            node = OmegaConf.create({})
+        else:
+            node.name = name
+        store(group="model_keys", name=name, node={"model": node}, package="_global_")
+    store(name="this_machine", node={"folders": read_local().get("folders", {})}, package="_global_")
+
+
+def by(key: Any, values: Any) -> Any:
+    """Return the value of a key in a table, else that of `_`: `${by:${scale},{tiny:18,paper:50}}`."""
+    table = {str(k): v for k, v in dict(values).items()}
+    if str(key) not in table and "_" not in table:
+        raise InputError(f"{key}: allowed are {', '.join(table)}")
+    return table.get(str(key), table.get("_"))
+
+
+def at_T(T: int, values: Any) -> Any:
+    """`${at_T:${clip.T},{16:3,32:5,64:7}}`: that of the longest listed clip that T reaches, else the shortest's."""
+    table = {int(k): v for k, v in dict(values).items()}
+    reached = [length for length in table if length <= T]
+    return table[max(reached) if reached else min(table)]
+
+
+def first(*values: Any) -> Any:
+    """Return the first value that is not null: `${first:${clip.views},${data.views}}`."""
+    return next((value for value in values if value is not None), None)
+
+
+def read_local() -> dict[str, Any]:
+    """Return scale and folders of this machine, {} without conf/local.yaml; InputError if it says anything else."""
+    path = Path(os.environ.get("STAT_VIDEO_LOCAL", CONF / "local.yaml"))
+    if not path.exists():
+        return {}
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    allowed = {"scale": SCALES, "folders": tuple(f.name for f in fields(Folders))}
+    if not isinstance(content, dict) or content.keys() - allowed.keys():
+        raise InputError(f"{path}: allowed keys are {', '.join(allowed)}; see conf/local.example.yaml")
+    for key, names in allowed.items():
+        given = content.get(key, [])
+        for name in [given] if isinstance(given, str) else given:
+            if name not in names:
+                raise InputError(f"{path}: {key}: '{name}' is not one of {', '.join(names)}")
+    return content
+
+
+def groups() -> list[str]:
+    """Return the names of the groups: the folders of conf/ and of the user's own conf/."""
+    places = [CONF, *(folder / "conf" for folder in models.OWN)]
+    return sorted({path.name for place in places if place.is_dir() for path in place.iterdir() if path.is_dir()})
+
+
+def groups_of(group: str) -> list[str]:
+    """Return the choices of a group."""
+    places = [CONF, *(folder / "conf" for folder in models.OWN)]
+    return sorted({path.stem for place in places for path in (place / group).glob("*.yaml")})
+
+
+def help_text(script: str) -> str:
+    """Return the head of conf/<script>.yaml, and the groups with their choices."""
+    lines = (CONF / f"{script}.yaml").read_text(encoding="utf-8").splitlines()
+    head = [line.removeprefix("# ") for line in lines[: next(i for i, ln in enumerate(lines) if ln[:1] != "#")]]
+    chosen = hydra_compose(script, return_hydra_config=True).hydra.runtime.choices
+    listed = [f"  {group}: {', '.join(groups_of(group))}" for group in groups() if group in chosen]
+    return "\n".join([*head, *(["", "groups (GROUP=CHOICE):", *listed] if listed else [])])
+
+
+def one_line(error: BaseException) -> str:
+    """Return what is wrong and what is allowed, in one line."""
+    if isinstance(error, InputError):
+        return error.line
+    cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
+    if isinstance(cause.__cause__, InputError):  # raised in a resolver
+        return cause.__cause__.line
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
+        return _unknown_key(cause)
+    text = str(error)
+    if isinstance(error, MissingConfigException):
+        options = re.search(r"Available options in '(.+?)':\n((?:\t.*\n?)+)", text)
+        if options:
+            names = ", ".join(line.strip() for line in options[2].splitlines())
+            return f"{text.splitlines()[0].rstrip('.')}; allowed in '{options[1]}': {names}"
+    if missing := re.search(r"Could not override '(.+?)'\.\s*No match in the defaults list", text):
+        return _unknown_group(missing[1])
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        return f"{cause.full_key}: {str(cause).splitlines()[0]}"
+    if isinstance(error, AssertionError) and "Unexpected type for root" in text:  # OmegaConf does not name the key
+        keys = [f.f_locals["key"] for f, _ in traceback.walk_tb(error.__traceback__) if f.f_code.co_name == "update"]
+        key = str(keys[0] if keys else "key")
+        parent = key.rpartition(".")[0]
+        return f"{key}: {parent} is null in this composition and has no keys; choose a group option that sets it"
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _unknown_key(error: OmegaConfBaseException) -> str:
+    """Return a line with the unknown key, the nearest known one, what is allowed, and which model has such a key."""
+    full_key = str(error.full_key)
+    parent, _, key = full_key.rpartition(".")
+    keys = sorted(getattr(error.object_type, "__dataclass_fields__", {}))
+    words = [] if parent else [*groups(), *(f.name for f in fields(Clip)), *model_keys()]
+    near = difflib.get_close_matches(key, [*keys, *words], n=1)
+    guess = f" (did you mean {near[0]}?)" if near else ""
+    if parent == "model":
+        name = str(getattr(error.object_type, "__module__", "")).partition(f"{models.__name__}.")[2].partition(".")[0]
+        owners = [other for other in models.names() if key in {f.name for f in fields(models.find(other))}]
+        of = (
+            f"a key of model={' and model='.join(owners)}, not of model={name}" if owners else f"no key of model={name}"
+        )
+        return f"{key}: {of}{guess}; allowed: {', '.join(keys)}"
+    allowed = f"; allowed {f'in {parent}' if parent else 'keys'}: {', '.join(keys)}" if keys else ""
+    return f"unknown key '{full_key}'{guess}{allowed}" + (f"; groups: {', '.join(groups())}" if not parent else "")
+
+
+def _unknown_group(group: str) -> str:
+    """Return a line that says which models have a group that this composition does not have."""
+    owners = []
+    for name in models.names():
+        try:
+            if group in _compose("train", [f"model={name}"], {}).hydra.runtime.choices:
+                owners.append(f"model={name}")
+        except InputError:
+            continue
+    if owners:
+        return f"{group}: a group of {' and '.join(owners)} alone"
+    return f"{group}: no group of this script; allowed are {', '.join(groups())}"

@@ -1,0 +1,100 @@
+"""What a command would run, and what that costs, without running it: `plan=true`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.table import Table
+
+from ..config import Config
+from ..data.lists import manifest_hash
+from ..errors import InputError
+from ..models.count import parameters
+from ..runs.differing import differing, in_words
+from ..runs.results import read_results
+from ..runs.run import TRAINED_ON, Busy, Run
+from ..runs.source import find_source
+from .budget import Estimate, how_fast
+from .config import Hardware
+
+
+def plan(config: Config) -> dict[str, Any]:
+    """Return state and cost of one run: GMACs of a view, parameters, bytes of a training step on a device, training
+    clips, seconds of a device; None for what is not known.
+
+    The time comes from `trainer.clips_per_second`, else from the finished runs of the same scale and kind of device, in
+    proportion to clips and multiply-adds; else, off the CPU, it is assumed as `src/cost.py` does by default.
+    """
+    plain, logs = asdict(config), Path(config.folders.logs)
+    state = None
+    if config.init is not None and config.init.startswith(TRAINED_ON):
+        try:
+            plain["init"] += f"/{find_source(config, logs).id}"
+        except (InputError, Busy):
+            state = "after its first weights"
+    run = Run.of(plain, logs, manifest_hash(config.data))
+    estimate = Estimate(config, Hardware())
+    clips, cost, on_cpu = estimate.clips, estimate.gmacs, config.trainer.accelerator == "cpu"
+    seconds = assumed = None
+    if clips is not None and config.trainer.clips_per_second:
+        seconds = clips / config.trainer.clips_per_second
+    elif clips is not None and (rate := _seconds_per_gmac(config, logs)) is not None:
+        seconds = rate * cost * clips
+    elif estimate.gpu_hours is not None and not on_cpu:
+        seconds, assumed = 3600 * estimate.gpu_hours, f"{estimate.gpu.name}, {how_fast(estimate)}"
+    mixed = not on_cpu and estimate.mixed
+    memory = estimate.memory(mixed, config.trainer.gradient_checkpointing).whole(config.trainer.batch_per_device)
+    return {
+        "name": config.name,
+        "config": plain,
+        "run": run.folder.name,
+        "id": run.id,
+        "state": state or run.state,
+        "GMACs": cost,
+        "parameters": parameters(*estimate.model),
+        "step_bytes": memory,
+        "clips": clips,
+        "seconds": seconds,
+        "assumed": assumed,
+    }
+
+
+def _seconds_per_gmac(config: Config, logs: Path) -> float | None:
+    """Return seconds of a device per clip and GMAC: the median of the finished runs of this scale on such a device."""
+    rates = []
+    for _, result in read_results(logs).results:
+        same_device = (result["hardware"]["device"] == "cpu") == (config.trainer.accelerator == "cpu")
+        if result["scale"] != config.scale or not same_device or not result["train_seconds"] or "gmacs" not in result:
+            continue
+        done = result["steps"] * result["config"]["recipe"]["batch_size"]
+        rates.append(result["train_seconds"] * result["hardware"]["devices"] / (done * result["gmacs"]))
+    return median(rates) if rates else None
+
+
+def plan_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Return a row a run, with the keys in which they differ; unknown figures are shown as '-'."""
+    known = [row["seconds"] for row in rows if row["seconds"] is not None and row["state"] != "done"]
+    left = sum(row["state"] != "done" for row in rows)
+    hours = f"{sum(known) / 3600:.2f}" + (f" for {len(known)} of them" if len(known) < left else "") if known else "-"
+    axes, same = differing([row["config"] for row in rows])
+    assumed = next((f"\n~ on {row['assumed']}; python src/cost.py tells more" for row in rows if row["assumed"]), "")
+    table = Table(
+        title=f"plan of {rows[0]['name']}: nothing is started",
+        caption=f"{in_words(same)}\n{len(rows)} runs, {left} not done; device hours left: {hours}{assumed}",
+    )
+    for name in (*axes, "id", "state", "GMACs", "M parameters", "GB a step", "clips", "device hours"):
+        table.add_column(name, justify="left" if name in (*axes, "id", "state") else "right")
+    for i, row in enumerate(rows):
+        table.add_row(
+            *(values[i] for values in axes.values()),
+            row["id"],
+            row["state"],
+            f"{row['GMACs']:.2f}",
+            f"{row['parameters'] / 1e6:.2f}",
+            f"{row['step_bytes'] / 1e9:.2f}",
+            "-" if row["clips"] is None else f"{row['clips']:,}",
+            "-" if row["seconds"] is None else f"{'~' if row['assumed'] else ''}{row['seconds'] / 3600:.2f}",
+        )
+    return table

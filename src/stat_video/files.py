@@ -1,0 +1,54 @@
+"""Write files atomically: a reader, or a killed run, finds the whole old file or the whole new one."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .errors import InputError
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def before(path: Path, n: int) -> Path:
+    """Return the path of the n-th last version of a file that is kept several times: last.ckpt, last-1.ckpt, ..."""
+    return path.with_stem(f"{path.stem}-{n}") if n else path
+
+
+@contextlib.contextmanager
+def replacing(path: Path, keep: int = 1) -> Iterator[BinaryIO]:
+    """Yield a file beside `path` to write to; sync it and rename it over `path` at the end of the block.
+
+    With ``keep`` > 1 the versions before it are kept under the names that `before` gives. Raises InputError if the
+    disk does not take the file (full, read-only); the old one then stays at `path`.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        for n in range(keep - 1, 0, -1):  # if killed in this loop, before(path, 1) is the newest
+            with contextlib.suppress(FileNotFoundError):
+                before(path, n - 1).replace(before(path, n))
+        beside.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: could not be written ({error.strerror}); what was there before is kept") from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the files that killed processes left half written; call it only while no other process uses the folder."""
+    for path in folder.glob(".*.new"):
+        path.unlink()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` to `path` atomically, as indented JSON."""
+    with replacing(path) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())

@@ -1,0 +1,146 @@
+"""Run an entry script: read its words, run the rows, show the results; print an input error as one line."""
+
+import logging
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ..compose import Command, checked, one_line, read
+from ..errors import InputError
+from ..hardware import rank_zero
+from ..progress import console
+from ..runs.run import Busy
+from .frozen import FROZEN, end_with_parent, frozen_for_devices, leave_outcome, read_frozen
+from .rows import BUSY_SECONDS, Done, Outcome
+from .sweep import run_sweep
+
+Task = Callable[[Any], Any]
+
+
+def script(
+    name: str,
+    schema: type,
+    task: Task,
+    *,
+    known: Task = lambda config: None,
+    show: Callable[[list[Any]], None] | None = None,
+    every: bool = False,
+) -> None:
+    """Run ``task(config)`` for each row that the command line stands for; exit with 0, 2 or a signal's code.
+
+    ``name`` is that of conf/<name>.yaml, ``schema`` the dataclass of its keys. If ``known(config)`` returns a result,
+    the task is not run. ``show`` gets what the rows returned. With ``every`` all rows of an experiment are run without
+    -m. Bad input ends in one line on stderr and exit code 2; an error of ours shows its trace. In a sweep a row that
+    fails is named at the end and does not stop the others; one that another process is running is left until last.
+    """
+    quiet()
+    console.quiet = not rank_zero()
+    words = sys.argv[1:]
+    if len(words) == 1 and words[0].startswith(FROZEN):
+        sys.exit(run_frozen(Path(words[0].removeprefix(FROZEN)), schema, task))
+    try:
+        command = read(name, schema, words, every)
+    except Exception as error:  # raised by Hydra, its parser or YAML before anything has begun
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    if command.text is not None:
+        console.print(command.text, soft_wrap=True, highlight=False)
+        return
+    done = Done([], {})
+    try:
+        run_rows(command, task, known, done)
+    except InputError as error:
+        done.failures[error.line] = []
+    finally:
+        if done.results and show and rank_zero():
+            show(done.results)
+    for reason, rows in done.failures.items():
+        print(f"error: {' | '.join([*filter(None, rows), reason])}", file=sys.stderr)
+    if done.stopped:
+        sys.exit(128 + done.stopped)
+    if done.failures:
+        sys.exit(2)
+
+
+def run_rows(command: Command, task: Task, known: Task, done: Done) -> None:
+    """Run the rows of a command and write their outcomes into `done`."""
+    if command.multirun:
+        run_sweep(command, known, lambda config: attempt(task, config), done)
+        return
+    for reason, refused in command.refused.items():
+        done.failures[reason] = [" ".join(words) for words in refused] if len(command.rows) else []
+    for row in command.rows:
+        with frozen_for_devices(row.config):
+            done.results.append(run_alone(task, known, row.config))
+
+
+def run_alone(task: Task, known: Task, config: Any) -> Any:
+    """Return the result if it is known, else what the task returns; wait if another process has the run."""
+    told = False
+    while True:
+        try:
+            returned = known(config)
+            return task(config) if returned is None else returned
+        except Busy as busy:
+            if not told:
+                print(f"{busy}; waiting for it", flush=True)
+            told = True
+            time.sleep(BUSY_SECONDS)
+
+
+def attempt(task: Task, config: Any) -> Outcome:
+    """Return the outcome of a task: what it returned, or in one line why it failed."""
+    try:
+        return Outcome(task(config))
+    except InputError as error:
+        return Outcome(reason=error.line)
+    except Busy as busy:
+        print(busy, flush=True)
+        return Outcome(busy=True)
+    except Exception as error:
+        traceback.print_exc()  # a bug, or a fault of the machine
+        return Outcome(reason=f"{type(error).__name__}: {one_line(error)}")
+
+
+def run_frozen(file: Path, schema: type, task: Task) -> int:
+    """Run the config in a file, in a process that a sweep started for a row, or a run for one of its devices."""
+    started = end_with_parent()
+    try:
+        outcome = attempt(task, checked(OmegaConf.create(read_frozen(file)), schema))
+    except InputError as error:
+        outcome = Outcome(reason=error.line)
+    leave_outcome(file, outcome)
+    if outcome.reason is None:
+        return 0
+    if not (rank_zero() and started):  # else the process that started this one prints it
+        print(f"error: {'' if rank_zero() else 'on another rank: '}{outcome.reason}", file=sys.stderr)
+    return 2
+
+
+def quiet() -> None:
+    """Print our own warnings as plain lines on stderr, and silence those of libraries."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    ours = logging.getLogger("stat_video")
+    ours.addHandler(handler)
+    ours.propagate = False
+    logging.getLogger("hydra").setLevel(logging.CRITICAL)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="(hydra|lightning)")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+
+
+def path_of(key: str, value: str | None) -> Path:
+    """Return the path that a key names; InputError if it is not given or not there."""
+    if value is None:
+        raise InputError(f"{key} is not given: {key}=PATH")
+    path = Path(value).expanduser()
+    if not path.exists():
+        raise InputError(f"{key}={value}: there is no such file")
+    return path

@@ -1,0 +1,217 @@
+"""The W&B dashboard as code: of each table of the paper a workspace and a report, beside the published numbers.
+
+A table's run set is the runs of its experiment, and those of its rows that were begun under another experiment.
+`wandb-workspaces` is an optional dependency, and slow to import, so that is done where it is used.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..config import Config, DashboardConfig
+from ..cost.reruns import reruns
+from ..data.sampling import Views
+from ..errors import InputError
+from ..files import write_json
+from ..paper import PaperRow, PaperTable
+from ..runs.run import row_id
+
+CURVES = {"val/top1_1x1": "Validation top-1, one view", "train/loss_epoch": "Training loss"}
+
+
+@dataclass(frozen=True)
+class Board:
+    """What is shown of one table at one scale."""
+
+    table: PaperTable
+    scale: str
+    rows: tuple[str, ...]  # `row_id` of each
+    views: tuple[str, ...]  # protocols that the rows are tested with
+    data: str
+
+    @property
+    def name(self) -> str:
+        """'Table 2: ablation_window, scale tiny'."""
+        return f"Table {self.table.number}: {self.table.experiment}, scale {self.scale}"
+
+    @property
+    def axes(self) -> list[str]:
+        """The keys that tell the table's rows apart: its axis, between systems the model and the clip length."""
+        return ["model", "T"] if self.table.compares_systems else [self.table.axis]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Top-1 of the test, as runs log it."""
+        return [f"test/top1_{views}" for views in self.views]
+
+
+def board(table: PaperTable, scale: str) -> Board:
+    """Return the board of a table at one scale; its run set holds the runs of each row that can be rerun."""
+    configs: list[Config] = [again.config for again in reruns(table, scale) if again.config is not None]
+    ids = dict.fromkeys(row_id(asdict(config)) for config in configs)
+    views = dict.fromkeys(str(Views.parse(config.views)) for config in configs)
+    return Board(table, scale, tuple(ids), tuple(views), configs[0].data.name)
+
+
+def printed(board: Board) -> str:
+    """Return the paper's numbers as a Markdown table, with what to know before comparing with them."""
+    table = board.table
+    lines = [
+        f"Published ({table.dataset}, GFLOPs of a {table.gflops_of}): {table.title}",
+        "",
+        "| | GFLOPs | Top-1 | Top-5 |",
+        "|---|---|---|---|",
+    ]
+    for row in table.rows:
+        figures = ("" if v is None else f"{v:g}" for v in (row.gflops, row.top1, row.top5))
+        lines.append(f"| {_label(row, table)} | {' | '.join(figures)} |")
+    lines += ["", *(f"- {_label(row, table)}: {row.note}" for row in table.rows if row.note)]
+    if board.scale == "tiny":
+        lines += ["", f"The runs are of the tiny scale on {board.data}: their accuracies say nothing about these."]
+    return "\n".join(lines)
+
+
+def workspace(board: Board, project: str, entity: str) -> Any:
+    """Return a `wandb_workspaces.workspaces.Workspace`; nothing here asks the server."""
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
+    paper = wr.MarkdownPanel(markdown=printed(board))
+    paper._id = f"t{board.table.number}paper"
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=board.name,
+        sections=[
+            ws.Section(name="Comparison", panels=_panels(board), is_open=True, pinned=True),
+            ws.Section(name="The paper", panels=[paper], is_open=True),
+        ],
+        runset_settings=ws.RunsetSettings(filters=_filters(board), groupby=[ws.Config(axis) for axis in board.axes]),
+    )
+
+
+def report(board: Board, project: str, entity: str) -> Any:
+    """Return a `wandb_workspaces.reports.v2.Report`: the published numbers, then the same panels over the same runs."""
+    import wandb_workspaces.reports.v2 as wr
+
+    # Without entity and project a run set is of the report's own project, and nothing asks the server for its id.
+    groups = board.axes if len(board.axes) > 1 else []
+    runs = wr.Runset(
+        name=f"{board.table.experiment}, {board.scale}",
+        filters=_filters(board),
+        groupby=[f"config.{axis}" for axis in groups],
+    )
+    runs._id = f"t{board.table.number}runs"
+    return wr.Report(
+        entity=entity,
+        project=project,
+        title=board.name,
+        description=board.table.title,
+        width="fluid",
+        blocks=[
+            wr.H2("The paper"),
+            wr.MarkdownBlock(printed(board)),
+            wr.H2("Our runs"),
+            wr.PanelGrid(runsets=[runs], panels=_panels(board)),
+        ],
+    )
+
+
+def _filters(board: Board) -> Any:
+    import wandb_workspaces.workspaces as ws
+
+    ours = ws.Or(ws.Metric("Group") == board.table.experiment, ws.Config("row").isin(list(board.rows)))
+    return ws.And(ws.Config("scale") == board.scale, ours)
+
+
+def _panels(board: Board) -> list[Any]:
+    """Return bars by axis, curves by axis, accuracy against cost, and the pictures; three in a line."""
+    import wandb_workspaces.reports.v2 as wr
+
+    over_seeds: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
+    if len(board.axes) == 1:  # a panel has one key at most; with two the run set itself is grouped
+        over_seeds["groupby"] = wr.Config(board.axes[0])
+    panels = [
+        wr.BarPlot(
+            title=f"Top-1 by {' and '.join(board.axes)}", metrics=list(board.metrics), orientation="v", **over_seeds
+        ),
+        *(wr.LinePlot(title=title, x="epoch", y=[key], **over_seeds) for key, title in CURVES.items()),
+        *(
+            wr.ScatterPlot(title=f"{key} against GFLOPs", x=wr.Config("gflops"), y=wr.SummaryMetric(key))
+            for key in board.metrics
+        ),
+        wr.MediaBrowser(title="Pictures", media_keys=["pictures"]),
+    ]
+    for i, panel in enumerate(panels):
+        panel.layout = wr.Layout(x=8 * (i % 3), y=6 * (i // 3), w=8, h=6)
+        panel._id = f"t{board.table.number}p{i}"  # else drawn at random: the files of a dry run can be compared
+    return panels
+
+
+def write(boards: Sequence[Board], config: DashboardConfig) -> list[Path]:
+    """Write each workspace and report as JSON below <logs>/dashboard/, as the server would get it."""
+    _need_workspaces()
+    paths = []
+    for b in boards:
+        for kind, build in (("workspace", workspace), ("report", report)):
+            model = build(b, config.project, config.entity or "ENTITY")._to_model()
+            path = Path(config.folders.logs) / "dashboard" / f"table_{b.table.number}_{b.scale}_{kind}.json"
+            write_json(path, json.loads(model.model_dump_json(by_alias=True, exclude_none=True)))
+            paths.append(path)
+    return paths
+
+
+def save(boards: Sequence[Board], config: DashboardConfig) -> list[str]:
+    """Save all to W&B and return their addresses; what was saved before, by <logs>/dashboard/saved.json, is replaced.
+
+    Raises InputError without an account or server, or if a saved address holds nothing any more.
+    """
+    _need_workspaces()
+    import wandb
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
+    book = Path(config.folders.logs) / "dashboard" / "saved.json"
+    saved: dict[str, str] = json.loads(book.read_text(encoding="utf-8")) if book.exists() else {}
+    kinds: list[tuple[Any, Callable[[Board, str, str], Any], tuple[str, ...]]] = [
+        (wr.Report, report, ("description", "blocks")),  # first, since saving a report makes the project
+        (ws.Workspace, workspace, ("sections", "runset_settings")),
+    ]
+    addresses = []
+    try:
+        entity = config.entity or wandb.Api().default_entity or ""
+        for b in boards:
+            for kind, build, parts in kinds:
+                item = build(b, config.project, entity)
+                key = f"{entity}/{config.project}: {kind.__name__}, {b.name}"
+                if key in saved:
+                    before = kind.from_url(saved[key])
+                    for part in parts:
+                        setattr(before, part, getattr(item, part))
+                    item = before
+                item.save()
+                saved[key] = item.url
+                write_json(book, saved)  # after each: what is saved is known even if the next one fails
+                addresses.append(item.url)
+    except InputError:
+        raise
+    except Exception as error:  # of wandb, its server and the network, of many kinds
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"W&B: {reason} (dry_run=true writes the dashboard to files, without an account)") from None
+    return addresses
+
+
+def _label(row: PaperRow, table: PaperTable) -> str:
+    """Return a row's name: its value of the axis as runs have it, or the system with its clip length."""
+    if not row.ours:
+        return " ".join(filter(None, (row.method, row.backbone, row.frames)))
+    value = row.axes[table.axis]
+    return f"{row.method}, {table.axis} {'+'.join(value) if isinstance(value, list) else value}"
+
+
+def _need_workspaces() -> None:
+    if find_spec("wandb_workspaces") is None:
+        raise InputError("the package wandb-workspaces is not installed: pip install 'stat-video[dashboard]'")

@@ -1,0 +1,62 @@
+"""Results as tables for a terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+
+def results_table(
+    results: Sequence[dict[str, Any]], varied: Mapping[str, Sequence[str]], same: Mapping[str, str]
+) -> Table:
+    """Return a row a run from their result files; accuracies in percent, named with their protocol.
+
+    ``varied`` and ``same`` are `runs.differing.differing` of the runs' configs.
+    """
+    metrics = [m for m in dict.fromkeys(k for r in results for k in r["metrics"]) if "/top" in m]
+    table = Table(
+        title=f"{results[0]['name']}, scale {', '.join(sorted({r['scale'] for r in results}))}, "
+        f"data {', '.join(sorted({r['config']['data']['name'] for r in results}))}",
+        caption=", ".join(f"{name} {value}" for name, value in same.items()),
+    )
+    for name, values in varied.items():
+        table.add_column(name, justify="right" if all(_is_number(value) for value in values) else "left")
+    for name in (*metrics, "train s"):
+        table.add_column(name, justify="right")
+    table.add_column("id")
+    for i, r in enumerate(results):
+        table.add_row(
+            *(values[i] for values in varied.values()), *_cells(r, metrics), f"{r['train_seconds']:.0f}", r["id"]
+        )
+    return table
+
+
+def evaluation_table(result: dict[str, Any]) -> Table:
+    """Return the figures of one test, accuracies in percent."""
+    table = Table(title=f"{result['checkpoint']}, {result['videos']} videos, scale {result['scale']}")
+    for metric in result["metrics"]:
+        table.add_column(metric, justify="right")
+    table.add_row(*_cells(result, list(result["metrics"])))
+    return table
+
+
+def prediction_table(top: Sequence[tuple[str, float]]) -> Table:
+    """Return classes and their probabilities, best first."""
+    table = Table()
+    table.add_column("class")
+    table.add_column("probability", justify="right")
+    for name, probability in top:
+        table.add_row(name, f"{100 * probability:.1f} %")
+    return table
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return value == "-"
+    return True
+
+
+def _cells(result: dict[str, Any], metrics: list[str]) -> list[str]:
+    return [f"{result['metrics'][m]:.2f}" if m in result["metrics"] else "missing" for m in metrics]

@@ -1,0 +1,94 @@
+"""Test a checkpoint: rebuild its model, data and protocol from what it carries."""
+
+from dataclasses import asdict, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from omegaconf.errors import OmegaConfBaseException
+
+from ..config import Config, EvaluateConfig, from_plain
+from ..data.config import DataConfig
+from ..data.lists import manifest_hash
+from ..data.sampling import Views
+from ..errors import InputError
+from ..files import write_json
+from ..hardware import lightning_arguments
+from ..models.base import VideoModel
+from ..progress import say
+from ..runs.run import provenance, same_data
+from .checkpoint import read_checkpoint
+from .fit import load_init, make_data, progress_callbacks, save_logits, say_lacking
+from .module import VideoModule
+from .saving import Signals
+from .unreadable import UnreadableVideos
+
+
+def rebuild(path: Path) -> tuple[VideoModel, Config, list[str]]:
+    """Return the model with its weights, the config of its run, and its class names.
+
+    Raises InputError if they don't fit together, or there is no file of this model here.
+    """
+    content = read_checkpoint(path)
+    try:
+        config: Config = from_plain(content["config"])
+    except (OmegaConfBaseException, ValueError, KeyError, TypeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{path}: its config is of another version: {reason}") from None
+    model = config.build(len(content["classes"]))
+    load_init(model, content["weights"], True, str(path), new_classifier=False)
+    return model.eval(), config, content["classes"]
+
+
+def evaluate(path: Path, asked: EvaluateConfig) -> dict[str, Any]:
+    """Test on all views of the validation videos; write evaluation_<views>.json and the logits beside the file."""
+    model, config, classes = rebuild(path)
+    views = Views.parse(asked.views or config.views)
+    config.trainer, config.folders = asked.trainer, asked.folders
+    folders = {f"folders.{f.name}": getattr(asked.folders, f.name) for f in fields(asked.folders)}
+    if config.data.setting not in folders:
+        raise InputError(f"{path}: data.setting={config.data.setting}: allowed are {', '.join(folders)}")
+    config.data.root = folders[config.data.setting]
+    if asked.layout is not None:  # each layout has names of its own for the lists
+        same = DataConfig()
+        config.data = replace(
+            config.data, layout=asked.layout, classes=same.classes, train=same.train, val=same.val, videos=same.videos
+        )
+    data = make_data(config, views)
+    found = data.check()
+    if found.classes != classes:
+        raise InputError(
+            f"{path}: it knows {len(classes)} classes ({', '.join(classes[:2])}, ...), but data={config.data.name} "
+            f"lists {len(found.classes)} ({', '.join(found.classes[:2])}, ...); they have to be the same"
+        )
+    manifest, trained_on = manifest_hash(config.data), read_checkpoint(path)["manifest"]
+    if not same_data(manifest, trained_on):
+        say(f"The data set is not as it was in training: {manifest} now, {trained_on} then")
+    module = VideoModule(model, config.recipe, data.normalize, classes, views, class_groups=config.data.class_groups)
+    callbacks, bar = progress_callbacks()
+    unreadable = UnreadableVideos(found.counts["train"], config.data.max_unreadable)
+    callbacks += [unreadable, Signals()]
+    trainer = L.Trainer(**lightning_arguments(config.trainer), callbacks=callbacks, enable_progress_bar=bar)
+    say(f"Testing {path} on {found.counts['val']} videos, {views} views")
+    metrics = {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
+    result = {
+        "name": config.name,
+        "scale": config.scale,
+        "checkpoint": path.name,
+        "views": str(views),
+        "metrics": metrics,
+        "videos": found.counts["val"],
+        "absent": {"val": len(found.absent["val"])},
+        "unreadable": {"val": unreadable.result(trainer)["val"]},
+        "manifest": manifest,
+        "seed": config.seed,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **provenance(),
+        "config": asdict(config),
+    }
+    save_logits(module, path.parent / f"logits_{views}.pt")
+    if trainer.is_global_zero:
+        say_lacking(result)
+        write_json(path.parent / f"evaluation_{views}.json", result)
+    return result

@@ -1,0 +1,51 @@
+"""What a plan says of cost: known where something finished or was measured, assumed off the CPU, else unknown."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stat_video import compose
+from stat_video.config import Config
+from stat_video.cost.budget import Estimate
+from stat_video.cost.config import Hardware
+from stat_video.cost.plan import plan, plan_table
+
+
+def config(logs: Path, *words: str) -> Config:
+    (row, *_) = compose.rows("train", Config, ["experiment=ablation_token", *words, f"folders.logs={logs}"], every=True)
+    return row.config
+
+
+def test_hours_are_assumed_off_the_cpu_and_marked(tmp_path):
+    asked = config(tmp_path, "scale=paper")
+    row = plan(asked)
+    estimate = Estimate(asked, Hardware())
+    assert row["clips"] == 240_000 * 200 * 2  # the paper's Kinetics-400, which is not there
+    assert row["seconds"] == pytest.approx(3600 * estimate.gpu_hours)
+    assert row["assumed"].startswith("A100-80GB, speed assumed")
+    assert row["step_bytes"] == estimate.memory(True, False).whole(asked.trainer.batch_per_device)
+    table = plan_table([row])
+    assert list(table.columns[-1].cells) == [f"~{estimate.gpu_hours:.2f}"]
+    assert "~ on A100-80GB" in table.caption
+
+
+def test_hours_on_the_cpu_are_known_or_not_given(tmp_path):
+    asked = config(tmp_path)
+    row = plan(asked)
+    assert (row["seconds"], row["assumed"]) == (None, None)
+    assert row["step_bytes"] == Estimate(asked, Hardware()).memory(False, False).whole(asked.trainer.batch_per_device)
+    asked.trainer = replace(asked.trainer, clips_per_second=40.0)
+    assert plan(asked)["seconds"] == row["clips"] / 40
+    assert "~" not in plan_table([row]).caption
+
+
+def test_rows_are_told_apart_by_what_they_differ_in(tmp_path):
+    runs = [["t_o=5"], ["modules=ca"], ["model=mvit", "T=8"]]
+    found = [compose.rows("train", Config, [*words, f"folders.logs={tmp_path}"])[0].config for words in runs]
+    table = plan_table([plan(config) for config in found])
+    columns = {column.header: list(column.cells) for column in table.columns}
+    assert columns["model"] == ["stat-t_o5", "stat-CA", "mvit"]
+    assert columns["T"] == ["16", "16", "8"]
+    assert "seed 0" in table.caption
+    assert len(set(columns["id"])) == len(set(columns["GB a step"])) == 3

@@ -1,0 +1,333 @@
+"""Every model against every promise of models/base.py, at the tiny size."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from stat_video import models
+from stat_video.models.base import Clip, VideoModel
+from stat_video.models.count import by_layer, gmacs, parameters
+from stat_video.models.parts.recompute import recompute_units
+from stat_video.models.weights import in_module, load_foreign, load_weights
+from stat_video.training.optim import named
+
+# The sizes of `scale=tiny` in conf/model; a new model needs a line here.
+TINY = {
+    "blvnet": {"depth": 26, "width": 16},
+    "msnet": {"depth": 18, "width": 16},
+    "csn": {"depth": 50, "width": 16},
+    "i3d_nl": {"depth": 50, "width": 16},
+    "mvit": {"depths": [1, 1, 2, 2], "width": 24},
+    "slowfast": {"depth": 18, "width": 16},
+    "smallbig": {"depth": 17, "width": 16},
+    "stat": {"widths": [24, 48, 96, 192], "depths": [1, 1, 2, 1], "heads": [1, 1, 2, 4]},
+    "stm": {"depth": 17, "width": 24, "stages": 3},
+    "tdn": {"depth": 17, "width": 16},
+    "tea": {"depth": 17, "width": 16},
+    "timesformer": {"width": 96, "depth": 6, "heads": 4},
+    "tsm": {"depth": 18, "width": 16},
+    "vidtr": {"width": 96, "depth": 6, "heads": 4},
+    "vivit": {"width": 128, "depth": 6, "heads": 4},
+    "x3d": {"depth_factor": 1.0, "width_factor": 0.7, "head_width": 256},
+}
+RUNS = {"tdn": 5}  # consecutive frames where others take one
+TIME_BLIND = {"smallbig"}  # the reversed clip has the same logits, as in its authors' code
+CLASSES = 7
+OTHERS = [
+    {"T": 16},
+    {"crop": 64},
+    {"T": 6, "crop": 40},
+    {"T": 5, "crop": 33},
+    {"test_crop": 64},
+]
+# Weights without use: STAT's last block makes nothing but class tokens, so pooled patch queries have no reader; in this
+# short clip non-local I3D's last blocks have a single place to look at.
+NO_GRADIENT = {
+    "i3d_nl": tuple(f"nonlocal_blocks.4_{i}.conv_{part}" for i in (1, 3, 5) for part in ("theta", "phi")),
+    "stat": ("blocks.4.sta.pool_q",),
+}
+
+every = pytest.mark.parametrize("name", models.names())
+
+
+def config_of(name, **changes):
+    assert name in TINY, f"tests/models/test_every.py: TINY needs the tiny size of {name}"
+    return models.find(name)(name=name, **(TINY[name] | changes))
+
+
+def clip_of(name, T=8, crop=48, test_crop=None) -> Clip:
+    """A clip of T frames, or of as many runs of frames."""
+    run = RUNS.get(name, 1)
+    return Clip(T=T * run, crop=crop, test_crop=test_crop, sampling="snippets" if run > 1 else "segments")
+
+
+def built(name, clip=None, classes=CLASSES, plain=False) -> VideoModel:
+    """A model with weights far from their first values, since those hide things: zero norms, narrow classifiers.
+
+    ``plain``: without dropout and stochastic depth.
+    """
+    torch.manual_seed(0)
+    model = config_of(name).build(clip or clip_of(name), classes)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p), alpha=0.1 if p.dim() < 2 else 0.02)
+        model.get_submodule(model.classifier).apply(redrawn)
+    if plain:
+        for m in model.modules():
+            if isinstance(m, nn.Dropout):
+                m.p = 0.0
+            elif type(m).__name__ == "StochasticDepth":
+                for key in ("rate", "p"):
+                    if hasattr(m, key):
+                        setattr(m, key, 0.0)
+    return model
+
+
+def redrawn(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=module.in_features**-0.5)
+
+
+def noise(clip, batch=2, size=None):
+    size = size or clip.crop
+    return torch.randn(batch, 3, clip.T, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def settled(name) -> VideoModel:
+    """In evaluation mode, with running statistics of some clips."""
+    model = built(name).train()
+    for m in model.modules():
+        if isinstance(m, nn.modules.batchnorm._BatchNorm):
+            m.momentum = None  # the mean of all batches, not one that still leans on the first values
+    with torch.no_grad():
+        for _ in range(3):
+            model(noise(clip_of(name), 4))
+    return model.eval()
+
+
+def refused(name, clip) -> str | None:
+    """Why the model refuses the clip, if it does."""
+    try:
+        config_of(name).check(clip)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@every
+def test_logits_in_training_and_in_evaluation(name):
+    model, x = built(name), noise(clip_of(name))
+    before = x.clone()
+    assert model.train()(x).shape == (2, CLASSES)
+    assert model.eval()(x).shape == (2, CLASSES)
+    assert torch.equal(x, before)
+    assert model.eval()(x[:1]).sum().item() != pytest.approx(1)  # no softmax
+
+
+@every
+def test_a_gradient_for_every_parameter(name):
+    model = built(name, plain=True).train()
+    F.cross_entropy(model(noise(clip_of(name))), torch.tensor([0, 1])).backward()
+    dead = [
+        n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.abs().max() > 0)
+    ]
+    dead = [n for n in dead if not n.startswith(NO_GRADIENT.get(name, ("-",)))]
+    assert dead == []
+
+
+@every
+def test_batch_members_do_not_leak(name):
+    model, x = settled(name), noise(clip_of(name), batch=3)
+    torch.testing.assert_close(model(x)[1:2], model(x[1:2]), rtol=1e-4, atol=1e-4)
+
+
+@every
+def test_time_reversed_gives_other_logits(name):
+    model, x = settled(name).double(), noise(clip_of(name), batch=1).double()
+    change = (model(x) - model(x.flip(2))).abs().max()
+    assert change < 1e-12 if name in TIME_BLIND else change > 1e-3
+
+
+@every
+def test_float64(name):
+    model, x = settled(name), noise(clip_of(name), batch=1)
+    single = model(x)
+    double = model.double()(x.double())
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-4)
+
+
+@every
+def test_logits_without_gradients_are_the_same(name):
+    model, x = settled(name), noise(clip_of(name))
+    before, expected = x.clone(), model(x).detach()
+    with torch.inference_mode():
+        torch.testing.assert_close(model(x), expected)
+    assert torch.equal(x, before)
+
+
+@every
+@pytest.mark.parametrize("changes", OTHERS, ids=lambda c: "-".join(f"{key}{n}" for key, n in c.items()))
+def test_another_clip_works_or_is_refused_in_one_line(name, changes):
+    clip = clip_of(name, **changes)
+    if (why := refused(name, clip)) is not None:
+        assert "\n" not in why
+        assert "allowed" in why
+        return
+    model = config_of(name).build(clip, CLASSES)
+    assert model.train()(noise(clip)).shape == (2, CLASSES)
+    assert model.eval()(noise(clip, size=clip.view_crop)).shape == (2, CLASSES)
+
+
+@every
+def test_a_clip_that_the_model_was_not_built_for_is_refused(name):
+    model, x = built(name), noise(clip := clip_of(name))
+    for wrong in (noise(clip_of(name, T=16)), noise(clip_of(name, crop=64)), x[:, :1], x[..., :32]):
+        with pytest.raises(ValueError, match=rf"this model takes \(3, {clip.T}, 48, 48\)"):
+            model(wrong)
+
+
+@every
+def test_weights_are_saved_and_loaded(name, tmp_path):
+    clip = clip_of(name)
+    old, new = settled(name), config_of(name).build(clip, CLASSES)
+    torch.save(old.state_dict(), tmp_path / "weights.pt")
+    state = torch.load(tmp_path / "weights.pt", weights_only=True)
+    assert load_weights(new, state) == []
+    assert torch.equal(new.eval()(noise(clip)), old(noise(clip)))
+    summary = load_foreign(config_of(name).build(clip, CLASSES), state)
+    assert summary == [f"{len(state)} of {len(state)} tensors taken from {len(state)} in the file, 0 of them renamed"]
+
+
+@every
+@pytest.mark.parametrize("changes", [{"T": 16}, {"crop": 64}], ids=["T16", "crop64"])
+def test_weights_move_to_another_clip(name, changes):
+    clip = clip_of(name, **changes)
+    old, new = built(name), built(name, clip)
+    changes = load_weights(new, old.state_dict())
+    own = new.state_dict()
+    moved = [n for n, t in old.state_dict().items() if t.shape != own[n].shape]
+    assert len(changes) == len(moved)
+    assert set(moved) <= set(new.positions)
+    assert all(torch.equal(own[n], t) for n, t in old.state_dict().items() if n not in moved)
+    assert new.eval()(noise(clip)).isfinite().all()
+
+
+@every
+def test_a_new_classifier_and_nothing_else_is_drawn_anew(name):
+    old, new = built(name), built(name, classes=5)
+    with pytest.raises(ValueError, match="new_classifier=true"):
+        load_weights(new, old.state_dict())
+    drawn = {n: t.clone() for n, t in new.state_dict().items() if in_module(n, new.classifier)}
+    assert {tuple(t.shape)[:1] for t in drawn.values()} == {(5,)}
+    load_weights(new, old.state_dict(), new_classifier=True)
+    for n, t in new.state_dict().items():
+        assert torch.equal(t, drawn[n] if n in drawn else old.state_dict()[n])
+
+
+@every
+def test_what_a_model_names_is_there(name):
+    model = built(name)
+    parameters_ = dict(model.named_parameters())
+    assert all(any(named(n, [name]) for n in parameters_) for name in model.no_decay)
+    assert set(model.positions) <= set(parameters_)
+    for part in model.lr_scale:
+        assert any(in_module(n, part) for n in parameters_)
+    assert sum(in_module(n, model.classifier) for n in parameters_) == 2
+    inside = {id(m) for m in model.modules()}
+    assert all(id(unit) in inside for unit in model.units())
+
+
+@every
+def test_the_count(name):
+    config, clip = config_of(name), clip_of(name)
+    model = built(name)
+    assert parameters(config, clip, CLASSES) == sum(p.numel() for p in model.parameters())
+    rows = by_layer(config, clip, CLASSES)
+    assert sum(row.macs for row in rows) / 1e9 == pytest.approx(gmacs(config, clip, CLASSES))
+    assert sum(row.parameters for row in rows) == parameters(config, clip, CLASSES)
+    clip = clip_of(name, T=16)
+    assert gmacs(config, clip, CLASSES) > 0.005
+    assert parameters(config, clip, CLASSES) < 2.5e6
+
+
+@every
+def test_a_step_in_bfloat16(name):
+    model = built(name).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = F.cross_entropy(model(noise(clip_of(name))), torch.tensor([0, 1]))
+    loss.backward()
+    assert loss.isfinite()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(g.dtype == torch.float32 and g.isfinite().all() for g in grads)
+
+
+@every
+def test_recomputed_units_change_nothing(name):
+    plain = built(name, plain=True).double().train()
+    if not list(plain.units()):
+        return
+    again = copy.deepcopy(plain)
+    recompute_units(again)
+    calls = []
+    for unit in again.units():
+        next(m for m in unit.modules() if not list(m.children())).register_forward_hook(lambda *_: calls.append(1))
+    for model in (plain, again):
+        model(noise(clip_of(name)).double()).square().sum().backward()
+    assert len(calls) > len(list(again.units()))  # they did run twice
+    for a, b in zip(plain.parameters(), again.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None)
+        if a.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad)
+    for a, b in zip(plain.buffers(), again.buffers(), strict=True):
+        torch.testing.assert_close(a, b)  # running statistics saw the batch once
+
+
+class Operators(TorchDispatchMode):
+    """Names of the operators that ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.names.add(operator.overloadpacket.__name__)
+        return operator(*args, **(kwargs or {}))
+
+
+@every
+def test_a_pass_takes_no_values_from_python_and_gives_none(name):
+    """Each would have a GPU waited for."""
+    model, x = built(name).train(), noise(clip_of(name))
+    with Operators() as seen:
+        model(x).sum().backward()
+    assert len(seen.names) > 10
+    assert not seen.names & {"lift_fresh", "_local_scalar_dense", "nonzero"}
+
+
+@pytest.mark.slow
+@every
+def test_a_few_steps_learn_eight_clips(name):
+    torch.manual_seed(0)
+    model = config_of(name).build(clip := clip_of(name), 2).train()
+    x, y = noise(clip, batch=8), torch.arange(8) % 2
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) / 5 < 0.5 * losses[0]
+
+
+def test_a_name_that_no_model_has():
+    with pytest.raises(ValueError, match=r"model=tms: allowed are .*stat.*tsm"):
+        models.find("tms")
+    with pytest.raises(ValueError, match="model=frames: allowed are"):  # a file without a Config
+        models.find("frames")

@@ -1,0 +1,150 @@
+"""The door: a model comes in by its own files alone, and the framework asks for no model by name."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+import own_model
+from running import ROOT, SMALL, only, read_json, refused, script
+from stat_video.training.checkpoint import read_checkpoint
+
+# Names of the paper's model and of its axes. The environment variable STAT_VIDEO_OWN and its like are not meant.
+OF_STAT = re.compile(r"\bSTAT\b|t_o\b|l_ta\b|t_o\d|l_ta\d")
+# Where the framework may speak of it: (file, what stands in the line, why).
+ALLOWED = [
+    ("data/sampling.py", "segments (TSN; STAT's 'Implementation Details')", "the source of this kind of sampling"),
+    ("paper.py", "", "what the paper prints"),
+]
+
+
+def named(file: Path) -> list[tuple[str, str]]:
+    """Return (file below stat_video/, line) of each line that names it."""
+    name = file.relative_to(ROOT / "src" / "stat_video").as_posix()
+    return [(name, line.strip()) for line in file.read_text().splitlines() if OF_STAT.search(line)]
+
+
+def test_the_framework_names_no_model() -> None:
+    files = [f for f in (ROOT / "src" / "stat_video").rglob("*.py") if "models" not in f.parts]
+    assert len(files) > 50
+    found = [hit for file in files for hit in named(file)]
+    places = [(name, text) for name, text, _ in ALLOWED]
+    assert [hit for hit in found if not any(hit[0] == name and text in hit[1] for name, text in places)] == []
+
+
+def test_a_line_that_names_it_would_be_found(tmp_path: Path) -> None:
+    assert all(map(OF_STAT.search, ("a STAT of", "row.axes['t_o']", "config.model.l_ta", "'t_o=5'", "stat-t_o5")))
+    assert not any(map(OF_STAT.search, ('"STAT_VIDEO_OWN"', "stat_video", "status", "all_tables", "not_of")))
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return own_model.write(tmp_path_factory.mktemp("own"))
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("door_logs")
+
+
+@pytest.fixture(scope="module")
+def swept(own, logs, place) -> subprocess.CompletedProcess[str]:
+    """Two rows of the model, its own axis swept, two steps each."""
+    words = ["-m", "model=mine", "pool=mean,max", "name=door", "recipe.max_steps=2", "hydra/launcher=basic"]
+    return script("train", *words, *SMALL, *place.keys_with(logs), STAT_VIDEO_OWN=str(own))
+
+
+def test_it_is_trained_and_its_axis_shows(swept, logs):
+    assert swept.returncode == 0, swept.stderr
+    folders = sorted(file.parent for file in logs.glob("door/*/result.json"))
+    assert [re.sub("-[0-9a-f]{8}$", "", f.name) for f in folders] == [
+        "tiny-motion-T16-mine-max-seed0",
+        "tiny-motion-T16-mine-seed0",
+    ]
+    for folder in folders:
+        result = read_json(folder / "result.json")
+        assert (result["steps"], result["parameters"], result["config"]["model"]["width"]) == (2, 388, 4)
+        assert result["gmacs"] == pytest.approx(4 * 3 * 27 * 8 * 12 * 12 / 1e9, rel=1e-3)  # the convolution
+    table = swept.stdout[swept.stdout.index("door, scale tiny") :]
+    header, *rows = [line for line in table.splitlines() if line.startswith(("┃", "│"))]
+    assert header.split()[1] == "pool"
+    assert [row.split()[1] for row in rows] == ["mean", "max"]
+    assert "model mine" in table
+
+
+def test_it_is_evaluated(swept, own, logs, place):
+    folder = only("*-mine-max-*/result.json", logs).parent
+    ckpt = f"ckpt={folder / 'last.ckpt'}"
+    done = script("evaluate", ckpt, *place.keys_with(logs), "trainer=cpu", STAT_VIDEO_OWN=str(own))
+    assert done.returncode == 0, done.stderr
+    again = read_json(folder / "evaluation_5x1.json")["metrics"]
+    assert again["test/top1_5x1"] == read_json(folder / "result.json")["metrics"]["test/top1_5x1"]
+    # Where its file is not, it is missed by name.
+    assert "model=mine: allowed are" in refused(script("evaluate", ckpt, *place.keys_with(logs), "trainer=cpu"))
+
+
+def test_it_predicts(swept, own, logs, place, tmp_path):
+    """A picture of the frames: the model does not say where it looks."""
+    ckpt = only("*-mine-max-*/last.ckpt", logs)
+    video = sorted((place.folder / "data").rglob("val/*.mp4"))[0]
+    words = [f"ckpt={ckpt}", f"video={video}", f"picture={tmp_path / 'seen.png'}"]
+    done = script("predict", *words, STAT_VIDEO_OWN=str(own))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("%") == 5
+    assert (tmp_path / "seen.png").stat().st_size > 1000
+
+
+def test_it_is_counted_and_planned(own, tmp_path, place):
+    done = script("cost", "model=mine", "scale=tiny", STAT_VIDEO_OWN=str(own))
+    assert done.returncode == 0, done.stderr
+    assert "conv" in done.stdout
+    words = ["-m", "model=mine,stat", "name=planned", "plan=true", *SMALL, *place.keys_with(tmp_path)]
+    done = script("train", *words, STAT_VIDEO_OWN=str(own))
+    assert done.returncode == 0, done.stderr
+    assert "2 runs, 2 not done" in done.stdout
+    rows = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("│")]
+    assert rows == ["mine", "stat"]
+
+
+def test_it_is_reported_among_the_runs(swept, own, logs):
+    done = script("report", "scales=[tiny]", f"folders.logs={logs}", STAT_VIDEO_OWN=str(own))
+    assert done.returncode == 0, done.stderr
+    assert "runs that are no row of a table: 2" in done.stdout
+    page = (logs / "report" / "index.html").read_text()
+    assert "mine-max" in page
+    assert all(read_json(file)["id"] in page for file in logs.glob("door/*/result.json"))
+
+
+def test_it_is_resumed_and_gives_weights_to_the_next(swept, own, logs, place):
+    """Its checkpoint goes on, and starts a run on other classes."""
+    ckpt = only("*-mine-max-*/last.ckpt", logs)
+    words = ["model=mine", "pool=max", "name=next", "data.motion.classes=[moving left,moving right]", f"init={ckpt}"]
+    words += ["recipe.max_steps=1", *SMALL, *place.keys_with(logs)]
+    assert "new_classifier=true" in refused(script("train", *words, STAT_VIDEO_OWN=str(own)))
+    done = script("train", *words, "new_classifier=true", STAT_VIDEO_OWN=str(own))
+    assert done.returncode == 0, done.stderr
+    assert "head: drawn anew" in done.stdout
+    weights = read_checkpoint(only("last.ckpt", logs / "next"))["weights"]
+    assert weights["head.weight"].shape == (2, 4)
+
+
+def test_a_file_that_is_wrong_is_one_line(own, tmp_path, place):
+    """Of whoever writes a model: what is wrong with it, and where."""
+    for text, says in (
+        ("def f(:\n", "model=mine: its file can't be imported (SyntaxError"),
+        (own_model.MODEL.replace("import Tensor", "import Tensors"), "model=mine: its file can't be imported (Impo"),
+        ("x = 1\n", "model=mine: allowed are"),
+    ):
+        folder = own_model.write(tmp_path / str(hash(text)))
+        (folder / "models" / "mine.py").write_text(text)
+        words = ["model=mine", *SMALL, *place.keys_with(tmp_path / "logs")]
+        assert says in refused(script("train", *words, STAT_VIDEO_OWN=str(folder)))
+
+
+def test_the_files_of_the_model_are_all_that_was_written(own):
+    files = sorted(path.relative_to(own).as_posix() for path in own.rglob("*") if path.is_file())
+    written = [name for name in files if not name.endswith(".pyc")]
+    assert written == ["conf/model/mine.yaml", "conf/pooling/max.yaml", "conf/pooling/mean.yaml", "models/mine.py"]
+    assert len(yaml.safe_load((own / "conf/model/mine.yaml").read_text())) == 4

@@ -1,0 +1,73 @@
+"""Prediction by any model: of the centre view, with a picture whether the model says where it looks or not."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stat_video.config import Config
+from stat_video.data.config import DataConfig
+from stat_video.models.base import Clip, Panel, VideoModel
+from stat_video.training import prediction
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+class Colours(VideoModel):
+    """Logits: twice the mean of each colour."""
+
+    def forward(self, clip):
+        assert clip.shape == (1, 3, 4, 32, 32)
+        return 2 * clip.mean((2, 3, 4))
+
+
+class Looking(Colours):
+    """Says how much each frame weighs in the sum of the logits, which takes gradients."""
+
+    def look(self, clip):
+        clip = clip.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(self(clip).sum(), clip)
+        shares = gradient.abs().sum((0, 1, 3, 4))
+        return [Panel("Gradient", "of the logits", shares / shares.sum())]
+
+
+@pytest.fixture
+def video(tmp_path):
+    """Eight pictures, those in the middles of four segments green, in a frame that the centre crop leaves out."""
+    folder = tmp_path / "a video"
+    folder.mkdir()
+    for i in range(8):
+        pixels = np.full((40, 64, 3), BLUE, np.uint8)
+        pixels[4:36, 16:48] = GREEN if i % 2 else RED
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+def predicted(model, video, monkeypatch, tmp_path, **keys):
+    config = Config(
+        clip=Clip(T=4, crop=16, test_crop=32, mean=[0.0], std=[1.0]), data=DataConfig(short_side=40, mean=0.9)
+    )
+    monkeypatch.setattr(prediction, "rebuild", lambda path: (model.eval(), config, ["red", "green", "blue"]))
+    return prediction.predict(tmp_path / "last.ckpt", video, **keys)
+
+
+def test_the_centre_view_and_its_classes(video, monkeypatch, tmp_path):
+    top, picture = predicted(Colours(), video, monkeypatch, tmp_path)
+    likeliest = math.exp(2) / (math.exp(2) + 2)
+    assert top[0][0] == "green"
+    assert [p for _, p in top] == pytest.approx([likeliest, *[(1 - likeliest) / 2] * 2], abs=1e-6)
+    assert picture == tmp_path / "predict_a video.png"
+
+
+@pytest.mark.parametrize("model", [Colours(), Looking()], ids=["blind", "looking"])
+def test_a_picture_of_any_model(model, video, monkeypatch, tmp_path):
+    _, picture = predicted(model, video, monkeypatch, tmp_path, picture=str(tmp_path / "seen.png"))
+    assert picture == tmp_path / "seen.png"
+    with Image.open(picture) as image:
+        colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 24)}
+        height = image.height
+    assert GREEN in colours  # the frames that the model saw, and neither the others nor what was cropped away
+    assert not {RED, BLUE} & colours
+    assert (height > 430) == isinstance(model, Looking)
