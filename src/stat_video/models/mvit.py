@@ -9,11 +9,10 @@ Rows MViT-16, -32 and -64 of Tables 6 and 7, which are MViT-B 16x4, 32x3 and 64x
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import one_of, ranged, sized
+from ..errors import ranged, sized
 from .base import Clip, ModelConfig, VideoModel
 from .parts.depthwise import DepthwiseConv3d
 from .positions import along_time, square_grid
@@ -32,7 +31,6 @@ class Config(ModelConfig):
     kv_stride: int = ranged(8, 1, size=True)  # of the keys and values in the first stage, in space
     stochastic_depth: float = ranged(0.2, 0, 1, below=True, size=True)  # of the last block; grows linearly from 0
     head_dropout: float = ranged(0.5, 0, 1, below=True, size=True)
-    start: str = one_of("mvit", ("mvit", "stat"), size=True)  # whose first weights
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,8 +105,6 @@ class MViT(VideoModel):
         self.head = network.head
         for block in self.blocks:
             block.attn = Attention(block.attn)
-        if config.start == "stat":
-            self.start_as_stat()
         self.positions = {"pos_encoding.spatial_pos": square_grid(0), "pos_encoding.temporal_pos": along_time(0)}
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -120,23 +116,6 @@ class MViT(VideoModel):
         for block in self.blocks:
             x, grid = block(x, grid)
         return self.head(self.norm(x)[:, 0])
-
-    @torch.no_grad()
-    def start_as_stat(self) -> None:
-        """Draw the weights as a STAT's (models/stat/stat.py).
-
-        NOTE: a tiny MViT with its authors' values stays at chance on the motion videos, and so does a tiny STAT. Here
-        linear weights grow as the width shrinks, poolings start near plain subsampling, and the patches as He et al.
-        propose.
-        """
-        for module in self.blocks.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02 * (768 / module.in_features) ** 0.5)
-            elif isinstance(module, DepthwiseConv3d):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                module.weight[:, :, 1, 1, 1] += 1
-        nn.init.kaiming_normal_(self.conv_proj.weight, nonlinearity="relu")
-        nn.init.zeros_(self.conv_proj.bias)
 
     def units(self) -> list[nn.Module]:
         """Return the blocks."""
