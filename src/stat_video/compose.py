@@ -109,7 +109,7 @@ def _read_line(command: Command, script: str, schema: type, words: list[str], sw
     """Add the rows of one sweep to a command."""
     own = _own_keys(schema)
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    choices = {word: _choices(parser, word, own) for word in words}
+    choices = {word: _choices(parser, word) for word in words}
     for word, values in choices.items():
         if len(values) > 1 and not command.multirun:
             raise InputError(f"{word}: several runs need -m: python src/{script}.py -m ...")
@@ -131,7 +131,7 @@ def _read_line(command: Command, script: str, schema: type, words: list[str], sw
         command.settings = {str(k): _plain(base.hydra.launcher, k) for k in base.hydra.launcher if k != "_target_"}
     given = {word.partition("=")[0].lstrip("+~") for word in words}
     swept = dict(base.hydra.sweeper.params or {}) if sweep else {}
-    axes = [_choices(parser, f"{key}={values}", own) for key, values in swept.items() if key not in given]
+    axes = [_choices(parser, f"{key}={values}") for key, values in swept.items() if key not in given]
     # The experiment first, so that a row's words read like the command that somebody would type.
     first = [values for word, values in choices.items() if word.startswith("experiment=")]
     others = [values for word, values in choices.items() if not word.startswith("experiment=")]
@@ -170,7 +170,7 @@ def _lines(words: Sequence[str], script: str, multirun: bool) -> list[list[str]]
     return lines
 
 
-def _choices(parser: OverridesParser, word: str, own: dict[str, str]) -> list[str]:
+def _choices(parser: OverridesParser, word: str) -> list[str]:
     """Return the words that a word sweeps over: T=16,32 -> T=16, T=32."""
     if not word.partition("=")[0]:
         raise InputError(f"{word}: {ALLOWED}")

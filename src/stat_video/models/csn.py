@@ -14,10 +14,11 @@ import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import one_of, ranged
-from .base import Clip, ModelConfig, VideoModel
+from .base import Clip, ModelConfig
+from .parts.chain import Chain
 from .parts.depthwise import quicken_depthwise
 
 
@@ -38,7 +39,7 @@ class Config(ModelConfig):
         return CSN(self, clip, num_classes)
 
 
-class CSN(VideoModel):
+class CSN(Chain):
     """Normalised clips (B, 3, T, H, W) to logits (B, num_classes).
 
     The last map is averaged over the whole clip, of whatever size, as the authors do.
@@ -82,25 +83,13 @@ class CSN(VideoModel):
             bottleneck=bottleneck,
             head_pool=nn.AdaptiveAvgPool3d,
         )
-        self.blocks: nn.ModuleList = network.blocks
+        self.blocks = network.blocks
         # PyTorchVideo draws the weights as the authors do, but starts the last norm of each residual branch at zero.
         for module in self.modules():
             if isinstance(module, nn.BatchNorm3d):
                 module.eps = config.norm_eps
                 nn.init.ones_(module.weight)
         quicken_depthwise(self)
-
-    def forward(self, clip: Tensor) -> Tensor:
-        """Return logits (B, num_classes) of clips (B, 3, T, H, W), in training and in evaluation."""
-        self.clip.check_input(clip)
-        x = clip
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-    def units(self) -> list[nn.Module]:
-        """Return the residual blocks."""
-        return [block for stage in list(self.blocks)[1:5] for block in stage.res_blocks]  # type: ignore[union-attr]
 
 
 def preserved(in_channels: int, out_channels: int, **keys: Any) -> nn.Sequential:

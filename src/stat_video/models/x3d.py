@@ -15,10 +15,11 @@ not round, and gives 49.5 and 197.8 GFLOPs. The author's code has one more norm,
 import warnings
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import ranged
-from .base import Clip, ModelConfig, VideoModel
+from .base import Clip, ModelConfig
+from .parts.chain import Chain
 from .parts.depthwise import quicken_depthwise
 
 STRIDE = 32  # of the whole network in space; time keeps its frames
@@ -46,7 +47,7 @@ class Config(ModelConfig):
         return X3D(self, clip, num_classes)
 
 
-class X3D(VideoModel):
+class X3D(Chain):
     """Normalised clips (B, 3, T, H, W) to logits (B, num_classes).
 
     The head pools windows as large as a training crop's map. A larger crop of a test (356 after training on 312) has
@@ -75,17 +76,5 @@ class X3D(VideoModel):
             head_activation=None,
         )
         # PyTorchVideo draws the weights as the author does; the last norm of each residual branch starts at zero.
-        self.blocks: nn.ModuleList = network.blocks
+        self.blocks = network.blocks
         quicken_depthwise(self)
-
-    def forward(self, clip: Tensor) -> Tensor:
-        """Return logits (B, num_classes) of clips (B, 3, T, H, W), in training and in evaluation."""
-        self.clip.check_input(clip)
-        x = clip
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-    def units(self) -> list[nn.Module]:
-        """Return the residual blocks."""
-        return [block for stage in list(self.blocks)[1:5] for block in stage.res_blocks]  # type: ignore[union-attr]
