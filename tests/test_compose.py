@@ -447,3 +447,9 @@ def test_local_yaml_is_checked(text, says, tmp_path, monkeypatch):
         read_local()
     monkeypatch.setenv("STAT_VIDEO_LOCAL", str(tmp_path / "none.yaml"))
     assert read_local() == {}
+
+
+@pytest.mark.parametrize("word", ["t_o=9", "model.t_o=9"])
+def test_a_swept_key_that_is_given_in_full_is_not_swept(word: str) -> None:
+    found = rows("train", Config, ["experiment=ablation_window", word], every=True)
+    assert [row.config.model.t_o for row in found] == [9]

@@ -129,9 +129,10 @@ def _read_line(command: Command, script: str, schema: type, words: list[str], sw
     if command.multirun:
         command.launcher = str(base.hydra.runtime.choices["hydra/launcher"])
         command.settings = {str(k): _plain(base.hydra.launcher, k) for k in base.hydra.launcher if k != "_target_"}
-    given = {word.partition("=")[0].lstrip("+~") for word in words}
+    keys = {word.partition("=")[0].lstrip("+~") for word in words}
+    given = {own.get(key, key) for key in keys}  # a key is given by its one word or in full
     swept = dict(base.hydra.sweeper.params or {}) if sweep else {}
-    axes = [_choices(parser, f"{key}={values}") for key, values in swept.items() if key not in given]
+    axes = [_choices(parser, f"{key}={values}") for key, values in swept.items() if own.get(key, key) not in given]
     # The experiment first, so that a row's words read like the command that somebody would type.
     first = [values for word, values in choices.items() if word.startswith("experiment=")]
     others = [values for word, values in choices.items() if not word.startswith("experiment=")]
