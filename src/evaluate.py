@@ -1,15 +1,24 @@
-"""Test a checkpoint with any views: `python src/evaluate.py ckpt=logs/.../last.ckpt views=3x3`."""
+"""Test a checkpoint, or the mean of several, with any views: `src/evaluate.py ckpt=logs/.../last.ckpt views=3x3`."""
 
 from stat_video.config import EvaluateConfig
+from stat_video.errors import InputError
 from stat_video.launch.script import path_of, script
 from stat_video.progress import console
 from stat_video.terminal import evaluation_table
-from stat_video.training.testing import evaluate
+from stat_video.training.testing import evaluate, evaluate_ensemble
 
 
 def main(config: EvaluateConfig) -> None:
     """Rebuild model and data from the checkpoint alone, test, and print the figures."""
-    console.print(evaluation_table(evaluate(path_of("ckpt", config.ckpt), config)))
+    if config.ensemble is None:
+        console.print(evaluation_table(evaluate(path_of("ckpt", config.ckpt), config)))
+        return
+    if config.ckpt is not None:
+        raise InputError(f"ckpt={config.ckpt}: not allowed beside ensemble=[RUN,RUN]")
+    paths = [path_of("ensemble", run) for run in config.ensemble]
+    result = evaluate_ensemble([path / "last.ckpt" if path.is_dir() else path for path in paths], config)
+    for one in [*result["members"], result]:
+        console.print(evaluation_table(one))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Words are the interface: every option composes, every number answers to its key, bad input is one line."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from stat_video import paper
 from stat_video.compose import CONF, Row, model_keys, read, read_local, rows
 from stat_video.config import Config, EvaluateConfig, from_plain
 from stat_video.cost.config import CostConfig
+from stat_video.cost.reruns import reruns
 from stat_video.errors import InputError
 from stat_video.files import write_json
 from stat_video.runs.run import row_id
@@ -319,6 +321,48 @@ def test_the_command_lines_that_one_stands_for() -> None:
     assert (told.launcher, told.settings["hours"], told.settings["cluster"]) == ("slurm", 7, "slurm")
     assert [row.config.clip.T for row in told.rows] == [16, 32]
     assert [row.words for row in rows("train", Config, ["model.depths=[1,1,2,2]"])] == [("model.depths=[1,1,2,2]",)]
+
+
+def test_systems_adds_the_rows_of_other_systems() -> None:
+    """Every row of Tables 6 and 7, each by its own words, once; without the word STAT's alone."""
+    for number, experiment, runs in ((6, "kinetics", 22 + 3), (7, "ssv2", 10 + 1 + 3)):
+        found = read("train", Config, ["-m", f"experiment={experiment}", "systems=all", "scale=tiny"])
+        assert found.refused == {}
+        assert len(found.rows) == runs
+        assert [row.words[1] for row in found.rows[:3]] == ["clip=T16", "clip=T32", "clip=T64"]
+        table = paper.load().tables[number]
+        again = [config for one in reruns(table, "tiny") for config in one.configs]
+        assert {row_id(asdict(row.config)) for row in found.rows} == {row_id(asdict(config)) for config in again}
+    words = ["-m", "experiment=ablation_token,ssv2", "systems=msnet,stat", "seeds=2"]
+    assert [row.words for row in read("train", Config, words).rows] == [
+        *(
+            ("experiment=ablation_token", f"spatial_token={token}", f"seed={seed}")
+            for token in ("avg_pool", "class_token")
+            for seed in (0, 1)
+        ),
+        *(("experiment=ssv2", f"clip=T{T}", f"seed={seed}") for T in (16, 32, 64) for seed in (0, 1)),
+        *(
+            ("experiment=ssv2", "model=msnet", *T, "init=null", "new_classifier=false", f"seed={seed}")
+            for T in ((), ("T=8",))
+            for seed in (0, 1)
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["-m", "experiment=ssv2", "systems=tea"], "systems=tea: tea: allowed are all, or of stat,blvnet,tsm,smallbig"),
+        (["-m", "experiment=ssv2", "systems="], "systems=: no name: allowed are all, or of stat,blvnet"),
+        (["-m", "systems=all"], "systems=all: needs one of experiment=kinetics, experiment=ssv2"),
+        (["-m", "experiment=ablation_stem", "systems=all"], "systems=all: needs one of experiment=kinetics, exp"),
+        (["-m", "experiment=ssv2", "systems=tsm", "model=tea"], "model=tea: not allowed beside systems=tsm"),
+        (["experiment=ssv2", "systems=all"], "systems=all: several runs need -m"),
+    ],
+)
+def test_systems_that_are_none_are_refused(words: list[str], told: str) -> None:
+    with pytest.raises(InputError, match=re.escape(told)):
+        read("train", Config, words)
 
 
 def test_an_override_narrows_a_table() -> None:

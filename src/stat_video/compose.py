@@ -25,7 +25,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from . import models
+from . import models, paper
 from .config import SCALES, Folders, Processes, Slurm, from_plain
 from .errors import InputError
 from .files import PROJECT
@@ -34,6 +34,7 @@ from .models.base import Clip
 CONF = PROJECT / "conf"
 LAUNCHERS = ("processes", "basic", "slurm")
 FLAGS = ("-m", "--multirun", "-h", "--help", "--cfg")
+SYSTEMS = "systems="
 ALLOWED = "allowed are KEY=VALUE, -m, --help, --cfg job"
 
 
@@ -76,8 +77,8 @@ def rows(script: str, schema: type, words: Sequence[str], every: bool = False) -
 def read(script: str, schema: type, words: Sequence[str], every: bool = False) -> Command:
     """Return what a command line asks for: its rows, those that are refused, and where they are to run.
 
-    `seeds=3` means `seed=0,1,2`, and `experiment=a,b` one sweep after another. Raises InputError for words that
-    belong to no row.
+    `seeds=3` means `seed=0,1,2`, `experiment=a,b` one sweep after another, and `systems=all` the rows of the other
+    systems of the experiment's table too. Raises InputError for words that belong to no row.
     """
     command, words = Command(), list(words)
     flags = [word for word in words if word.startswith("-")]
@@ -96,8 +97,13 @@ def read(script: str, schema: type, words: Sequence[str], every: bool = False) -
         if {"-h", "--help"} & set(flags):
             command.text = help_text(script)
             return command
-        for line in _lines(words, script, command.multirun):
-            _read_line(command, script, schema, line, command.multirun or every)
+        several = command.multirun or every
+        systems = [word for word in words if word.startswith(SYSTEMS) and _own_keys(schema)]
+        lines = _lines([word for word in words if word not in systems], script, command.multirun)
+        if systems and not several:
+            raise InputError(f"{systems[-1]}: several runs need -m: python src/{script}.py -m ...")
+        for line, sweep in _with_systems(lines, systems[-1:], script, schema):
+            _read_line(command, script, schema, line, several and sweep)
     if "--cfg" in flags:
         for reason in command.refused:
             raise InputError(reason)
@@ -169,6 +175,46 @@ def _lines(words: Sequence[str], script: str, multirun: bool) -> list[list[str]]
             raise InputError(f"{word}: several runs need -m: python src/{script}.py -m ...")
         lines = [[*line, option] for option in options for line in lines]
     return lines
+
+
+def _with_systems(
+    lines: Sequence[list[str]], systems: Sequence[str], script: str, schema: type
+) -> Iterator[tuple[list[str], bool]]:
+    """Yield (words, whether to sweep) for each experiment's own rows and those of other systems in its table.
+
+    ``systems`` is systems=all, or of a list of models; nothing leaves the lines as they are. Raises InputError for a
+    model that none of the tables has.
+    """
+    if not systems:
+        yield from ((line, True) for line in lines)
+        return
+    asked = systems[0].removeprefix(SYSTEMS)
+    found: list[tuple[str, list[str], bool]] = []  # model, words, sweep
+    of_others = set()
+    for line in lines:
+        if chosen_model := [word for word in line if word.startswith("model=")]:
+            raise InputError(f"{chosen_model[0]}: not allowed beside {SYSTEMS}{asked}")
+        own = _compose(script, [word for word in line if word.startswith("experiment=")], _own_keys(schema))
+        found.append((str(own.model.name), line, True))
+        runs = [
+            run
+            for table in paper.load().tables.values()
+            for row in table.rows
+            for run in row.run
+            if f"experiment={table.experiment}" in line
+        ]
+        for run in dict.fromkeys(runs):
+            (name,) = (word.partition("=")[2] for word in run.split() if word.startswith("model="))
+            of_others.add(name)
+            found.append((name, [*run.split(), *line], False))
+    names = list(dict.fromkeys(name for name, _, _ in found))
+    chosen = names if asked == "all" else asked.strip("[]").split(",")
+    if not of_others:
+        with_others = [t.experiment for t in paper.load().tables.values() if t.compares_systems]
+        raise InputError(f"{SYSTEMS}{asked}: needs one of {', '.join(f'experiment={name}' for name in with_others)}")
+    if unknown := [name for name in chosen if name not in names]:
+        raise InputError(f"{SYSTEMS}{asked}: {unknown[0] or 'no name'}: allowed are all, or of {','.join(names)}")
+    yield from ((words, sweep) for name, words, sweep in found if name in chosen)
 
 
 def _choices(parser: OverridesParser, word: str) -> list[str]:

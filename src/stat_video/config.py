@@ -215,6 +215,7 @@ class EvaluateConfig:
     """Everything that `src/evaluate.py` is told; the rest it reads from the checkpoint."""
 
     ckpt: str | None = None
+    ensemble: list[str] | None = None  # folders or checkpoints of runs whose scores are averaged, in the place of ckpt
     views: str | None = None  # default: those that the run was tested with
     layout: str | None = None  # of the data set where it is not the run's, such as lists for transcoded copies
     trainer: TrainerKeys = field(default_factory=TrainerKeys)

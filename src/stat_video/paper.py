@@ -37,7 +37,7 @@ class PaperRow:
     top1: float | None = None
     top5: float | None = None
     axes: Mapping[str, Any] = field(default_factory=dict)  # keys of clip.* and model.*; empty for other systems
-    run: str | None = None  # of another system: the words that rerun it
+    run: tuple[str, ...] = ()  # of another system: the words of each run that reruns it; several: an ensemble
     cost_axes: Mapping[str, Any] = field(default_factory=dict)  # axes of the printed GFLOPs that are not the row's
     counted_at: int | None = None  # height and width of the clip of the printed GFLOPs; None: the test's
     kernels: tuple[tuple[int, ...], ...] = ()  # Table 5: (time, height, width) of each convolution
@@ -60,7 +60,7 @@ class PaperRow:
         return self.clips * self.crops
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # `load` makes each table once
 class PaperTable:
     """One table of the paper, and the experiment that reruns it."""
 
@@ -198,12 +198,13 @@ def _row(number: int, i: int, data: Any, defaults: dict[str, Any]) -> PaperRow:
     data["axes"] = {name: value for a in axes for name, value in a.items()}
     needed = {"id": str, "label": (str, int), "method": str, "frames": (str, int), "clips": int, "crops": int}
     texts = dict.fromkeys(("group", "backbone", "pretrain", "note"), (str, type(None)))
-    rerun = {"run": str, "cost_axes": dict, "counted_at": int}
+    rerun = {"run": (str, list), "cost_axes": dict, "counted_at": int}
     numbers = dict.fromkeys(METRICS, (int, float, type(None)))
     _check(data, where, needed, **texts, **numbers, **rerun, axes=dict, kernels=list, strides=list)
-    if "run" in data and data["axes"]:
+    if data.get("run") and data["axes"]:
         raise ValueError(f"{where}: has axes and run; a row is found by its axes or rerun by its words")
-    if wrong := [word for word in data.get("run", "").split() if not re.fullmatch(r"[\w.]+=\S+", word)]:
+    data["run"] = (data["run"],) if isinstance(data.get("run"), str) else tuple(data.get("run", ()))
+    if wrong := [word for run in data["run"] for word in str(run).split() if not re.fullmatch(r"[\w.]+=\S+", word)]:
         raise ValueError(f"{where}: run has {wrong[0]!r}; words KEY=VALUE are allowed")
     if data.get("counted_at", 1) < 1:
         raise ValueError(f"{where}: counted_at is {data['counted_at']}; pixels, at least 1")

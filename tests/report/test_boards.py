@@ -30,11 +30,18 @@ def inspect(run: Path, *words: str) -> str:
 @pytest.fixture(scope="module")
 def run(place):
     """Folder of a tiny run that logged offline, its checkpoint included."""
-    words = [*SMALL, *place.keys, "name=ablation_window", "modules=ca_sa", "logger=offline", "logger.artifact=true"]
+    words = [
+        *SMALL,
+        *place.keys_with(place.folder / "boards"),
+        "name=ablation_window",
+        "modules=ca_sa",
+        "logger=offline",
+        "logger.artifact=true",
+    ]
     done = script("train", *words, HOME=str(place.folder), NETRC="/nowhere")
     assert done.returncode == 0, done.stderr
     assert "W&B" not in done.stderr, done.stderr  # no warning
-    return only("result.json", place.folder / "logs" / "ablation_window").parent
+    return only("result.json", place.folder / "boards").parent
 
 
 @pytest.fixture(scope="module")

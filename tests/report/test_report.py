@@ -85,11 +85,11 @@ def test_other_systems_that_were_run_stand_beside_the_print(fake, written):
     ]
     assert " told apart" in pair
     (part,) = [p for p in write(fake.collection, written.parent / "again")[1] if p.scale == "tiny"]
-    assert part.filled == "7 of 23 rows of the paper's model and 1 of 31 of other systems filled"
+    assert part.filled == "7 of 23 rows of the paper's model and 1 of 32 of other systems filled"
 
 
 def test_words_that_do_not_compose_are_said(fake):
-    broken = replace(row(fake, "7/TSM-16"), config=None, command="", why_not="model=tsm: there is none")
+    broken = replace(row(fake, "7/TSM-16"), configs=(), commands=(), why_not="model=tsm: there is none")
     table = tables.main_table([broken, row(fake, "7/STAT-16")])
     assert any("TSM-16: printed only" in note and "model=tsm: there is none" in note for note in table.notes)
     assert table.commands == []
@@ -116,15 +116,18 @@ def test_pictures_are_by_the_axis_of_the_table(fake):
 
 def test_missing_rows_say_what_fills_them(fake, written):
     missing = [
-        r for ref in ("1/CA+LA", "2/t_o=7", "6/STAT-64", "7/STAT-32", "6/TSM-16", "7/MViT-32") for r in [row(fake, ref)]
+        r
+        for ref in ("1/CA+LA", "2/t_o=7", "6/STAT-64", "7/STAT-32", "6/TSM-16", "7/MSNet-16+8")
+        for r in [row(fake, ref)]
     ]
     missing.append(row(fake, "7/STAT-64", "paper"))
     for r in missing:
         assert not r.runs
-        assert r.command in (written / f"tables-{r.scale}.md").read_text()
-        assert r.command in html.unescape((written / "index.html").read_text())
-        (resolved,) = compose.rows("train", Config, r.command.removeprefix("python src/train.py ").split())
-        assert row_id(asdict(resolved.config)) == row_id(asdict(r.config))
+        for command, config in zip(r.commands, r.configs, strict=True):
+            assert command in (written / f"tables-{r.scale}.md").read_text()
+            assert command in html.unescape((written / "index.html").read_text())
+            (resolved,) = compose.rows("train", Config, command.removeprefix("python src/train.py ").split())
+            assert row_id(asdict(resolved.config)) == row_id(asdict(config))
     assert table_row((written / "tables-tiny.md").read_text(), 1, "CA + LA")["top-1"] == "missing"
 
 
@@ -234,7 +237,7 @@ def test_what_cannot_be_paired_says_why(fake):
     ca, sa = row(fake, "1/CA"), row(fake, "1/CA+SA")
     assert difference(ca, row(fake, "1/CA+LA")) == "CA + LA is not run"
     assert difference(replace(ca, runs=ca.runs[:1]), replace(sa, runs=sa.runs[1:])) == "no seed in common"
-    other_views = replace(sa, config=replace(sa.config, views="3x3"))
+    other_views = replace(sa, configs=[replace(sa.config, views="3x3")])
     assert difference(ca, other_views) == "unlike protocols, 5x1 and 3x3"
     other_system = replace(other_views, printed=replace(sa.printed, method="another"))
     assert difference(ca, other_system).mean == pytest.approx(difference(ca, sa).mean)  # each with its own views

@@ -85,9 +85,9 @@ def own_costs(path: Path = PAPER) -> list[CostRow]:
 
 
 def _own(again: Rerun, source: str, label: str, printed: float | None, note: str, axes: Mapping[str, Any]) -> CostRow:
-    if again.config is None:
+    if not again.rows:
         return CostRow(again.printed, source, label, printed, None, again.why_not)
-    config = again.config
+    (config,) = again.configs
     model, clip = (_with(part, axes) for part in (config.model, config.clip))
     return CostRow(again.printed, source, label, printed, gmacs(model, clip, sizes(config.data)[0]), note)
 
@@ -117,13 +117,14 @@ def counted_total(ref: str) -> float | None:
 def _counted(again: Rerun) -> tuple[str, float | None, str]:
     """Return (which model it is, 1e9 multiply-adds of a view, note)."""
     row = again.printed
-    if again.config is None:
+    if not again.rows:
         return "", None, again.why_not or "no model here is this system"
-    model, clip = counted_as(again.config, row)
+    counted = [(*counted_as(config, row), sizes(config.data)[0]) for config in again.configs]
+    label = " and ".join(dict.fromkeys(model.label for model, _, _ in counted))
     try:
-        return model.label, gmacs(model, clip, sizes(again.config.data)[0]), row.note or ""
+        return label, sum(gmacs(*one) for one in counted), row.note or ""
     except (ImportError, ValueError) as error:
-        return model.label, None, str(error)
+        return label, None, str(error)
 
 
 def counted_as(config: Config, row: PaperRow) -> tuple[ModelConfig, Clip]:

@@ -50,7 +50,7 @@ class Board:
 
 def board(table: PaperTable, scale: str) -> Board:
     """Return the board of a table at one scale; its run set holds the runs of each row that can be rerun."""
-    configs: list[Config] = [again.config for again in reruns(table, scale) if again.config is not None]
+    configs: list[Config] = [config for again in reruns(table, scale) for config in again.configs]
     ids = dict.fromkeys(row_id(asdict(config)) for config in configs)
     views = dict.fromkeys(str(Views.parse(config.views)) for config in configs)
     return Board(table, scale, tuple(ids), tuple(views), configs[0].data.name)

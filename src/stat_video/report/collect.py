@@ -6,7 +6,7 @@ Runs that fill no row, and files that can't be read, are kept beside: nothing is
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from .. import paper
 from ..config import Config
@@ -24,7 +25,7 @@ from ..models.count import gmacs
 from ..paper import PaperRow, PaperTable
 from ..runs.results import read_results
 from ..runs.run import row_id, same_data
-from ..training.metrics import ranks
+from ..training.metrics import accuracy, ensemble_of, ranks
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class FoundRun:
 
     folder: Path
     result: Mapping[str, Any]
+    members: Sequence["FoundRun"] = ()  # of an ensemble: the runs whose scores it averages
 
     @property
     def seed(self) -> int:
@@ -52,15 +54,35 @@ class FoundRun:
         commit = self.result.get("commit")
         return f"{commit[:7]}{'+' if self.result.get('changed_since_commit') else ''}" if commit else "-"
 
+    @property
+    def trainings(self) -> Sequence["FoundRun"]:
+        """The runs behind it: itself, or the members of an ensemble."""
+        return self.members or [self]
+
     @cached_property
     def ranks(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
         """`metrics.ranks` (videos,) of the test, and the labels; None without saved logits that can be read."""
+        if self.logits is None:
+            return None
+        logits, labels = self.logits
+        return ranks(logits, labels).numpy(), labels.numpy()
+
+    @property
+    def logits(self) -> tuple[Tensor, Tensor] | None:
+        """Logits (videos, views, num_classes) of the test and the labels; None if no file of them can be read."""
+        if self.members:
+            tests = [test for member in self.members if (test := member.logits) is not None]
+            try:
+                return ensemble_of(tests) if len(tests) == len(self.members) else None
+            except ValueError as error:
+                log.warning("%s: no ensemble: %s", " and ".join(str(run.folder) for run in self.members), error)
+                return None
         file = self.folder / f"logits_{self.result['config']['views']}.pt"
         if not file.exists():
             return None
         try:
             saved = torch.load(file, weights_only=True)
-            return ranks(saved["logits"], saved["labels"]).numpy(), saved["labels"].numpy()
+            return saved["logits"], saved["labels"]
         except Exception as error:  # torch raises many kinds
             log.warning("%s: no logits of a test (%s)", file, str(error).partition("\n")[0][:120])
             return None
@@ -73,11 +95,21 @@ class ReportRow:
     table: PaperTable
     printed: PaperRow
     scale: str
-    config: Config | None = None  # what reruns it; None: it is printed only
-    command: str = ""
+    configs: Sequence[Config] = ()  # what reruns it, several for an ensemble; none: it is printed only
+    commands: Sequence[str] = ()
     why_not: str = ""  # why nothing reruns it, if something should
     runs: Sequence[FoundRun] = ()  # one a seed
     stale: Sequence[FoundRun] = ()  # of another state of the data set
+
+    @property
+    def config(self) -> Config | None:
+        """What reruns it: of an ensemble the first run's."""
+        return self.configs[0] if self.configs else None
+
+    @property
+    def trainings(self) -> list[FoundRun]:
+        """All runs behind it, the members of ensembles one by one."""
+        return [training for run in self.runs for training in run.trainings]
 
     @property
     def name(self) -> str:
@@ -109,7 +141,7 @@ class ReportRow:
             view = float(self.runs[0].result["gmacs"])
         else:
             try:
-                view = gmacs(self.config.model, self.config.clip, sizes(self.config.data)[0])
+                view = sum(gmacs(c.model, c.clip, sizes(c.data)[0]) for c in self.configs)
             except ImportError:  # of the library that the model is built from
                 return None
         clips, crops = (int(n) for n in self.views.split("x"))
@@ -151,10 +183,33 @@ def collect(logs: Path, scales: Sequence[str]) -> Collection:
 def _rows(table: PaperTable, scale: str, runs: Mapping[str, list[FoundRun]]) -> list[ReportRow]:
     rows = []
     for again in reruns(table, scale):
-        same = runs.get(row_id(asdict(again.config)), []) if again.config else []
-        kept, stale = _one_state(same)
-        rows.append(ReportRow(table, again.printed, scale, again.config, again.command, again.why_not, kept, stale))
+        members = [runs.get(row_id(asdict(config)), []) for config in again.configs]
+        kept, stale = _one_state([run for same in members for run in same])
+        if len(members) > 1:
+            kept = _ensembles([[run for run in same if run in kept] for same in members])
+        commands = [row.command for row in again.rows]
+        rows.append(ReportRow(table, again.printed, scale, again.configs, commands, again.why_not, kept, stale))
     return rows
+
+
+def _ensembles(members: Sequence[Sequence[FoundRun]]) -> list[FoundRun]:
+    """Return an ensemble of each seed that all members have: its accuracies are of the averaged scores."""
+    found = []
+    for first in members[0]:
+        same = [run for runs in members for run in runs if run.seed == first.seed]
+        if len(same) < len(members):
+            continue
+        ensemble = FoundRun(first.folder, first.result, same)
+        if (test := ensemble.logits) is None:
+            continue
+        views = first.result["config"]["views"]
+        of_all = {
+            "id": "+".join(run.id for run in same),
+            "metrics": {f"test/{name}_{views}": float(value) for name, value in accuracy(*test).items()},
+            "gmacs": sum(run.result["gmacs"] for run in same),
+        }
+        found.append(replace(ensemble, result={**first.result, **of_all}))
+    return found
 
 
 def _one_state(runs: Sequence[FoundRun]) -> tuple[list[FoundRun], list[FoundRun]]:

@@ -224,7 +224,7 @@ def learning_curves(rows: Sequence[ReportRow]) -> Picture:
     number, scale = rows[0].table.number, rows[0].scale
     picture = Picture(f"curves_{number}_{scale}", f"Table {number}: validation top-1, one view, scale {scale}", 5.2, 3)
     for i, row in enumerate(r for r in rows if r.runs):
-        for n, run in enumerate(row.runs):
+        for n, run in enumerate(row.trainings):
             x, y = _epochs(run)
             label = row.name if n == 0 else None
             (line,) = picture.axes.plot(x, y, color=COLORS[i % len(COLORS)], lw=1.4, label=label)
@@ -253,8 +253,8 @@ def config_difference(run: FoundRun, baseline: FoundRun | None) -> str:
 
 def _baseline(rows: Sequence[ReportRow]) -> FoundRun | None:
     """Return the run of a table whose model has the fewest keys off their defaults, the paper's own model first."""
-    of_ours = [run for row in rows if row.printed.ours for run in row.runs]
-    runs = of_ours or [run for row in rows for run in row.runs]
+    of_ours = [run for row in rows if row.printed.ours for run in row.trainings]
+    runs = of_ours or [run for row in rows for run in row.trainings]
     return min(runs, key=lambda run: len(label_of(run.result["config"])), default=None)
 
 
@@ -264,7 +264,7 @@ def differences(rows: Sequence[ReportRow]) -> list[str]:
     return [
         f"{row.name}, seed {run.seed}: " + (config_difference(run, baseline) or "the baseline")
         for row in rows
-        for run in row.runs
+        for run in row.trainings
     ]
 
 

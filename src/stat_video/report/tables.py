@@ -59,7 +59,7 @@ def main_table(rows: Sequence[ReportRow]) -> TextTable:
         numbers=[i >= head and name not in ("views", "commit") for i, name in enumerate(columns)],
         marked=[systems and row.printed.ours for row in rows],
         notes=_notes(table, rows),
-        commands=[row.command for row in rows if row.config and not row.runs],
+        commands=[command for row in rows if not row.runs for command in row.commands],
     )
 
 
@@ -111,7 +111,7 @@ def verdicts(collection: Collection, scale: str) -> list[Verdict]:
 
 def runs_of(tables: Sequence[Sequence[ReportRow]]) -> list[FoundRun]:
     """Return the runs that fill tables, each once: one that stands in two tables is the same run."""
-    runs = {run.folder: run for table in tables for row in table for run in row.runs}
+    runs = {run.folder: run for table in tables for row in table for run in row.trainings}
     return [runs[folder] for folder in sorted(runs)]
 
 

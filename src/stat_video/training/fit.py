@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from torch import Tensor
 
 from ..config import Config
 from ..data.lists import Lists, manifest_hash
@@ -346,9 +347,10 @@ def load_init(
         raise InputError(f"{source}: {error}") from None
 
 
-def save_logits(module: VideoModule, path: Path) -> None:
-    """Save the test's logits (videos, views, num_classes) and labels (videos,), in the order of the list."""
+def save_logits(module: VideoModule, path: Path) -> tuple[Tensor, Tensor]:
+    """Save and return the test's logits (videos, views, num_classes) and labels (videos,), in the order of the list."""
     logits, labels = module.test_accuracy.gathered()  # a collective: all ranks call it
     if module.trainer.is_global_zero:
         with replacing(path) as file:
             torch.save({"logits": logits.cpu(), "labels": labels.cpu(), "views": str(module.views)}, file)
+    return logits, labels

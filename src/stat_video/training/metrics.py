@@ -9,6 +9,35 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from ..data.sampling import Views
 
+TOP = (1, 5)
+
+
+def ensemble_of(tests: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return several tests, each (logits (videos, views, num_classes), labels (videos,)), as one of all their views.
+
+    Scores are averaged over views after the softmax, so those of all tests then count equally. Raises ValueError if
+    the tests are not of the same videos, classes and number of views.
+    """
+    (logits, labels), *others = tests
+    for other, its_labels in others:
+        if other.shape != logits.shape or not torch.equal(its_labels, labels):
+            shapes = " and ".join("x".join(map(str, shape)) for shape in (logits.shape, other.shape))
+            raise ValueError(f"they were not tested on the same videos, views and classes ({shapes})")
+    return torch.cat([logits for logits, _ in tests], 1), labels
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Return {'top1', 'top5'} in percent of logits (videos, views, num_classes); videos with NaN count as wrong."""
+    scores = logits.softmax(-1).mean(1)
+    n, read = scores.shape[-1], ~scores.isnan().any(-1)
+    share = read.float().mean()  # the denominator is all videos
+    figures = {f"top{k}": torch.zeros_like(share) for k in TOP}
+    if read.any():
+        for k in TOP:
+            right = multiclass_accuracy(scores[read], labels[read], n, average="micro", top_k=min(k, n))
+            figures[f"top{k}"] = 100 * right * share
+    return figures
+
 
 def ranks(logits: Tensor, labels: Tensor) -> Tensor:
     """Return how many classes score above the right one, (videos,), from logits (videos, views, num_classes).
@@ -78,15 +107,9 @@ class MultiViewAccuracy(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return {'top1', 'top5'} in percent, and 'top1_<group>' over the videos of each group of classes."""
         logits, labels = self.gathered()
+        figures = accuracy(logits, labels)
         scores = logits.softmax(-1).mean(1)
-        n, read = scores.shape[-1], ~scores.isnan().any(-1)
-        share = read.float().mean()  # the denominator is all videos
-        figures = {f"top{k}": torch.zeros_like(share) for k in (1, 5)}
-        if read.any():
-            for k in (1, 5):
-                right = multiclass_accuracy(scores[read], labels[read], n, average="micro", top_k=min(k, n))
-                figures[f"top{k}"] = 100 * right * share
-        correct = ((scores.argmax(-1) == labels) & read).float()
+        correct = ((scores.argmax(-1) == labels) & ~scores.isnan().any(-1)).float()
         for group, members in self.groups.items():
             figures[f"top1_{group}"] = 100 * correct[torch.isin(labels, labels.new_tensor(members))].mean()
         return figures

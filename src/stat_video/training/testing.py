@@ -1,5 +1,6 @@
 """Test a checkpoint: rebuild its model, data and protocol from what it carries."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import lightning as L
 from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
 
 from ..config import Config, EvaluateConfig, from_plain
 from ..data.config import DataConfig
@@ -14,12 +16,13 @@ from ..data.lists import manifest_hash
 from ..data.sampling import Views
 from ..errors import InputError
 from ..files import write_json
-from ..hardware import lightning_arguments
+from ..hardware import lightning_arguments, rank_zero
 from ..models.base import VideoModel
 from ..progress import say
 from ..runs.run import provenance, same_data
 from .checkpoint import read_checkpoint
 from .fit import load_init, make_data, progress_callbacks, save_logits, say_lacking
+from .metrics import accuracy, ensemble_of
 from .module import VideoModule
 from .saving import Signals
 from .unreadable import UnreadableVideos
@@ -43,6 +46,48 @@ def rebuild(path: Path) -> tuple[VideoModel, Config, list[str]]:
 
 def evaluate(path: Path, asked: EvaluateConfig) -> dict[str, Any]:
     """Test on all views of the validation videos; write evaluation_<views>.json and the logits beside the file."""
+    return _test(path, asked)[0]
+
+
+def evaluate_ensemble(paths: Sequence[Path], asked: EvaluateConfig) -> dict[str, Any]:
+    """Test each checkpoint on the same views and average their scores after the softmax.
+
+    Writes what `evaluate` writes of each, and ensemble_<views>.json beside the first. Raises InputError before any
+    test if they are not of one data set.
+    """
+    if len(set(paths)) < max(len(paths), 2):
+        raise InputError(f"ensemble=[{','.join(map(str, paths))}]: allowed are two or more different runs")
+    contents = [read_checkpoint(path) for path in paths]
+    for key, values in {
+        "classes": [content["classes"] for content in contents],
+        "data": [content["config"]["data"]["name"] for content in contents],
+        "views": [asked.views or content["config"]["views"] for content in contents],
+    }.items():
+        if any(value != values[0] for value in values):
+            raise InputError(
+                f"ensemble: {paths[0]} and {paths[[value != values[0] for value in values].index(True)]} have other "
+                f"{key}; allowed are runs of one data set" + (", with views=CxS for all" if key == "views" else "")
+            )
+    results, tests = zip(*(_test(path, asked) for path in paths), strict=True)
+    figures = accuracy(*ensemble_of(tests))
+    views = results[0]["views"]
+    result = {
+        "name": "ensemble",
+        "members": [{"checkpoint": str(path), **result} for path, result in zip(paths, results, strict=True)],
+        "checkpoint": " and ".join(f"{path.parent.name}/{path.name}" for path in paths),
+        "scale": results[0]["scale"],
+        "views": views,
+        "videos": results[0]["videos"],
+        "metrics": {f"test/{name}_{views}": float(value) for name, value in figures.items()},
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **provenance(),
+    }
+    if rank_zero():
+        write_json(paths[0].parent / f"ensemble_{views}.json", result)
+    return result
+
+
+def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tensor, Tensor]]:
     model, config, classes = rebuild(path)
     views = Views.parse(asked.views or config.views)
     config.trainer, config.folders = asked.trainer, asked.folders
@@ -87,8 +132,8 @@ def evaluate(path: Path, asked: EvaluateConfig) -> dict[str, Any]:
         **provenance(),
         "config": asdict(config),
     }
-    save_logits(module, path.parent / f"logits_{views}.pt")
+    test = save_logits(module, path.parent / f"logits_{views}.pt")
     if trainer.is_global_zero:
         say_lacking(result)
         write_json(path.parent / f"evaluation_{views}.json", result)
-    return result
+    return result, test
