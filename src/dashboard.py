@@ -10,7 +10,7 @@ from stat_video.report.boards import board, save, write
 def dashboard(config: DashboardConfig) -> None:
     """Write or save a workspace and a report for each table and scale, and say where each is."""
     tables = paper.load().tables.values()
-    boards = [board(table, scale) for scale in config.scales for table in tables]
+    boards = (board(table, scale) for scale in config.scales for table in tables)  # when asked for: after the account
     for place in write(boards, config) if config.dry_run else save(boards, config):
         say(str(place))
 

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import importlib
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,16 +21,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(tmp_path_factory.mktemp("session"))
+def session(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Folders that all files of one process share."""
+    place = Place(tmp_path_factory.mktemp("session"))
+    (place.folder / "data").mkdir()
+    return place
 
 
 @pytest.fixture(scope="session")
-def trained(place: Place) -> Path:
-    """Folder of a finished tiny run named `trained`."""
-    done = script("train", *SMALL, *place.keys, "name=trained")
+def trained_once(session: Place) -> Path:
+    done = script("train", *SMALL, *session.keys, "name=trained")
     assert done.returncode == 0, done.stderr
-    return only("result.json", place.folder / "logs" / "trained").parent
+    return only("result.json", session.folder / "logs" / "trained").parent
+
+
+@pytest.fixture(scope="module")
+def place(session: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Folders of a test file: its own logs, and the built-in videos that all share."""
+    place = Place(tmp_path_factory.mktemp("file"))
+    (place.folder / "data").symlink_to(session.folder / "data")
+    return place
+
+
+@pytest.fixture(scope="module")
+def trained(trained_once: Path, place: Place) -> Path:
+    """Folder of a finished tiny run named `trained` in this file's logs."""
+    return Path(shutil.copytree(trained_once, place.folder / "logs" / "trained" / trained_once.name))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ PROBE = (*(word.replace("data.motion", "data.probe") for word in SMALL), "recipe
 
 @dataclass(frozen=True)
 class Place:
-    """Folders of a test session."""
+    """Folders of a test file."""
 
     folder: Path
 

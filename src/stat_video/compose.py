@@ -312,19 +312,26 @@ def _register(script: str, schema: type) -> None:
     OmegaConf.register_new_resolver("first", first, replace=True)
     OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
     store = ConfigStore.instance().store
-    store(name=f"{script}_schema", node=schema)
-    store(group="schema", name=script, node=schema, package="_global_")  # cost.yaml is train.yaml with more keys
-    for name, settings in (("processes", Processes), ("slurm", Slurm)):
-        store(group="hydra/launcher", name=name, node=settings)
+    schemas = {(None, f"{script}_schema"): schema, ("schema", script): schema}  # cost.yaml is train.yaml with more keys
+    schemas |= {("hydra/launcher", "processes"): Processes, ("hydra/launcher", "slurm"): Slurm}
     for name in groups_of("model"):
         try:
-            node = OmegaConf.structured(models.find(name))
+            schemas["model_keys", name] = models.find(name)
         except ValueError:  # a broken file stops only its own model: `find` says why when that is chosen
-            node = OmegaConf.create({})
+            schemas["model_keys", name] = dict
+    for (group, name), node in schemas.items():
+        if _stored.get((group, name)) is node:
+            continue  # known, and to take it apart again takes a while
+        if group == "model_keys":
+            keys = OmegaConf.create({}) if node is dict else OmegaConf.structured(node(name=name))
+            store(group=group, name=name, node={"model": keys}, package="_global_")
         else:
-            node.name = name
-        store(group="model_keys", name=name, node={"model": node}, package="_global_")
+            store(group=group, name=name, node=node, package="_global_" if group == "schema" else None)
+        _stored[group, name] = node
     store(name="this_machine", node={"folders": read_local().get("folders", {})}, package="_global_")
+
+
+_stored: dict[tuple[str | None, str], type] = {}  # (group, name): the schema that Hydra knows by it
 
 
 def by(key: Any, values: Any) -> Any:
@@ -434,12 +441,12 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
 def _unknown_group(group: str) -> str:
     """Return a line that says which models have a group that this composition does not have."""
     owners = []
-    for name in models.names():
-        try:
-            if group in _compose("train", [f"model={name}"], {}).hydra.runtime.choices:
-                owners.append(f"model={name}")
-        except InputError:
-            continue
+    for folder in (CONF, *(own / "conf" for own in models.OWN)):
+        for path in sorted((folder / "model").glob("*.yaml")):
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            defaults = content.get("defaults", []) if isinstance(content, dict) else []
+            if any(isinstance(default, dict) and f"/{group}" in default for default in defaults):
+                owners.append(f"model={path.stem}")
     if owners:
         return f"{group}: a group of {' and '.join(owners)} alone"
     return f"{group}: no group of this script; allowed are {', '.join(groups())}"

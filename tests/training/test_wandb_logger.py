@@ -163,13 +163,6 @@ def test_pictures_of_any_model_with_its_own_weights(eyes, tmp_path, caplog, monk
     assert not caplog.records
 
 
-def test_off_is_off(tmp_path, caplog):
-    run, module, result = finished_run(tmp_path)
-    assert make_logger(config_of(mode="off"), {}, run, 3) is None
-    log_result(None, result, config_of(mode="off"), module, None, run)
-    assert not caplog.records
-
-
 @pytest.mark.parametrize(("mode", "lines"), [("offline", ["off"]), ("online", ["going on offline", "off"])])
 def test_a_start_that_fails_turns_it_off(mode, lines, tmp_path, caplog, monkeypatch):
     def init(**_):

@@ -5,7 +5,7 @@ A table's run set is the runs of its experiment, and those of its rows that were
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -151,7 +151,7 @@ def _panels(board: Board) -> list[Any]:
     return panels
 
 
-def write(boards: Sequence[Board], config: DashboardConfig) -> list[Path]:
+def write(boards: Iterable[Board], config: DashboardConfig) -> list[Path]:
     """Write each workspace and report as JSON below <logs>/dashboard/, as the server would get it."""
     _need_workspaces()
     paths = []
@@ -164,7 +164,7 @@ def write(boards: Sequence[Board], config: DashboardConfig) -> list[Path]:
     return paths
 
 
-def save(boards: Sequence[Board], config: DashboardConfig) -> list[str]:
+def save(boards: Iterable[Board], config: DashboardConfig) -> list[str]:
     """Save all to W&B and return their addresses; what was saved before, by <logs>/dashboard/saved.json, is replaced.
 
     Raises InputError without an account or server, or if a saved address holds nothing any more.

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
@@ -36,7 +36,9 @@ from .optim import accumulation, describe_batch, parameter_groups
 from .ranks import SameOnAllRanks
 from .saving import AtomicCheckpointIO, Saving
 from .unreadable import UnreadableVideos
-from .wandb_logger import RunLogger, log_result, make_logger
+
+if TYPE_CHECKING:
+    from .wandb_logger import RunLogger
 
 MEANS = {
     "absent": "Videos of the lists that are not there, and stand in no figure",
@@ -123,7 +125,11 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
     if rank_zero():
         write_json(run.folder / "config.json", plain)
     started, code = time.monotonic(), provenance()  # now, since files may be edited during the run
-    logger = make_logger(config, plain, run, len(lists.classes)) if rank_zero() else None
+    logger = None
+    if rank_zero() and config.logger.mode != "off":
+        from .wandb_logger import log_result, make_logger  # W&B takes half a second, which no other run should wait for
+
+        logger = make_logger(config, plain, run, len(lists.classes))
     with ExitStack() as at_the_end:
         if logger:
             at_the_end.callback(logger.finish)
@@ -171,7 +177,8 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
                 write_json(run.folder / "result.json", result)
                 for path in run.checkpoints[1:]:  # a finished run is not resumed
                     path.unlink()
-                log_result(logger, result, config, module, data, run)
+                if logger:
+                    log_result(logger, result, config, module, data, run)
             return result
 
 
@@ -310,7 +317,7 @@ def make_trainer(
     config: Config,
     run: Run,
     callbacks: list[Callback],
-    logger: RunLogger | None,
+    logger: "RunLogger | None",
     hardware: dict[str, Any],
     passes: int,
 ) -> L.Trainer:

@@ -85,12 +85,10 @@ class RunLogger(WandbLogger):
 
 
 def make_logger(config: Config, plain: dict[str, Any], run: Run, num_classes: int) -> RunLogger | None:
-    """Return a logger in `config.logger.mode` (offline, online); None if that is off, or if even offline fails.
+    """Return a logger in `config.logger.mode` (offline, online); None if even offline fails.
 
     ``plain`` is the config as the result file has it.
     """
-    if config.logger.mode == "off":
-        return None
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     modes = ["online", "offline"] if config.logger.mode == "online" else ["offline"]
     for attempt in modes:
@@ -162,7 +160,7 @@ def _word(value: Any) -> Any:
 
 
 def log_result(
-    logger: RunLogger | None,
+    logger: RunLogger,
     result: Mapping[str, Any],
     config: Config,
     module: VideoModule,
@@ -174,8 +172,6 @@ def log_result(
     The metrics have the names of the result file. The first rank alone calls this, after the test's logits are
     written; nothing here waits for other ranks. A part that fails is left out with a warning.
     """
-    if logger is None:
-        return
     views, folder = module.views, run.folder
     parts: dict[str, Callable[[], None]] = {
         "the summary": lambda: logger.experiment.summary.update(dict(result["metrics"])),
