@@ -20,10 +20,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache, partial
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,10 +34,12 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.video import mvit as torchvision_mvit
-from torchvision.models.video import mvit_v1_b, mvit_v2_s, swin3d_t
+from torchvision.models.video import mvit_v1_b
 
+from stat_video import models
 from stat_video.compose import rows
 from stat_video.config import Config
+from stat_video.cost.memory import step_memory
 from stat_video.files import PROJECT, write_json
 from stat_video.models import base, find, stat
 from stat_video.runs.run import provenance
@@ -45,9 +48,6 @@ RESULTS, PAGE = PROJECT / "benchmarks/results", PROJECT / "docs/performance.md"
 PARTS = ("forward", "step", "memory", "largest", "peers", "attention", "rate", "profile", "tiny")
 WINDOW = {16: 3, 32: 5, 64: 7}  # t_o by clip length, as in the paper
 console = Console()
-
-Clip = Tensor | list[Tensor]
-
 
 # -------------------------------------------------------------------------------------------------------- peers
 
@@ -68,65 +68,41 @@ def mvit_b(T: int) -> nn.Module:
     return model
 
 
-def pytorchvideo(name: str, **arguments: Any) -> nn.Module:
-    from pytorchvideo.models import hub
+class Peer(NamedTuple):
+    """A model and the clip that it is measured on."""
 
-    model: nn.Module = getattr(hub, name)(pretrained=False, **arguments)
-    return model
-
-
-def transformers(name: str, frames: int) -> nn.Module:
-    """A model of the library `transformers` from its default config, with random weights."""
-    import transformers as library
-
-    config = getattr(library, f"{name}Config")(num_frames=frames, num_labels=400)
-
-    class Logits(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = getattr(library, f"{name}ForVideoClassification")(config)
-
-        def forward(self, clip: Tensor) -> Tensor:
-            logits: Tensor = self.model(clip.transpose(1, 2)).logits
-            return logits
-
-    return Logits()
+    build: Callable[[], nn.Module]
+    frames: int
+    crop: int
+    step_bytes: float = 0  # of a training step on one clip, as predicted; 0: it fits
 
 
-# name -> (what builds it, frames, crop)
 PAIR = {
-    f"{name} T={T}": (lambda f=f, T=T: f(T), T, 224)
+    f"{name} T={T}": Peer(lambda f=f, T=T: f(T), T, 224)
     for T in (16, 32, 64)
     for name, f in (("STAT", stat_of), ("MViT-B", mvit_b))
 }
-PEERS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
-    "STAT T=16": PAIR["STAT T=16"],
-    "MViT-B 16x4, torchvision": PAIR["MViT-B T=16"],
-    # Of the same layers, with PyTorch's fused attention and a depthwise convolution that is quick on a CPU.
-    "MViT-B 16x4, models/mvit.py": (lambda: ours("mvit", 16), 16, 224),
-    "MViT-B 16x4, PyTorchVideo": (lambda: pytorchvideo("mvit_base_16x4"), 16, 224),
-    "MViT-B 32x3, PyTorchVideo": (lambda: pytorchvideo("mvit_base_32x3"), 32, 224),
-    "MViTv2-S 16x4, torchvision": (mvit_v2_s, 16, 224),
-    "Video Swin-T, torchvision": (swin3d_t, 32, 224),
-    "SlowFast R50 8x8, PyTorchVideo": (lambda: pytorchvideo("slowfast_r50"), 32, 256),
-    "X3D-M, PyTorchVideo": (lambda: pytorchvideo("x3d_m"), 16, 224),
-    "X3D-L, PyTorchVideo": (lambda: pytorchvideo("x3d_l"), 16, 312),
-    "TimeSformer, transformers": (lambda: transformers("Timesformer", 8), 8, 224),
-    "ViViT, transformers": (lambda: transformers("Vivit", 32), 32, 224),
-}
 
 
-def make_clip(name: str, frames: int, crop: int, batch: int, device: torch.device) -> Clip:
+@cache
+def peers() -> dict[str, Peer]:
+    """Return STAT, torchvision's own MViT-B, and every other model of src/stat_video/models at its full size and clip.
+
+    Their names are those of the files, with what is not at its default at full size.
+    """
+    found = {"STAT T=16": PAIR["STAT T=16"], "MViT-B 16x4, torchvision": PAIR["MViT-B T=16"]}
+    for name in models.names():
+        if name != "stat":
+            (row,) = rows("train", Config, [f"model={name}", "scale=paper", "trainer=cpu"])
+            config = row.config
+            need = step_memory(config.model, config.clip, 400, mixed=False, checkpointing=False).whole(1)
+            found[config.model.label] = Peer(partial(config.build, 400), config.clip.T, config.clip.crop, need)
+    return found
+
+
+def make_clip(frames: int, crop: int, batch: int, device: torch.device) -> Tensor:
     clip = torch.randn(batch, 3, frames, crop, crop, device=device)
-    if device.type == "cuda":
-        clip = clip.contiguous(memory_format=torch.channels_last_3d)
-    return [clip[:, :, ::4].contiguous(), clip] if name.startswith("SlowFast") else clip
-
-
-def call(model: nn.Module, clip: Clip) -> Tensor:
-    """Logits; SlowFast writes into the list that it is given."""
-    logits: Tensor = model(list(clip) if isinstance(clip, list) else clip)
-    return logits
+    return clip.contiguous(memory_format=torch.channels_last_3d) if device.type == "cuda" else clip
 
 
 # ---------------------------------------------------------------------------------------------------- measuring
@@ -167,24 +143,24 @@ def precision(device: torch.device) -> Any:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
-def forward(model: nn.Module, clip: Clip, device: torch.device) -> Callable[[], Any]:
+def forward(model: nn.Module, clip: Tensor, device: torch.device) -> Callable[[], Any]:
     def work() -> None:
         model.eval()
         with torch.inference_mode(), precision(device):
-            call(model, clip)
+            model(clip)
 
     return work
 
 
-def step(model: nn.Module, clip: Clip, device: torch.device) -> Callable[[], Any]:
+def step(model: nn.Module, clip: Tensor, device: torch.device) -> Callable[[], Any]:
     """Forward, backward and AdamW's step, as in training."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-    labels = torch.zeros(len(clip[0]) if isinstance(clip, list) else len(clip), dtype=torch.long, device=device)
+    labels = torch.zeros(len(clip), dtype=torch.long, device=device)
 
     def work() -> None:
         model.train()
         with precision(device):
-            loss = F.cross_entropy(call(model, clip).float(), labels)
+            loss = F.cross_entropy(model(clip).float(), labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -192,7 +168,7 @@ def step(model: nn.Module, clip: Clip, device: torch.device) -> Callable[[], Any
     return work
 
 
-def memory(model: nn.Module, clip: Clip, device: torch.device) -> dict[str, float]:
+def memory(model: nn.Module, clip: Tensor, device: torch.device) -> dict[str, float]:
     """MiB: what the backward pass finds kept after a forward pass, and the most in use within a step, weights apart."""
     model.train()
     if device.type == "cuda":
@@ -200,15 +176,15 @@ def memory(model: nn.Module, clip: Clip, device: torch.device) -> dict[str, floa
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         with precision(device):
-            loss = call(model, clip).float().square().sum()
+            loss = model(clip).float().square().sum()
         saved = torch.cuda.memory_allocated() - before
         loss.backward()
         peak = torch.cuda.max_memory_allocated() - before
     else:
-        changes = allocations(lambda: call(model, clip).square().sum().backward())
+        changes = allocations(lambda: model(clip).square().sum().backward())
         peak = max(accumulate(changes))
         kept: list[Tensor] = []
-        saved = sum(allocations(lambda: kept.append(call(model, clip))))
+        saved = sum(allocations(lambda: kept.append(model(clip))))
     model.zero_grad()
     return {"saved_mib": saved / 2**20, "peak_mib": peak / 2**20}
 
@@ -221,19 +197,11 @@ def allocations(work: Callable[[], Any]) -> list[int]:
     return [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
 
 
-def macs(model: nn.Module, clip: Clip) -> float:
+def macs(model: nn.Module, clip: Tensor) -> float:
     """Multiply-adds as computed, in matrix products, convolutions and attention."""
-    try:  # without computing anything
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            call(copy.deepcopy(model).to("meta").eval(), to_meta(clip))
-    except RuntimeError:  # PyTorchVideo's MViT reads a value while it runs
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            call(model.eval(), clip)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:  # without computing anything
+        copy.deepcopy(model).to("meta").eval()(clip.to("meta"))
     return counter.get_total_flops() / 2
-
-
-def to_meta(clip: Clip) -> Clip:
-    return [c.to("meta") for c in clip] if isinstance(clip, list) else clip.to("meta")
 
 
 def figure(times: Sequence[float]) -> dict[str, float]:
@@ -247,9 +215,9 @@ def pair(lengths: Sequence[int], work: Callable[..., Callable[[], Any]], args: a
     """Measure STAT and torchvision's MViT-B built for the same T, all lengths taking turns; by T."""
     works, counts = {}, {}
     for name in (f"{model} T={T}" for T in lengths for model in ("STAT", "MViT-B")):
-        build, frames, crop = PAIR[name]
+        build, frames, crop, _ = PAIR[name]
         model = build().to(args.device)
-        clip = make_clip(name, frames, crop, args.batch, args.device)
+        clip = make_clip(frames, crop, args.batch, args.device)
         counts[name] = macs(model, clip) / args.batch
         works[name] = work(model, clip, args.device)
         if args.compile:
@@ -280,10 +248,8 @@ def measure_step(args: argparse.Namespace) -> dict[str, Any]:
 def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for name in ("STAT T=16", "MViT-B T=16"):
-        build, frames, crop = PAIR[name]
-        rows[name] = memory(
-            build().to(args.device), make_clip(name, frames, crop, args.batch, args.device), args.device
-        )
+        build, frames, crop, _ = PAIR[name]
+        rows[name] = memory(build().to(args.device), make_clip(frames, crop, args.batch, args.device), args.device)
         say(f"{name}: {rows[name]['saved_mib']:.0f} MiB kept")
     return rows
 
@@ -291,8 +257,7 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
 def measure_largest(args: argparse.Namespace) -> dict[str, Any]:
     """STAT and MViT-B at T = 16 and the largest batch of 1, 2, 4, 8 whose training step fits in memory for both."""
     need = max(
-        memory(PAIR[name][0]().to(args.device), make_clip(name, 16, 224, 1, args.device), args.device)["peak_mib"]
-        * 2**20
+        memory(PAIR[name][0]().to(args.device), make_clip(16, 224, 1, args.device), args.device)["peak_mib"] * 2**20
         for name in ("STAT T=16", "MViT-B T=16")
     )
     batch = max(b for b in (1, 2, 4, 8) if b == 1 or 1.5 * b * need < all_memory(args.device))
@@ -310,14 +275,20 @@ def all_memory(device: torch.device) -> int:
 
 
 def measure_peers(args: argparse.Namespace) -> dict[str, Any]:
-    """Forward, step and memory of every peer; one that is not installed or does not fit is named with the reason."""
+    """Forward, step and memory of every peer, one loaded at a time for the memory, all for the turns.
+
+    One whose library is not installed, or whose step needs more than a third of the memory, is named with the reason.
+    """
     rows: dict[str, Any] = {}
     forwards, steps = {}, {}
-    chosen = {n: p for n, p in PEERS.items() if not args.peers or any(word in n for word in ["STAT", *args.peers])}
-    for name, (build, frames, crop) in chosen.items():
+    chosen = {n: p for n, p in peers().items() if not args.peers or any(word in n for word in ["STAT", *args.peers])}
+    largest = all_memory(args.device) / 3  # they are in memory together, though one at a time has its activations
+    for name, (build, frames, crop, need) in chosen.items():
         try:
+            if need > largest:
+                raise RuntimeError(f"a step on one clip takes {need / 2**30:.0f} GiB")
             model = build().to(args.device)
-            clip = make_clip(name, frames, crop, args.batch, args.device)
+            clip = make_clip(frames, crop, args.batch, args.device)
             parameters = sum(p.numel() for p in model.parameters())
             rows[name] = {
                 "frames": frames,
@@ -386,7 +357,7 @@ def attention_call(layer: nn.Module, inputs: tuple[Any, ...], device: torch.devi
 def measure_rate(args: argparse.Namespace) -> dict[str, Any]:
     """The machine's rate of matrix products at the shapes of STAT's linear layers, and STAT's share of it, T = 16."""
     model = stat_of(16).to(args.device).eval()
-    clip = make_clip("STAT", 16, 224, args.batch, args.device)
+    clip = make_clip(16, 224, args.batch, args.device)
     shapes: Counter[tuple[int, int, int]] = Counter()
 
     def note(layer: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
@@ -437,8 +408,8 @@ def kind_of(operator: str) -> str:
 def measure_profile(args: argparse.Namespace) -> dict[str, Any]:
     """Where the time goes, by kind of operator: seconds of a forward pass and a step at T = 16, and of a tiny step."""
     rows: dict[str, Any] = {}
-    full = stat_of(16), make_clip("STAT", 16, 224, args.batch, args.device)
-    tiny = tiny_config().build(12), make_clip("STAT", 16, 48, 16, args.device)
+    full = stat_of(16), make_clip(16, 224, args.batch, args.device)
+    tiny = tiny_config().build(12), make_clip(16, 48, 16, args.device)
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if args.device.type == "cuda" else [])]
     for name, (model, clip), work in (("forward", full, forward), ("step", full, step), ("tiny step", tiny, step)):
         call_once = work(model.to(args.device), clip, args.device)
@@ -586,7 +557,7 @@ def page(result: dict[str, Any]) -> str:
             f"### Batch {largest['batch']}, the largest of 1, 2, 4, 8 whose step fits here for both\n",
             table(["model", "ms", "clips/s, STAT / MViT-B"], lines),
         ]
-    if peers := result.get("peers"):
+    if measured := result.get("peers"):
         lines = [
             [n, *[""] * 6, f"not measured: {r['missing']}"]
             if "missing" in r
@@ -600,9 +571,9 @@ def page(result: dict[str, Any]) -> str:
                 f"{r['saved_mib']:.0f}",
                 f"{r['peak_mib']:.0f}",
             ]
-            for n, r in peers.items()
+            for n, r in measured.items()
         ]
-        lines += [[n, *[""] * 6, "not measured yet"] for n in PEERS if n not in peers]
+        lines += [[n, *[""] * 6, "not measured yet"] for n in models.names() if n not in (*measured, "stat")]
         head = ["model", "clip", "GMACs", "Mpar.", "forward, ms", "step, ms", "kept, MiB", "peak, MiB"]
         text += ["### Peers, one clip\n", table(head, lines)]
     if rows := result.get("attention"):

@@ -13,13 +13,15 @@ HOSTILE = "<script>alert('x')</script>&_%"
 VIDEOS, CLASSES = 200, 4
 
 
-def fake_run(logs: Path, config: dict[str, Any], correct: np.ndarray, *, manifest: str = "probe-1", **more: Any) -> Run:
+def fake_run(
+    logs: Path, config: dict[str, Any], correct: np.ndarray, *, manifest: str = "probe-1", sure: float = 5, **more: Any
+) -> Run:
     """A finished run whose logits are right where `correct` says so, in three of five views more than enough."""
     run = Run.of(config, logs, manifest)
     clips, crops = (int(n) for n in config["views"].split("x"))
     labels = torch.arange(len(correct)) % CLASSES
     shown = torch.where(torch.as_tensor(correct), labels, (labels + 1) % CLASSES)
-    logits = 5 * torch.nn.functional.one_hot(shown, CLASSES).float()[:, None].repeat(1, clips * crops, 1)
+    logits = sure * torch.nn.functional.one_hot(shown, CLASSES).float()[:, None].repeat(1, clips * crops, 1)
     logits[:, 0] = 0  # one view knows nothing
     run.folder.mkdir(parents=True)
     torch.save(

@@ -71,7 +71,9 @@ def test_the_table_takes_its_place_and_no_more(
         assert json.loads(result.read_text())["figures"][0]["values"] == [value, 7.5, 11.0]
 
 
-@pytest.mark.parametrize(("name", "page"), [("data", "data.md"), ("model", "performance.md")])
+@pytest.mark.parametrize(
+    ("name", "page"), [("data", "data.md"), ("model", "performance.md"), ("systems", "systems.md")]
+)
 def test_the_page_has_the_place(name: str, page: str) -> None:
     lines = (ROOT / "docs" / page).read_text().splitlines()
     assert lines.count(BEGIN.format(name)) == lines.count(END) == 1
@@ -83,10 +85,17 @@ def test_the_page_of_the_model_is_made_of_its_figures() -> None:
     assert model.page(result).strip() in (ROOT / "docs/performance.md").read_text()
 
 
+def test_the_table_of_systems_is_made_of_its_figures() -> None:
+    systems = load("systems")
+    result = json.loads((ROOT / "benchmarks/results/systems.json").read_text())
+    assert systems.page(result).strip() in (ROOT / "docs/systems.md").read_text()
+    assert "| `stat` | missing |" in systems.page({k: v for k, v in result.items() if k != "stat"})
+
+
 def test_lengths_are_compared_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load("model")
     times = {"STAT T=16": [1.0, 2.0], "MViT-B T=16": [2.0, 5.0], "STAT T=64": [4.0, 9.0], "MViT-B T=64": [12.0, 18.0]}
-    monkeypatch.setattr(model, "PAIR", dict.fromkeys(times, (torch.nn.Flatten, 2, 4)))
+    monkeypatch.setattr(model, "PAIR", dict.fromkeys(times, (torch.nn.Flatten, 2, 4, 0)))
     monkeypatch.setattr(model, "in_turns", lambda works, rounds, device: {name: times[name] for name in works})
     args = Namespace(device=torch.device("cpu"), batch=1, compile=False, rounds=2)
     rows = model.pair((16, 64), model.forward, args)

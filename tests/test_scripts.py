@@ -69,6 +69,30 @@ def test_evaluate_gives_the_figures_of_training(trained, place):
     assert torch.allclose(one[:, 0], five[:, 2], atol=1e-4)  # the single clip is the middle one of five
 
 
+def test_an_ensemble_is_evaluated(trained, place, tmp_path):
+    """Two runs of other models, their scores averaged; runs that do not belong together are refused."""
+    words = [*SMALL, *place.keys, "name=member", "modules=ca", "recipe.max_steps=1", "seed=1"]
+    assert script("train", *words).returncode == 0
+    member = only("result.json", place.folder / "logs" / "member").parent
+    done = script("evaluate", f"ensemble=[{trained},{member / 'last.ckpt'}]", "views=1x1", *place.keys, "trainer=cpu")
+    assert done.returncode == 0, done.stderr
+    result = read_json(trained / "ensemble_1x1.json")
+    saved = [torch.load(folder / "logits_1x1.pt", weights_only=True) for folder in (trained, member)]
+    scores = sum(test["logits"].softmax(-1).mean(1) for test in saved)
+    top1 = 100 * (scores.argmax(-1) == saved[0]["labels"]).double().mean().item()
+    assert result["metrics"]["test/top1_1x1"] == pytest.approx(top1, abs=1e-4)
+    assert [one["metrics"] for one in result["members"]] == [
+        read_json(folder / "evaluation_1x1.json")["metrics"] for folder in (trained, member)
+    ]
+    for runs, says in (
+        ([trained], "allowed are two or more different runs"),
+        ([trained, trained / "last.ckpt"], "allowed are two or more different runs"),
+        ([trained, tmp_path / "none"], "there is no such file"),
+    ):
+        line = refused(script("evaluate", f"ensemble=[{','.join(map(str, runs))}]", *place.keys, "trainer=cpu"))
+        assert says in line
+
+
 def test_evaluate_with_three_crops(trained, place):
     done = script("evaluate", f"ckpt={trained / 'last.ckpt'}", "views=3x3", *place.keys, "trainer=cpu")
     assert done.returncode == 0, done.stderr

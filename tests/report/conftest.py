@@ -49,6 +49,12 @@ def fake(tmp_path_factory) -> Fake:
     (other,) = configs("experiment=ssv2", "model=mvit", every=False).values()
     correct["mvit", 0] = rng.random(VIDEOS) < 0.3
     fake_run(logs, other, correct["mvit", 0])
+    for T, seeds in (("", (0, 1)), ("T=8", (0,))):  # of MSNet-16+8; of seed 1 a member is missing
+        words = ["experiment=ssv2", "model=msnet", "init=null", "new_classifier=false", *T.split()]
+        (member,) = configs(*words, every=False).values()
+        for seed in seeds:
+            correct[f"msnet {T}".strip(), seed] = right = rng.random(VIDEOS) < 0.6
+            fake_run(logs, {**member, "seed": seed}, right, sure=6 if T else 5)
     unlike = {**rows["modules=ca"], "clip": {**rows["modules=ca"]["clip"], "crop": 56}, "name": "x"}
     fake_run(logs, unlike, correct["modules=ca", 0], commit=HOSTILE)
     (logs / "ablation_modules" / "torn").mkdir()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stat_video.data.dataset import ViewSampler
 from stat_video.data.sampling import Views
-from stat_video.training.metrics import MultiViewAccuracy
+from stat_video.training.metrics import MultiViewAccuracy, accuracy, ensemble_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,6 +29,19 @@ def slow(logits: Floats, labels: npt.NDArray[np.int64], k: int) -> float:
             mean += powers / powers.sum() / len(video)
         right += int(label in np.argsort(-mean)[:k])
     return 100 * right / len(labels)
+
+
+def test_an_ensemble_is_the_mean_of_scores() -> None:
+    """Of all views of all tests, by a slow loop; and tests that do not belong together are told apart."""
+    (a, labels), noise = example(40, 3, 8), torch.randn(40, 3, 8)
+    b = 0.3 * a + noise
+    figures = accuracy(*ensemble_of([(a, labels), (b, labels)]))
+    both = np.concatenate([a.double().numpy(), b.double().numpy()], 1)
+    for k in (1, 5):
+        assert float(figures[f"top{k}"]) == pytest.approx(slow(both, labels.numpy(), k), abs=1e-4)
+    for other in ((b[:, :2], labels), (b, labels.flip(0))):
+        with pytest.raises(ValueError, match="not tested on the same videos, views and classes"):
+            ensemble_of([(a, labels), other])
 
 
 def example(videos: int, views: int, classes: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,77 @@
+"""Every system trained on the built-in motion videos: the table of docs/systems.md, from the runs' result files.
+
+    python src/train.py -m model=stat,tsm,... name=systems   # some, or all sixteen
+    python benchmarks/systems.py logs/systems
+
+Writes benchmarks/results/systems.json and, from it, the table. A system without a run is shown as missing.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from page import table, write_part
+
+from stat_video.files import PROJECT, write_json
+from stat_video.models import names
+from stat_video.runs.results import read_results
+
+RESULTS, PAGE = PROJECT / "benchmarks/results/systems.json", PROJECT / "docs/systems.md"
+KEPT = ("id", "metrics", "parameters", "gmacs", "steps", "train_seconds", "hardware", "seed", "commit", "finished")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return what is kept of the newest run of each model below a folder of runs."""
+    found = read_results(folder.parent).results
+    runs = [result for run, result in found if run.parent == folder and result["config"]["data"]["name"] == "motion"]
+    newest = {str(r["config"]["model"]["name"]): r for r in sorted(runs, key=lambda r: str(r["finished"]))}
+    return {
+        name: {key: r[key] for key in KEPT} | {"lr": r["batch"]["lr"], "epochs": r["epochs"]}
+        for name, r in sorted(newest.items())
+    }
+
+
+def page(result: dict[str, Any]) -> str:
+    """Return the table in Markdown, the best first."""
+    head = [
+        "`model=`",
+        "top-1 5x1, %",
+        "M parameters",
+        "GMACs",
+        "lr",
+        "epochs",
+        "ms a step",
+        "of STAT's",
+        "seed",
+        "commit",
+    ]
+    per_step = {name: 1e3 * r["train_seconds"] / r["steps"] for name, r in result.items()}
+    ordered = sorted(result, key=lambda name: -result[name]["metrics"]["test/top1_5x1"])
+    lines = [
+        [
+            f"`{name}`",
+            f"{r['metrics']['test/top1_5x1']:.1f}",
+            f"{r['parameters'] / 1e6:.2f}",
+            f"{r['gmacs']:.3f}",
+            f"{r['lr']:g}",
+            str(r["epochs"]),
+            f"{per_step[name]:.0f}",
+            f"{per_step[name] / per_step['stat']:.1f}" if "stat" in per_step else "missing",
+            str(r["seed"]),
+            r["commit"][:7],
+        ]
+        for name, r in ((name, result[name]) for name in ordered)
+    ]
+    lines += [[f"`{name}`", "missing", *[""] * 8] for name in names() if name not in result]
+    return table(head, lines)
+
+
+def main(folder: Path) -> None:
+    """Write the results and the table."""
+    result = read(folder)
+    write_json(RESULTS, result)
+    write_part(PAGE, "systems.py", page(result))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).absolute())
