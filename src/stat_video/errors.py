@@ -28,11 +28,20 @@ Refusal = Callable[[Any], str | None]  # a value -> what is allowed in its place
 
 
 def ranged(
-    default: Any, low: float, high: float | None = None, *, above: bool = False, below: bool = False, size: bool = False
+    default: Any,
+    low: float,
+    high: float | None = None,
+    *,
+    above: bool = False,
+    below: bool = False,
+    size: bool = False,
+    noise: bool = False,
 ) -> Any:
     """Return a dataclass field for a number from `low` to `high` (None: no end), or None if that is its default.
 
-    ``above`` and ``below`` leave out the ends themselves; ``size`` is `sized`'s. A list is checked number by number.
+    ``above`` and ``below`` leave out the ends themselves; ``size`` is `sized`'s; ``noise`` says that a model's key is
+    how often training drops something, so that weights of another value are of the same network. A list is checked
+    number by number.
     """
     if high is None:
         words = f"more than {low}" if above else f"{low} or more"
@@ -48,7 +57,7 @@ def ranged(
                 return f"allowed is {words}"
         return None
 
-    return _field(default, refuse, size)
+    return _field(default, refuse, size, noise)
 
 
 def one_of(default: Any, allowed: Sequence[Any], *, size: bool = False) -> Any:
@@ -61,8 +70,8 @@ def sized(default: Any) -> Any:
     return _field(default, lambda value: None, True)
 
 
-def _field(default: Any, refuse: Refusal, size: bool) -> Any:
-    metadata = {"refuse": refuse, "size": size}
+def _field(default: Any, refuse: Refusal, size: bool, noise: bool = False) -> Any:
+    metadata = {"refuse": refuse, "size": size, "noise": noise}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: deepcopy(default), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -176,6 +176,21 @@ def test_first_weights_are_of_the_same_model_clip_scale_and_seed(
         find_source(then, tmp_path)
 
 
+def test_dropout_may_be_another_in_the_run_of_the_first_weights(tmp_path: Path) -> None:
+    """MViT drops more on Something-Something than on Kinetics; of two runs the one with the same goes before."""
+    words = ("model=mvit", "scale=paper", "trainer=cpu")
+    first, then = (
+        compose.rows("train", Config, [f"experiment={name}", *words])[0].config for name in ("kinetics", "ssv2")
+    )
+    assert first.model.stochastic_depth != then.model.stochastic_depth
+    source = finished(first, tmp_path)
+    assert find_source(then, tmp_path) == source
+    same = finished(replace(first, model=then.model), tmp_path)
+    assert find_source(then, tmp_path) == same
+    with pytest.raises(InputError, match="no finished run"):
+        find_source(replace(then, model=replace(then.model, width=192)), tmp_path)
+
+
 def test_first_weights_that_two_runs_have_are_chosen_by_the_user(tmp_path: Path) -> None:
     first, then = (grid(name, "clip=T16")[0] for name in ("kinetics", "ssv2"))
     runs = [finished(config, tmp_path) for config in (first, replace(first, recipe=replace(first.recipe, epochs=9)))]

@@ -31,7 +31,7 @@ class Config(ModelConfig):
     name: str = "blvnet"
     depth: int = one_of(50, tuple(DEPTHS), size=True)
     width: int = ranged(64, 4, size=True)  # channels of the first convolution
-    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True)
+    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True, noise=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

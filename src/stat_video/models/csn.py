@@ -32,7 +32,7 @@ class Config(ModelConfig):
     depth: int = one_of(152, (50, 101, 152), size=True)
     width: int = ranged(64, 1, size=True)  # channels of the first convolution
     norm_eps: float = ranged(1e-3, 0, above=True)  # PyTorchVideo's released ir-CSN-101 has 1e-5
-    head_dropout: float = ranged(0.0, 0, 1, below=True, size=True)
+    head_dropout: float = ranged(0.0, 0, 1, below=True, size=True, noise=True)
 
     def build(self, clip: Clip, num_classes: int) -> "CSN":
         """Return a CSN for such clips."""

@@ -41,7 +41,7 @@ class Config(ModelConfig):
     time_stride: int = one_of(2, (1, 2))  # of the first convolution and of the first pooling; 1 for few frames
     depth: int = one_of(50, tuple(DEPTHS), size=True)
     width: int = ranged(64, 1, size=True)  # channels of the first convolution
-    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True)
+    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True, noise=True)
 
     def frames_left(self, T: int) -> int:
         """Return the frames of the last map: two strides round up, the pooling after res2 rounds down."""

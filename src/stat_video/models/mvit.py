@@ -29,8 +29,10 @@ class Config(ModelConfig):
     width: int = ranged(96, 1, size=True)  # of the first stage
     heads: int = ranged(1, 1, size=True)
     kv_stride: int = ranged(8, 1, size=True)  # of the keys and values in the first stage, in space
-    stochastic_depth: float = ranged(0.2, 0, 1, below=True, size=True)  # of the last block; grows linearly from 0
-    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True)
+    stochastic_depth: float = ranged(
+        0.2, 0, 1, below=True, size=True, noise=True
+    )  # of the last block; grows linearly from 0
+    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True, noise=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -32,7 +32,7 @@ class Config(ModelConfig):
     alpha: int = ranged(4, 1)  # frames of the fast pathway to one of the slow pathway
     depth: int = one_of(50, tuple(DEPTHS), size=True)
     width: int = ranged(64, BETA, size=True)  # channels of the slow pathway's first convolution
-    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True)
+    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True, noise=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -32,7 +32,7 @@ class Config(ModelConfig):
     width: int = ranged(64, SHARE, size=True)  # channels of the first convolution
     extra: bool = False  # a global view in front of each block of the last three stages
     shift: bool = False  # TSM's shift: our assumption
-    head_dropout: float = ranged(0.0, 0, 1, below=True, size=True)
+    head_dropout: float = ranged(0.0, 0, 1, below=True, size=True, noise=True)
 
     def build(self, clip: Clip, num_classes: int) -> "SmallBigNet":
         """Return a SmallBigNet for such clips."""

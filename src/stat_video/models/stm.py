@@ -27,7 +27,7 @@ class Config(ModelConfig):
     depth: int = one_of(50, (17, 50, 101), size=True)
     width: int = ranged(64, 4, size=True)  # channels of the first convolution
     stages: int = one_of(4, (3, 4), size=True)  # of residual blocks; three reach 1/16 of the frame
-    head_dropout: float = ranged(0.0, 0, 1, below=True, size=True)
+    head_dropout: float = ranged(0.0, 0, 1, below=True, size=True, noise=True)
 
     def check(self, clip: Clip) -> None:
         """Raise ValueError if the clip has a single frame, or sides that a strided block can't halve."""

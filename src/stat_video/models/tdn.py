@@ -31,7 +31,7 @@ class Config(ModelConfig):
     name: str = "tdn"
     depth: int = one_of(50, (17, 50, 101), size=True)
     width: int = ranged(64, 16, size=True)  # channels of the first convolution
-    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True)
+    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True, noise=True)
 
     def check(self, clip: Clip) -> None:
         """Raise ValueError unless the clip is two or more runs of five frames, of 33 pixels or more."""

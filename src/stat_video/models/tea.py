@@ -30,7 +30,7 @@ class Config(ModelConfig):
     name: str = "tea"
     depth: int = one_of(50, (17, 50, 101), size=True)
     width: int = ranged(64, 4, size=True)  # channels of the first convolution
-    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True)
+    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True, noise=True)
 
     def check(self, clip: Clip) -> None:
         """Raise ValueError if the clip has a single frame."""

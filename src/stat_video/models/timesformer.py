@@ -30,7 +30,9 @@ class Config(ModelConfig):
     depth: int = ranged(12, 1, size=True)
     width: int = ranged(768, 1, size=True)
     heads: int = ranged(12, 1, size=True)
-    stochastic_depth: float = ranged(0.1, 0, 1, below=True, size=True)  # of the last block; grows linearly from 0
+    stochastic_depth: float = ranged(
+        0.1, 0, 1, below=True, size=True, noise=True
+    )  # of the last block; grows linearly from 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,7 +27,7 @@ class Config(ModelConfig):
     name: str = "tsm"
     depth: int = one_of(50, tuple(DEPTHS), size=True)
     width: int = ranged(64, SHARE, size=True)  # channels of the ResNet's first convolution
-    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True)
+    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True, noise=True)
 
     def build(self, clip: Clip, num_classes: int) -> "TSM":
         """Return a TSM for such clips."""

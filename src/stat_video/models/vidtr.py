@@ -35,8 +35,10 @@ class Config(ModelConfig):
     depth: int = ranged(12, 1, size=True)
     width: int = ranged(768, 1, size=True)
     heads: int = ranged(12, 1, size=True)
-    dropout: float = ranged(0.1, 0, 1, below=True, size=True)  # of both attentions' weights and of all branches
-    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True)
+    dropout: float = ranged(
+        0.1, 0, 1, below=True, size=True, noise=True
+    )  # of both attentions' weights and of all branches
+    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True, noise=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

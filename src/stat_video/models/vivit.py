@@ -35,7 +35,9 @@ class Config(ModelConfig):
     depth: int = ranged(24, 1, size=True)
     width: int = ranged(1024, 1, size=True)
     heads: int = ranged(16, 1, size=True)
-    stochastic_depth: float = ranged(0.0, 0, 1, below=True, size=True)  # of the last block; grows linearly from 0
+    stochastic_depth: float = ranged(
+        0.0, 0, 1, below=True, size=True, noise=True
+    )  # of the last block; grows linearly from 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

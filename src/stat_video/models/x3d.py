@@ -33,7 +33,7 @@ class Config(ModelConfig):
     depth_factor: float = ranged(5.0, 0, above=True, size=True)  # 5.0 of L and XL, 10.2 of XXL
     width_factor: float = ranged(2.9, 0.1, size=True)  # 2.0 of M and L, 2.9 of XL and XXL
     head_width: int = ranged(2048, 1, size=True)  # features that the classifier reads
-    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True)
+    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True, noise=True)
 
     def check(self, clip: Clip) -> None:
         """Raise ValueError if the clip is smaller than the strides, or a test's crop smaller than the training's."""

@@ -1,26 +1,31 @@
 """Find the run that another one takes its first weights from: `init=trained_on=DATA`."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from .. import models
 from ..config import Config
 from ..errors import InputError
 from .results import read_results
 from .run import TRAINED_ON, Run
 
-SAME = ("scale", "seed", "model")  # equal in both runs, as are SAME_CLIP
+SAME = ("scale", "seed")  # equal in both runs, as are SAME_CLIP and the network
 SAME_CLIP = ("T", "crop")
 
 
 def find_source(config: Config, logs: Path) -> Run:
     """Return the one finished run of the same model, clip, scale and seed, trained from scratch on the named data.
 
+    Its dropout may be another, as MViT's is on Something-Something; a run with the same goes before.
     Raises Busy if another process is still training it; InputError, with the command or the choices, if there is none
     or more than one.
     """
     data = str(config.init).removeprefix(TRAINED_ON)
-    found = [Run(folder, r["id"]) for folder, r in read_results(logs).results if _fits(r["config"], data, config)]
+    fitting = [(folder, r) for folder, r in read_results(logs).results if _fits(r["config"], data, config)]
+    exact = [(folder, r) for folder, r in fitting if r["config"]["model"] == vars(config.model)]
+    found = [Run(folder, r["id"]) for folder, r in exact or fitting]
     if not found:
         for file in logs.glob("*/*/config.json"):
             if _fits(json.loads(file.read_text(encoding="utf-8")), data, config):
@@ -40,7 +45,16 @@ def find_source(config: Config, logs: Path) -> Run:
 def _fits(source: dict[str, Any], data: str, config: Config) -> bool:
     if not {"clip", "model", "init"} <= source.keys():
         return False  # written by an earlier version
-    plain = {**vars(config), "model": vars(config.model)}
-    same = all(source[key] == plain[key] for key in SAME)
+    same = all(source[key] == getattr(config, key) for key in SAME)
+    same &= _network(source["model"]) == _network(vars(config.model))
     same &= all(source["clip"].get(key) == getattr(config.clip, key) for key in SAME_CLIP)
     return same and source["data"]["name"] == data and source["init"] is None
+
+
+def _network(model: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's keys without those of what training drops at random."""
+    try:
+        noise = {f.name for f in fields(models.find(model["name"])) if f.metadata.get("noise")}
+    except (ValueError, KeyError):  # of a model whose file is gone
+        noise = set()
+    return {key: value for key, value in model.items() if key not in noise}

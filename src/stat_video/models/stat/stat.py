@@ -67,8 +67,10 @@ class Config(ModelConfig):
     sa_kernel: int = ranged(3, 1)  # of P_SA
     sa_stride: int = ranged(2, 1)
     mlp_ratio: float = ranged(4.0, 0.01)
-    stochastic_depth: float = ranged(0.2, 0, 1, below=True, size=True)  # of the last block; grows linearly from 0
-    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True)
+    stochastic_depth: float = ranged(
+        0.2, 0, 1, below=True, size=True, noise=True
+    )  # of the last block; grows linearly from 0
+    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True, noise=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
