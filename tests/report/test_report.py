@@ -163,11 +163,13 @@ def test_another_state_of_the_data_is_not_averaged_in(fake, written):
 
 
 def test_nothing_that_was_found_is_dropped(fake, written):
-    (other,) = fake.collection.others
+    other, half = sorted(fake.collection.others, key=lambda run: run.result["config"]["name"] == "ssv2")
     assert other.result["config"]["clip"]["crop"] == 56
+    assert (half.seed, half.result["config"]["model"]["name"]) == (1, "msnet")  # of an ensemble, alone
     (broken,) = fake.collection.broken
     page = html.unescape((written / "index.html").read_text())
     assert other.folder.name in page
+    assert half.folder.name in page
     assert str(broken[0]) in page
 
 
