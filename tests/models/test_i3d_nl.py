@@ -7,6 +7,7 @@ import torch
 from pytorchvideo.layers.nonlocal_net import create_nonlocal
 from pytorchvideo.models.hub import i3d_r50
 from torch import nn
+from torchvision.models import resnet50
 
 from stat_video.models.base import Clip
 from stat_video.models.count import gmacs, parameters
@@ -47,6 +48,30 @@ def test_a_trained_i3d_stays_what_it_is_at_first():
         torch.testing.assert_close(model(x), network(x), rtol=1e-4, atol=1e-4)
         nn.init.ones_(model.nonlocal_blocks["4_5"].norm.weight)
         assert (model(x) - network(x)).abs().max() > 1e-3
+
+
+def test_a_still_clip_is_a_picture_to_an_inflated_resnet():
+    """torchvision's ResNet-50 goes in but for `fc`; where no frame is padding, still frames give its maps again."""
+    torch.manual_seed(0)
+    network = resnet50().double().eval()
+    for m in network.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            nn.init.uniform_(m.weight, 0.5, 1.0)
+            nn.init.uniform_(m.running_mean, -0.1, 0.1)
+    model = I3DNL(Config(time_stride=1), Clip(T=32, crop=64), 5).double().eval()
+    summary = load_foreign(model, network.state_dict())
+    assert summary[0].startswith(f"{len(network.state_dict()) - 2} of {len(model.state_dict())} tensors taken")
+    assert summary[1] == "left in the file: fc.weight, fc.bias"
+    assert "blocks.6.proj.weight" in summary[2] or "nonlocal_blocks" in summary[2]
+    picture = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    maps = []
+    for module in (network.layer4, model.blocks[5]):
+        module.register_forward_hook(lambda m, inputs, out: maps.append(out))
+    with torch.no_grad():
+        network(picture)
+        model(picture[:, :, None].expand(-1, -1, 32, -1, -1))
+    in_2d, in_3d = maps
+    torch.testing.assert_close(in_3d[:, :, in_3d.shape[2] // 2], in_2d)
 
 
 @pytest.mark.parametrize(

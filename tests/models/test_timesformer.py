@@ -116,12 +116,16 @@ def test_weights_with_the_authors_names():
 
 
 def test_a_vit_of_timm_is_one_of_space_alone():
-    """Its position embeddings are interpolated; what belongs to time is drawn anew."""
+    """Its position embeddings are interpolated; time's attention is space's at first, and adds nothing yet."""
     model = shaken(TimeSformer(Config(**TINY), Clip(T=4, crop=64), 5))
     state = {n: t for n, t in model.state_dict().items() if "temporal" not in n and "time" not in n and "head" not in n}
     new = TimeSformer(Config(**TINY), Clip(T=4, crop=48), 5)
     summary = load_foreign(new, state)
-    assert summary[1].startswith("drawn anew: time_embed, blocks.0.temporal_norm1.weight")
+    assert summary[1].startswith("drawn anew: time_embed, blocks.0.temporal_fc.weight")
+    for block, old in zip(new.blocks, model.blocks, strict=True):
+        for part in ("attn.qkv.weight", "attn.qkv.bias", "attn.proj.weight", "norm1.weight"):
+            assert torch.equal(block.get_parameter(f"temporal_{part}"), old.get_parameter(part))
+        assert not block.temporal_fc.weight.any()
     assert summary[2] == "pos_embed: interpolated from (1, 17, 24) to (1, 10, 24)"
     assert torch.equal(new.blocks[2].attn.qkv.weight, model.blocks[2].attn.qkv.weight)
 

@@ -84,6 +84,17 @@ class I3DNL(VideoModel):
         (r"^s(\d)\.pathway0_res(\d+)\.branch2\.([abc])\.", r"blocks.\1.res_blocks.\2.branch2.conv_\3."),
         (r"^s(\d)\.pathway0_res(\d+)\.branch2\.([abc])_bn\.", r"blocks.\1.res_blocks.\2.branch2.norm_\3."),
         (r"^head\.projection\.", "blocks.6.proj."),
+        # torchvision's ResNets, whose `fc` stays in the file
+        (r"^conv1\.", "blocks.0.conv."),
+        (r"^bn1\.", "blocks.0.norm."),
+        *((rf"^layer{stage}\.", f"stage{part}.") for stage, part in enumerate((1, 3, 4, 5), start=1)),
+        (r"^stage(\d)\.(\d+)\.downsample\.0\.", r"blocks.\1.res_blocks.\2.branch1_conv."),
+        (r"^stage(\d)\.(\d+)\.downsample\.1\.", r"blocks.\1.res_blocks.\2.branch1_norm."),
+        *(
+            (rf"^stage(\d)\.(\d+)\.{part}{n}\.", rf"blocks.\1.res_blocks.\2.branch2.{ours}_{abc}.")
+            for part, ours in (("conv", "conv"), ("bn", "norm"))
+            for n, abc in enumerate("abc", start=1)
+        ),
     )
 
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
@@ -130,6 +141,15 @@ class I3DNL(VideoModel):
                 if f"{i}_{j}" in self.nonlocal_blocks:
                     x = self.nonlocal_blocks[f"{i}_{j}"](x)
         return x
+
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Inflate a 2-D ResNet's convolutions: each of t planes in time gets 1/t of the weights, as the authors do."""
+        own = self.state_dict()
+        for name, tensor in state.items():
+            if name in own and tensor.dim() == 4 and own[name].dim() == 5:
+                frames = own[name].shape[2]
+                state[name] = tensor[:, :, None].expand(-1, -1, frames, -1, -1) / frames
+        return state
 
     def units(self) -> list[nn.Module]:
         """Return the residual and the non-local blocks."""

@@ -117,6 +117,14 @@ class TimeSformer(VideoModel):
             x = block(x)
         return self.head(self.norm(x)[:, 0])
 
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Give a ViT's attention over space, and the norm before it, to time too, as the authors do."""
+        for name in [name for name in state if name.startswith("blocks.")]:
+            over_time = name.replace(".attn.", ".temporal_attn.").replace(".norm1.", ".temporal_norm1.")
+            if over_time not in state:
+                state[over_time] = state[name].clone()
+        return state
+
     def units(self) -> list[nn.Module]:
         """Return the blocks."""
         return list(self.blocks)
