@@ -1,11 +1,14 @@
-"""Small runs of the entry scripts, each script as a user starts it: a process of its own."""
+"""Small runs of the entry scripts, each script in a process of its own."""
 
 import json
 import os
-import resource
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -43,17 +46,47 @@ def script(
 ) -> subprocess.CompletedProcess[str]:
     """Run src/<name>.py from another folder, as it runs without the package being installed.
 
-    The system refuses to write past `largest_file` bytes of a file, as a full disk does.
+    It is forked from a process that has the libraries loaded (forking.py). The system refuses to write past
+    `largest_file` bytes of a file, as a full disk does.
     """
-    limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))) if largest_file else None
-    return subprocess.run(
-        [sys.executable, str(ROOT / "src" / f"{name}.py"), *words],
-        capture_output=True,
+    with tempfile.TemporaryDirectory() as out:
+        request = {
+            "script": str(ROOT / "src" / f"{name}.py"),
+            "words": words,
+            "folder": str(ROOT / "tests"),
+            "environment": {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **env},
+            "stdout": f"{out}/stdout",
+            "stderr": f"{out}/stderr",
+            "largest_file": largest_file,
+        }
+        with _asking:
+            server = _forking()
+            assert server.stdin is not None
+            assert server.stdout is not None
+            print(json.dumps(request), file=server.stdin, flush=True)
+            pid = int(server.stdout.readline())
+            late = threading.Timer(timeout, os.kill, (pid, signal.SIGKILL))
+            late.start()
+            code = int(server.stdout.readline())
+            late.cancel()
+        texts = [(Path(out) / stream).read_text(encoding="utf-8") for stream in ("stdout", "stderr")]
+        if code == -signal.SIGKILL:
+            raise subprocess.TimeoutExpired([name, *words], timeout, *texts)
+        return subprocess.CompletedProcess([name, *words], code, *texts)
+
+
+_asking = threading.Lock()
+
+
+@cache
+def _forking() -> subprocess.Popen[str]:
+    """Start the process that scripts are forked from; it ends with this one, which holds its stdin."""
+    return subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("forking.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=timeout,
-        cwd=ROOT / "tests",
-        preexec_fn=limit,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **env},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 

@@ -87,6 +87,7 @@ def test_a_new_axis(tmp_path, monkeypatch):
     assert re.search(r"-stat_drop-seed0-\w{8} 2 steps ", text)
 
 
+@pytest.mark.slow  # tests/test_door.py tells the same of such a model
 def test_a_model_of_your_own(tmp_path, monkeypatch):
     """It is counted, trained beyond chance, refused, tested, looked at and reported, from two files of its own."""
     notebook = run_notebook(NOTEBOOKS[3], monkeypatch, STAT_VIDEO_SCRATCH=tmp_path, STAT_VIDEO_ROOT=ROOT)

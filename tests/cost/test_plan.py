@@ -41,11 +41,11 @@ def test_hours_on_the_cpu_are_known_or_not_given(tmp_path):
 
 
 def test_rows_are_told_apart_by_what_they_differ_in(tmp_path):
-    runs = [["t_o=5"], ["modules=ca"], ["model=mvit", "T=8"]]
+    runs = [["t_o=5"], ["modules=ca"], ["model=mvit", "T=32"]]
     found = [compose.rows("train", Config, [*words, f"folders.logs={tmp_path}"])[0].config for words in runs]
     table = plan_table([plan(config) for config in found])
     columns = {column.header: list(column.cells) for column in table.columns}
     assert columns["model"] == ["stat-t_o5", "stat-CA", "mvit"]
-    assert columns["T"] == ["16", "16", "8"]
+    assert columns["T"] == ["16", "16", "32"]
     assert "seed 0" in table.caption
     assert len(set(columns["id"])) == len(set(columns["GB a step"])) == 3

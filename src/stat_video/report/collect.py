@@ -175,7 +175,7 @@ def collect(logs: Path, scales: Sequence[str]) -> Collection:
         run = FoundRun(folder, result)
         runs.setdefault(row_id(result["config"]), []).append(run)
     tables = {scale: [_rows(table, scale, runs) for table in paper.load().tables.values()] for scale in scales}
-    used = {r.folder for ts in tables.values() for t in ts for row in t for r in (*row.runs, *row.stale)}
+    used = {r.folder for ts in tables.values() for t in ts for row in t for r in (*row.trainings, *row.stale)}
     others = [run for same in runs.values() for run in same if run.folder not in used]
     return Collection(tables, sorted(others, key=lambda run: str(run.folder)), found.broken)
 
