@@ -4,7 +4,9 @@ import json
 import re
 import shutil
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -109,12 +111,17 @@ def test_the_recipe_of_the_paper() -> None:
     assert not config().data.hflip
 
 
+@cache
+def recipe_of_the_paper(data: str) -> dict[str, Any]:
+    return asdict(config("scale=paper", f"data={data}").recipe)
+
+
 @pytest.mark.parametrize("data", ["kinetics400", "ssv2"])
 @pytest.mark.parametrize("scale", ["tiny", "paper"])
 @pytest.mark.parametrize("model", MODELS)
 def test_recipe_stat_trains_every_model_by_the_recipe_of_the_paper(model: str, scale: str, data: str) -> None:
     """But for a learning rate of its own at scale=tiny, which no other scale reads."""
-    expected = asdict(config("scale=paper", f"data={data}").recipe)
+    expected = recipe_of_the_paper(data)
     recipe = asdict(config(f"scale={scale}", f"model={model}", f"data={data}", "recipe=stat").recipe)
     assert {**recipe, "tiny_lr": None} == {**expected, "tiny_lr": None}
 

@@ -105,6 +105,7 @@ def test_a_model_of_your_own(tmp_path, monkeypatch):
     assert (tmp_path / "logs/report/index.html").is_file()
 
 
+@pytest.mark.slow  # tests/report tells the same of the tables
 def test_tables_and_curves(tmp_path, monkeypatch):
     """On a row of Table 1 beside a torn result, and on a folder without any."""
     (row, *_) = rows("train", Config, ["experiment=ablation_modules", "scale=tiny"], every=True)

@@ -143,7 +143,7 @@ def test_fresh_sets_the_old_run_aside(place):
 @pytest.mark.parametrize(
     "words",
     [
-        ["recipe.ema=0.9", "trainer.gradient_checkpointing=true"],
+        pytest.param(["recipe.ema=0.9", "trainer.gradient_checkpointing=true"], marks=pytest.mark.slow),
         ["trainer.precision=bf16-mixed", "recipe.repeats=2", "trainer.batch_per_device=4"],  # two passes a step
         ["recipe.mixup=0.8", "recipe.cutmix=1.0", "recipe.label_smoothing=0.1", "recipe.augment.erasing=0.5",
          "recipe.augment.randaugment_ops=2", "recipe.augment.color_jitter=0.4", "data.hflip=true"],

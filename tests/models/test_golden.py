@@ -103,7 +103,10 @@ def test_the_generators_are_those_of_the_file():
     assert noise(3).tolist() == pytest.approx(check["input: first three"], rel=1e-12)
 
 
-@pytest.mark.parametrize("entry", SYSTEMS)
+DEEP = ("tsm_r101", "tdn_r50_16f", "blvnet_r101", "slowfast_r101", "nl_i3d_r101", "x3d_xl", "x3d_xxl")  # of one code
+
+
+@pytest.mark.parametrize("entry", [pytest.param(e, marks=pytest.mark.slow) if e in DEEP else e for e in SYSTEMS])
 def test_a_system_is_the_authors(entry):
     name, keys, clip, how = SYSTEMS[entry]
     golden = GOLDENS["models"][entry]

@@ -225,6 +225,7 @@ def test_published_numbers_are_those_of_the_file(boards):
         assert ("say nothing" in library.printed(board)) == (board.scale == "tiny")
 
 
+@pytest.mark.parametrize("boards", ["tiny"], indirect=True)
 def test_a_dry_run_needs_no_account_and_gives_the_same_files(boards, place, tmp_path):
     done = script("dashboard", "dry_run=true", f"folders.logs={tmp_path}", f"scales=[{boards[0].scale}]", **NO_ACCOUNT)
     assert done.returncode == 0, done.stderr
