@@ -32,6 +32,7 @@ from ..progress import shown
 from .layouts import SPLITS
 
 TRIES = 16  # codings of a video before it is given up
+AGREEING = 3  # codings in a row that make it the video's
 
 VideoId = tuple[str, int]  # split, index in it
 
@@ -93,15 +94,15 @@ class BuiltIn:
 def encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:
     """Return frames (T, H, W, 3) uint8 RGB as an .mp4 file, the same bytes for the same frames.
 
-    NOTE: codes them until two results in a row agree. On a loaded machine x264 gave other bytes for the same frames
+    NOTE: codes them until three results in a row agree. On a loaded machine x264 gave other bytes for the same frames
     about once in a thousand videos, in bursts (docs/log.md); nothing else on the way to the file ever differed.
     """
     files: list[bytes] = []
     for _ in range(TRIES):
         file = _encode(frames, fps)
-        if file in files[-1:]:
-            return file
         files.append(file)
+        if files[-AGREEING:] == AGREEING * [file]:
+            return file
     raise InputError(
         f"the H.264 encoder gave {TRIES} different files for the same frames; start again on a quiet machine"
     )
