@@ -68,6 +68,13 @@ def test_one_run_differs_in_nothing() -> None:
     assert same == {"model": "stat-t_o5", "data": "motion", "T": "16", "seed": "0"}
 
 
+def test_sizes_are_named_where_nothing_else_tells_runs_of_one_model_apart() -> None:
+    words = ("experiment=kinetics", "systems=i3d_nl,slowfast,tsm", "scale=paper")
+    varied, _ = differing(configs(*words))
+    assert varied["model"] == ["slowfast", "slowfast", "i3d_nl-depth50", "i3d_nl-depth101", "tsm"]
+    assert varied["T"] == ["32", "64", "128", "128", "16"]
+
+
 def test_models_stand_under_one_name_and_bring_their_own(tmp_path: Path, mine: Path) -> None:
     """A model's keys and its recipe follow from it; of one model the same keys are named."""
     rows = configs("model=stat,mine", "scale=paper", "recipe=own")

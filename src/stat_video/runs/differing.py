@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..models.base import short
 from .run import definition, label_of
 
 SHOWN_ALWAYS = ("model", "data", "T", "seed")  # named even if all runs agree in them
@@ -25,8 +26,8 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[str]
     follows from the choice of the model and the data set (a recipe, a data set's size) is left out.
     """
     rows = [dict(flat(definition(dict(config)))) for config in configs]
-    labels = [label_of(dict(config)) for config in configs]
     keys = list(dict.fromkeys(key for row in rows for key in row))
+    labels = _told_apart([label_of(dict(config)) for config in configs], rows, keys)
     several = len({row.get("model.name") for row in rows}) > 1
     choice = [(row.get("model.name"), row.get("data.name")) for row in rows]
     varied: dict[str, list[str]] = {"model": labels} if several else {}
@@ -42,6 +43,17 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[str]
         "model": labels[0] if len(set(labels)) == 1 else str(rows[0].get("model.name"))
     }
     return varied, {name: of_all[name] for name in SHOWN_ALWAYS if name in of_all and name not in varied}
+
+
+def _told_apart(labels: list[str], rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
+    """Return labels with the sizes in which runs of one label and clip length differ: 'i3d_nl-depth101'."""
+    found = []
+    for label, row in zip(labels, rows, strict=True):
+        same = [other for other, its in zip(rows, labels, strict=True) if its == label]
+        same = [other for other in same if other.get("clip.T") == row.get("clip.T")]
+        sizes = [key for key in keys if key.startswith("model.") and len({shown(other.get(key)) for other in same}) > 1]
+        found.append("-".join([label, *(short(key.removeprefix("model."), row.get(key)) for key in sizes)]))
+    return found
 
 
 def in_words(same: Mapping[str, str]) -> str:
