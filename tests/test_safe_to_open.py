@@ -210,7 +210,11 @@ def cut_logits(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
 
 
-@pytest.mark.parametrize("spoil", [evil_logits, pytest.param(cut_logits, marks=pytest.mark.slow)])
+def odd_logits(path: Path) -> None:
+    torch.save({"logits": [1, 2], "labels": "a"}, path)
+
+
+@pytest.mark.parametrize("spoil", [evil_logits, odd_logits, pytest.param(cut_logits, marks=pytest.mark.slow)])
 def test_a_report_on_hostile_results_shows_them_as_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
 ) -> None:

@@ -82,7 +82,9 @@ class FoundRun:
             return None
         try:
             saved = torch.load(file, weights_only=True)
-            return saved["logits"], saved["labels"]
+            logits, labels = saved["logits"], saved["labels"]
+            ranks(logits, labels)  # raises here if they are no test's
+            return logits, labels
         except Exception as error:  # torch raises many kinds
             log.warning("%s: no logits of a test (%s)", file, str(error).partition("\n")[0][:120])
             return None
@@ -203,11 +205,12 @@ def _ensembles(members: Sequence[Sequence[FoundRun]]) -> list[FoundRun]:
         if (test := ensemble.logits) is None:
             continue
         views = first.result["config"]["views"]
-        of_all = {
+        of_all: dict[str, Any] = {
             "id": "+".join(run.id for run in same),
             "metrics": {f"test/{name}_{views}": float(value) for name, value in accuracy(*test).items()},
-            "gmacs": sum(run.result["gmacs"] for run in same),
         }
+        if all("gmacs" in run.result for run in same):
+            of_all["gmacs"] = sum(float(run.result["gmacs"]) for run in same)
         found.append(replace(ensemble, result={**first.result, **of_all}))
     return found
 
