@@ -58,7 +58,7 @@ def page(result: dict[str, Any]) -> str:
             f"{per_step[name]:.0f}",
             f"{per_step[name] / per_step['stat']:.1f}" if "stat" in per_step else "missing",
             str(r["seed"]),
-            r["commit"][:7],
+            str(r["commit"])[:7],
         ]
         for name, r in ((name, result[name]) for name in ordered)
     ]

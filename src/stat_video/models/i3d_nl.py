@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..errors import one_of, ranged
 from .base import Clip, ModelConfig, VideoModel
+from .parts.chain import check_window
 
 _TIME, _SPACE = (3, 1, 1), (1, 1, 1)
 # Depth: (blocks of res4, non-local after these blocks of res3 and of res4).
@@ -56,8 +57,7 @@ class Config(ModelConfig):
             raise ValueError(f"T={clip.T}: {least} or more is allowed, the strides in time leave no frame of fewer")
         if clip.crop < 17:
             raise ValueError(f"crop={clip.crop}: 17 or more is allowed, the non-local blocks of res4 pool 2x2 places")
-        if clip.view_crop < clip.crop:
-            raise ValueError(f"clip.test_crop={clip.test_crop}: crop={clip.crop} or more is allowed, the head's window")
+        check_window(clip)
 
     def build(self, clip: Clip, num_classes: int) -> "I3DNL":
         """Return a non-local I3D for such clips."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import one_of, ranged
 from .base import Clip, ModelConfig, VideoModel
+from .parts.chain import check_window
 
 BETA = 8  # the slow pathway has so many times the channels of the fast one
 _TIME, _SPACE = (3, 1, 1), (1, 1, 1)
@@ -45,8 +46,7 @@ class Config(ModelConfig):
         """Raise ValueError if alpha does not divide T, or a test's crop is smaller than the training's."""
         if clip.T % self.alpha:
             raise ValueError(f"T={clip.T}: multiples of model.alpha={self.alpha} are allowed, the slow pathway's share")
-        if clip.view_crop < clip.crop:
-            raise ValueError(f"clip.test_crop={clip.test_crop}: crop={clip.crop} or more is allowed, the head's window")
+        check_window(clip)
 
     def build(self, clip: Clip, num_classes: int) -> "SlowFast":
         """Return a SlowFast for such clips."""

@@ -19,7 +19,7 @@ from torch import nn
 
 from ..errors import ranged
 from .base import Clip, ModelConfig
-from .parts.chain import Chain
+from .parts.chain import Chain, check_window
 from .parts.depthwise import quicken_depthwise
 
 STRIDE = 32  # of the whole network in space; time keeps its frames
@@ -39,8 +39,7 @@ class Config(ModelConfig):
         """Raise ValueError if the clip is smaller than the strides, or a test's crop smaller than the training's."""
         if clip.crop < STRIDE:
             raise ValueError(f"crop={clip.crop}: {STRIDE} or more is allowed, the stride of the whole network")
-        if clip.view_crop < clip.crop:
-            raise ValueError(f"clip.test_crop={clip.test_crop}: crop={clip.crop} or more is allowed, the head's window")
+        check_window(clip)
 
     def build(self, clip: Clip, num_classes: int) -> "X3D":
         """Return an X3D for such clips."""

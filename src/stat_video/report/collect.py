@@ -6,7 +6,7 @@ Runs that fill no row, and files that can't be read, are kept beside: nothing is
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
@@ -62,32 +62,27 @@ class FoundRun:
     @cached_property
     def ranks(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
         """`metrics.ranks` (videos,) of the test, and the labels; None without saved logits that can be read."""
-        if self.logits is None:
+        try:
+            logits, labels = self.logits()
+            return ranks(logits, labels).numpy(), labels.numpy()
+        except FileNotFoundError:
             return None
-        logits, labels = self.logits
-        return ranks(logits, labels).numpy(), labels.numpy()
+        except Exception as error:  # torch raises many kinds
+            files = " and ".join(str(run.logits_file) for run in self.trainings)
+            log.warning("%s: no logits of a test (%s)", files, str(error).partition("\n")[0][:120])
+            return None
 
     @property
-    def logits(self) -> tuple[Tensor, Tensor] | None:
-        """Logits (videos, views, num_classes) of the test and the labels; None if no file of them can be read."""
+    def logits_file(self) -> Path:
+        """Path of the logits of its test."""
+        return self.folder / f"logits_{self.result['config']['views']}.pt"
+
+    def logits(self) -> tuple[Tensor, Tensor]:
+        """Return logits (videos, views, num_classes) of the test and the labels; raise any of torch's errors."""
         if self.members:
-            tests = [test for member in self.members if (test := member.logits) is not None]
-            try:
-                return ensemble_of(tests) if len(tests) == len(self.members) else None
-            except ValueError as error:
-                log.warning("%s: no ensemble: %s", " and ".join(str(run.folder) for run in self.members), error)
-                return None
-        file = self.folder / f"logits_{self.result['config']['views']}.pt"
-        if not file.exists():
-            return None
-        try:
-            saved = torch.load(file, weights_only=True)
-            logits, labels = saved["logits"], saved["labels"]
-            ranks(logits, labels)  # raises here if they are no test's
-            return logits, labels
-        except Exception as error:  # torch raises many kinds
-            log.warning("%s: no logits of a test (%s)", file, str(error).partition("\n")[0][:120])
-            return None
+            return ensemble_of([member.logits() for member in self.members])
+        saved = torch.load(self.logits_file, weights_only=True)
+        return saved["logits"], saved["labels"]
 
 
 @dataclass(frozen=True)
@@ -201,17 +196,16 @@ def _ensembles(members: Sequence[Sequence[FoundRun]]) -> list[FoundRun]:
         same = [run for runs in members for run in runs if run.seed == first.seed]
         if len(same) < len(members):
             continue
-        ensemble = FoundRun(first.folder, first.result, same)
-        if (test := ensemble.logits) is None:
+        result = dict(first.result)
+        ensemble = FoundRun(first.folder, result, same)
+        if ensemble.ranks is None:
             continue
-        views = first.result["config"]["views"]
-        of_all: dict[str, Any] = {
-            "id": "+".join(run.id for run in same),
-            "metrics": {f"test/{name}_{views}": float(value) for name, value in accuracy(*test).items()},
-        }
+        figures, views = accuracy(*ensemble.logits()), result["config"]["views"]
+        result["id"] = "+".join(run.id for run in same)
+        result["metrics"] = {f"test/{name}_{views}": float(value) for name, value in figures.items()}
         if all("gmacs" in run.result for run in same):
-            of_all["gmacs"] = sum(float(run.result["gmacs"]) for run in same)
-        found.append(replace(ensemble, result={**first.result, **of_all}))
+            result["gmacs"] = sum(float(run.result["gmacs"]) for run in same)
+        found.append(ensemble)
     return found
 
 

@@ -5,6 +5,12 @@ from torch import Tensor, nn
 from ..base import Clip, VideoModel
 
 
+def check_window(clip: Clip) -> None:
+    """Raise ValueError if a test's crop is smaller than the training's, whose map is the window that the head pools."""
+    if clip.view_crop < clip.crop:
+        raise ValueError(f"clip.test_crop={clip.test_crop}: crop={clip.crop} or more is allowed, the head's window")
+
+
 class Chain(VideoModel):
     """Runs PyTorchVideo's `blocks` one after the other: a stem, four stages of residual blocks, a head."""
 
