@@ -31,8 +31,7 @@ from ..errors import InputError, check_ranges, ranged
 from ..progress import shown
 from .layouts import SPLITS
 
-TRIES = 16  # codings of a video before it is given up
-AGREEING = 3  # codings in a row that make it the video's
+TRIES = 16  # at a video before it is given up
 
 VideoId = tuple[str, int]  # split, index in it
 
@@ -92,26 +91,12 @@ class BuiltIn:
 
 
 def encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:
-    """Return frames (T, H, W, 3) uint8 RGB as an .mp4 file, the same bytes for the same frames.
-
-    NOTE: codes them until three results in a row agree. On a loaded machine x264 gave other bytes for the same frames
-    about once in a thousand videos, in bursts (docs/log.md); nothing else on the way to the file ever differed.
-    """
-    files: list[bytes] = []
-    for _ in range(TRIES):
-        file = _encode(frames, fps)
-        files.append(file)
-        if files[-AGREEING:] == AGREEING * [file]:
-            return file
-    raise InputError(
-        f"the H.264 encoder gave {TRIES} different files for the same frames; start again on a quiet machine"
-    )
-
-
-def _encode(frames: npt.NDArray[np.uint8], fps: int) -> bytes:
-    # One thread, as x264's choices depend on their number. No B-frames, so that time stamps start at zero without an
-    # edit list and all readers count alike. A keyframe each half second for readers that seek.
+    """Return frames (T, H, W, 3) uint8 RGB as an .mp4 file."""
+    # One thread, as x264's choices depend on their number; none of those that depend on the processor's instructions.
+    # No B-frames, so that time stamps start at zero without an edit list and all readers count alike. A keyframe each
+    # half second for readers that seek.
     options = {"crf": "18", "preset": "veryfast", "threads": "1", "g": "12", "bf": "0"}
+    options["x264-params"] = "cpu-independent=1"
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options=options)
@@ -199,8 +184,19 @@ def _path(split: str, index: int) -> str:
 
 
 def _write(folder: Path, config: BuiltIn, split: str, index: int) -> None:
-    video = encode(config.frames_of(split, index), config.fps)
-    (folder / _path(split, index)).write_bytes(video)  # not by FFmpeg, which can lose the error of a full disk
+    """Write a video, the same bytes each time.
+
+    NOTE: makes it, from the drawing to the file, until two in a row agree. On a loaded machine about one in a thousand
+    came out otherwise, in bursts (docs/log.md).
+    """
+    last = b""
+    for _ in range(TRIES):
+        video = encode(config.frames_of(split, index), config.fps)
+        if video == last:
+            (folder / _path(split, index)).write_bytes(video)  # not by FFmpeg, which can lose the error of a full disk
+            return
+        last = video
+    raise InputError(f"{_path(split, index)} came out otherwise {TRIES} times; start again on a quiet machine")
 
 
 def _write_all(folder: Path, config: BuiltIn, videos: list[VideoId], workers: int) -> Generator[None, None, None]:

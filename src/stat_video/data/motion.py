@@ -58,7 +58,7 @@ class MotionConfig(BuiltIn):
     """Which motion videos to generate."""
 
     KIND = "motion"
-    VERSION = 2
+    VERSION = 3
     CLASSES = CLASSES
 
     classes: tuple[str, ...] = CLASSES
