@@ -175,6 +175,7 @@ def test_a_tiny_model_trains_by_the_recipe_of_the_data_set() -> None:
         ("recipe.warmup_epochs=100", ["recipe.warmup_epochs=100", "less than epochs"]),
         ("recipe.augment.erasing=2", ["recipe.augment.erasing=2", "0 to 1"]),
         ("recipe.augment.crop_area=[0.5,2]", ["crop_area=[0.5, 2.0]", "above 0 to 1"]),
+        ("recipe.augment.crop_scales=[0.5]", ["crop_area=[0.6, 0.9]", "crop_scales=[0.5]: allowed is one of"]),
         ("logger.mode=loud", ["logger.mode=loud", "offline, online, off"]),
         ("data.motion.train_videos=7", ["train_videos=7", "a multiple of 12"]),
         ("data.probe.cool=0", ["data.probe.cool: data.probe is null", "group option"]),
@@ -188,6 +189,11 @@ def test_a_tiny_model_trains_by_the_recipe_of_the_data_set() -> None:
 def test_bad_input_is_one_line_that_names_it(word: str, says: list[str]) -> None:
     line = refusal(word)
     assert [part for part in says if part not in line] == [], line
+
+
+def test_a_crop_has_to_fit_into_the_resized_frame() -> None:
+    line = refusal("model=slowfast", "scale=paper", "crop=288")
+    assert line.startswith("recipe.augment.crop_short_side=[256, 320]: crop=288 or more is allowed")
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,12 @@ class Config:
                 f"{key}={self.clip.view_crop}: at most {short_side} is allowed, the short side of a test's frames "
                 f"(clip.short_side, else data.short_side)"
             )
+        resized = self.recipe.augment.crop_short_side
+        if resized and resized[0] < self.clip.crop:
+            raise InputError(
+                f"recipe.augment.crop_short_side={list(resized)}: crop={self.clip.crop} or more is allowed, "
+                f"a crop has to fit into the frame"
+            )
         try:
             self.model.check(self.clip)
         except ValueError as error:

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
@@ -16,14 +17,18 @@ from stat_video.data.transforms import (
     Augment,
     ColorJitter,
     Erase,
+    MultiScaleCrop,
     Normalize,
     RandAugment,
+    ShortSideCrop,
     TrainTransform,
     ViewTransform,
 )
 from stat_video.errors import InputError
 
 PLAIN = Augment((1.0, 1.0), (1.0, 1.0), color_jitter=0.0, randaugment_ops=0, erasing=0.0)  # on a square: no change
+SHORT_SIDE = Augment(None, crop_short_side=(36, 48))
+SCALES = Augment(None, crop_scales=(1.0, 0.875, 0.75, 0.66))
 
 
 def random_frames(T: int, height: int, width: int) -> Tensor:
@@ -34,7 +39,7 @@ def random_frames(T: int, height: int, width: int) -> Tensor:
 # -------------------------------------------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize("augment", [Augment(), Augment(color_jitter=0), Augment(randaugment_ops=0)])
+@pytest.mark.parametrize("augment", [Augment(), Augment(color_jitter=0.4, randaugment_ops=2), SHORT_SIDE, SCALES])
 def test_a_draw_is_the_same_for_all_frames(augment: Augment) -> None:
     still = random_frames(1, 40, 56).expand(6, -1, -1, -1)
     transform = TrainTransform(32, augment, hflip=True)
@@ -73,6 +78,71 @@ def test_clips_are_flipped_only_if_told(hflip: bool, flips: range) -> None:
         assert torch.equal(clip, as_is) or torch.equal(clip, flipped)
         count += torch.equal(clip, flipped)
     assert count in flips
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 80), (80, 60), (64, 64)])
+def test_short_side_crop_is_a_crop_of_the_resized_frame(height: int, width: int) -> None:
+    """Against resizing the whole frame first, as the authors do; of a smooth picture, which hides the rounding."""
+    y, x = torch.meshgrid(torch.linspace(0, 3, height), torch.linspace(0, 4, width), indexing="ij")
+    picture = (127 + 60 * torch.sin(y) + 60 * torch.cos(x)).to(torch.uint8).expand(1, 3, height, width)
+    crop, lengths, places = ShortSideCrop(32, (40, 50)), set(), set()
+    torch.manual_seed(0)
+    for _ in range(300):
+        box = crop.make_params([picture])
+        side = box["height"]
+        length = min(height, width) * 32 / side  # to which the short side was resized
+        assert box["width"] == side
+        assert 40 - 0.5 <= length <= 50 + 0.8  # the window's sides are whole pixels
+        assert 0 <= box["top"] <= height - side
+        assert 0 <= box["left"] <= width - side
+        lengths.add(side)
+        places.add((box["top"], box["left"]))
+    assert lengths == set(range(round(min(height, width) * 32 / 50), round(min(height, width) * 32 / 40) + 1))
+    assert len(places) > 100
+
+    whole = F.resize(
+        picture, [round(height / side * 32), round(width / side * 32)], InterpolationMode.BICUBIC, antialias=True
+    )
+    top, left = round(box["top"] / side * 32), round(box["left"] / side * 32)
+    apart = crop.transform(picture, box).float() - whole[..., top : top + 32, left : left + 32].float()
+    assert apart.abs().max() <= 6
+
+
+def test_short_side_crop_draws_each_length_alike() -> None:
+    crop, drawn = ShortSideCrop(224, (256, 320)), []
+    torch.manual_seed(0)
+    frame = torch.empty(1, 3, 2240, 3000)
+    for _ in range(4000):
+        drawn.append(2240 * 224 / crop.make_params([frame])["height"])
+    assert stats.kstest(drawn, stats.uniform(255.5, 65).cdf).pvalue > 0.01
+
+
+def test_multi_scale_crop_is_tsns() -> None:
+    """Every window against the list that TSN's words give: pairs of neighbouring scales, 13 places."""
+    frame = torch.empty(1, 3, 256, 340)
+    sides = {1.0: 256, 0.875: 224, 0.75: 192, 0.66: 168}
+    pairs = [(256, 256), (256, 224), (224, 256), (224, 224), (224, 192), (192, 224)]
+    pairs += [(192, 192), (192, 168), (168, 192), (168, 168)]
+    expected = set()
+    for h, w in pairs:
+        down, right = (256 - h) // 4, (340 - w) // 4
+        corners = [(0, 0), (0, 4 * right), (4 * down, 0), (4 * down, 4 * right), (2 * down, 2 * right)]
+        edges = [(0, 2 * right), (4 * down, 2 * right), (2 * down, 0), (2 * down, 4 * right)]
+        quadrants = [(down, right), (down, 3 * right), (3 * down, right), (3 * down, 3 * right)]
+        expected |= {(top, left, h, w) for top, left in corners + edges + quadrants}
+    crop, drawn = MultiScaleCrop(224, tuple(sides)), set()
+    torch.manual_seed(0)
+    for _ in range(4000):
+        box = crop.make_params([frame])
+        drawn.add((box["top"], box["left"], box["height"], box["width"]))
+    assert drawn == expected
+
+
+def test_a_window_is_resized_to_the_crop() -> None:
+    frames = random_frames(2, 40, 40)
+    clip = TrainTransform(40, Augment(None, crop_scales=(1.0,)), hflip=False)(frames)
+    assert torch.equal(clip, frames.permute(0, 3, 1, 2))  # the whole short side of a square: every place is the same
+    assert TrainTransform(24, SCALES, hflip=False)(frames).shape == (2, 3, 24, 24)
 
 
 def test_magnitude_is_drawn_around_its_mean_and_kept_in_range() -> None:
@@ -128,6 +198,10 @@ def test_color_jitter_is_torchvisions() -> None:
         ("crop_area", (0.5, 1.5)),
         ("crop_aspect", (-1.0, 1.0)),
         ("crop_aspect", (2.0, 1.0)),
+        ("crop_area", (0.1, 0.5, 1.0)),
+        ("crop_area", None),
+        ("crop_short_side", (256, 320)),  # beside the default crop_area
+        ("crop_scales", (1.0,)),
         ("erasing", -0.1),
         ("erasing", 1.1),
         ("color_jitter", -0.4),

@@ -2,22 +2,29 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
 from ..errors import InputError, check_ranges, ranged
 from .sampling import crop_corner
+
+BICUBIC: Any = {"interpolation": v2.InterpolationMode.BICUBIC, "antialias": True}
 
 
 @dataclass
 class Augment:
     """How training clips are changed at random: keys `recipe.augment.*`. The defaults only crop."""
 
-    crop_area: tuple[float, float] = ranged((0.08, 1.0), 0, 1, above=True)  # share of the frame, from and to
-    crop_aspect: tuple[float, float] = ranged((0.75, 4 / 3), 0, above=True)  # width / height, from and to
+    # The window of a clip is drawn in one of three ways; the keys of the others are null.
+    crop_area: tuple[float, float] | None = ranged((0.08, 1.0), 0, 1, above=True)  # share of the frame, from and to
+    crop_aspect: tuple[float, float] = ranged((0.75, 4 / 3), 0, above=True)  # width / height, from and to; of crop_area
+    crop_short_side: tuple[int, int] | None = ranged(None, 1)  # pixels that a frame is resized to first, from and to
+    crop_scales: tuple[float, ...] | None = ranged(None, 0, 1, above=True)  # shares of the short side
     color_jitter: float = ranged(0.0, 0)  # strength of brightness, contrast and saturation; 0: off
     randaugment_ops: int = ranged(0, 0)  # operations drawn for a clip; 0: off
     randaugment_magnitude: float = ranged(7.0, 0, 10)  # their mean strength
@@ -26,10 +33,67 @@ class Augment:
 
     def __post_init__(self) -> None:
         check_ranges(self, "recipe.augment.")
-        for name in ("crop_area", "crop_aspect"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise InputError(f"recipe.augment.{name}={[low, high]}: allowed is [low, high] with low <= high")
+        for name in ("crop_area", "crop_aspect", "crop_short_side"):
+            ends = getattr(self, name)
+            if ends is not None and (len(ends) != 2 or ends[0] > ends[1]):
+                raise InputError(f"recipe.augment.{name}={list(ends)}: allowed is [low, high] with low <= high")
+        ways = [name for name in ("crop_area", "crop_short_side", "crop_scales") if getattr(self, name)]
+        if len(ways) != 1:
+            given = " ".join(f"recipe.augment.{name}={list(getattr(self, name))}" for name in ways)
+            one = "one of crop_area, crop_short_side and crop_scales, the others null"
+            raise InputError(f"{given or 'recipe.augment.crop_area=null'}: allowed is {one}")
+
+
+class Window(v2.Transform):
+    """Cuts a window out of all frames of a clip and resizes it to a square; a subclass draws which."""
+
+    def __init__(self, crop: int) -> None:
+        super().__init__()
+        self.crop = crop
+
+    def transform(self, inpt: Tensor, params: dict[str, int]) -> Tensor:
+        return F.resized_crop(inpt, **params, size=[self.crop, self.crop], **BICUBIC)
+
+
+class ShortSideCrop(Window):
+    """Draws what a crop shows, anywhere in a frame whose short side was resized to a length drawn before (SlowFast's).
+
+    Cuts before it resizes: a crop's pixels instead of a frame's.
+    """
+
+    def __init__(self, crop: int, short_side: tuple[int, int]) -> None:
+        super().__init__(crop)
+        self.short_side = short_side  # crop or more
+
+    def make_params(self, flat_inputs: list[Tensor]) -> dict[str, int]:
+        height, width = flat_inputs[0].shape[-2:]
+        side = round(min(height, width) * self.crop / _integer(*self.short_side))
+        return {"top": _integer(0, height - side), "left": _integer(0, width - side), "height": side, "width": side}
+
+
+class MultiScaleCrop(Window):
+    """Draws sides of two `scales` of the short side, equal or next to each other, at one of 13 places (TSN's).
+
+    The places lie on a grid of quarters: its corners, its middle, the middles of its edges and of its quadrants.
+    """
+
+    PLACES = ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2), (0, 2), (4, 2), (2, 0), (2, 4), (1, 1), (1, 3), (3, 1), (3, 3))
+
+    def __init__(self, crop: int, scales: Sequence[float]) -> None:
+        super().__init__(crop)
+        self.sides = [(a, b) for i, a in enumerate(scales) for j, b in enumerate(scales) if abs(i - j) <= 1]
+
+    def make_params(self, flat_inputs: list[Tensor]) -> dict[str, int]:
+        frame = flat_inputs[0].shape[-2:]
+        shares, place = self.sides[_integer(0, len(self.sides) - 1)], self.PLACES[_integer(0, len(self.PLACES) - 1)]
+        height, width = (max(1, int(min(frame) * share)) for share in shares)
+        top, left = ((frame[0] - height) // 4 * place[0], (frame[1] - width) // 4 * place[1])
+        return {"top": top, "left": left, "height": height, "width": width}
+
+
+def _integer(low: int, high: int) -> int:
+    """Draw an integer from low to high."""
+    return int(torch.randint(low, high + 1, ()))
 
 
 class RandAugment(v2.RandAugment):
@@ -89,10 +153,13 @@ class TrainTransform(nn.Module):
     def __init__(self, crop: int, augment: Augment, hflip: bool) -> None:
         super().__init__()
         a = augment
-        resized_crop = v2.RandomResizedCrop(
-            crop, a.crop_area, a.crop_aspect, interpolation=v2.InterpolationMode.BICUBIC, antialias=True
-        )
-        steps: list[nn.Module] = [resized_crop]
+        steps: list[nn.Module] = []
+        if a.crop_area:
+            steps.append(v2.RandomResizedCrop(crop, a.crop_area, a.crop_aspect, **BICUBIC))
+        if a.crop_short_side:
+            steps.append(ShortSideCrop(crop, a.crop_short_side))
+        if a.crop_scales:
+            steps.append(MultiScaleCrop(crop, a.crop_scales))
         if hflip:
             steps.append(v2.RandomHorizontalFlip())
         if a.color_jitter:
@@ -113,7 +180,7 @@ class ViewTransform(nn.Module):
         if size > short_side:
             raise InputError(f"crop={size}: at most {short_side} is allowed, the short side of the resized frame")
         self.size = size
-        self.resize = v2.Resize(short_side, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+        self.resize = v2.Resize(short_side, **BICUBIC)
 
     def forward(self, frames: Tensor, crop: int = 0, crops: int = 1) -> Tensor:
         clip = self.resize(tv_tensors.Video(frames.permute(0, 3, 1, 2)))
