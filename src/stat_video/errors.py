@@ -37,7 +37,7 @@ def ranged(
     size: bool = False,
     noise: bool = False,
 ) -> Any:
-    """Return a dataclass field for a number from `low` to `high` (None: no end), or None if its type says so.
+    """Return a dataclass field for a number from `low` to `high` (None: no end), or None if that is its default.
 
     ``above`` and ``below`` leave out the ends themselves; ``size`` is `sized`'s; ``noise`` says that a model's key is
     how often training drops something, so that weights of another value are of the same network. A list is checked
@@ -81,7 +81,7 @@ def check_ranges(config: Any, prefix: str = "") -> None:
     """Raise InputError if a key of a dataclass is outside the range that stands beside it: '<prefix>epochs=0: ...'."""
     for f in fields(config):
         value = getattr(config, f.name)
-        if value is None and "None" in str(f.type):
+        if value is None and f.default is None:
             continue
         if "refuse" in f.metadata and (allowed := f.metadata["refuse"](value)) is not None:
             raise InputError(f"{prefix}{f.name}={value}: {allowed}")

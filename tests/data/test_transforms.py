@@ -27,8 +27,8 @@ from stat_video.data.transforms import (
 from stat_video.errors import InputError
 
 PLAIN = Augment((1.0, 1.0), (1.0, 1.0), color_jitter=0.0, randaugment_ops=0, erasing=0.0)  # on a square: no change
-SHORT_SIDE = Augment(None, crop_short_side=(36, 48))
-SCALES = Augment(None, crop_scales=(1.0, 0.875, 0.75, 0.66))
+SHORT_SIDE = Augment((), crop_short_side=(36, 48))
+SCALES = Augment((), crop_scales=(1.0, 0.875, 0.75, 0.66))
 
 
 def random_frames(T: int, height: int, width: int) -> Tensor:
@@ -140,7 +140,7 @@ def test_multi_scale_crop_is_tsns() -> None:
 
 def test_a_window_is_resized_to_the_crop() -> None:
     frames = random_frames(2, 40, 40)
-    clip = TrainTransform(40, Augment(None, crop_scales=(1.0,)), hflip=False)(frames)
+    clip = TrainTransform(40, Augment((), crop_scales=(1.0,)), hflip=False)(frames)
     assert torch.equal(clip, frames.permute(0, 3, 1, 2))  # the whole short side of a square: every place is the same
     assert TrainTransform(24, SCALES, hflip=False)(frames).shape == (2, 3, 24, 24)
 
@@ -199,7 +199,8 @@ def test_color_jitter_is_torchvisions() -> None:
         ("crop_aspect", (-1.0, 1.0)),
         ("crop_aspect", (2.0, 1.0)),
         ("crop_area", (0.1, 0.5, 1.0)),
-        ("crop_area", None),
+        ("crop_area", ()),
+        ("crop_aspect", ()),
         ("crop_short_side", (256, 320)),  # beside the default crop_area
         ("crop_scales", (1.0,)),
         ("erasing", -0.1),

@@ -20,11 +20,11 @@ BICUBIC: Any = {"interpolation": v2.InterpolationMode.BICUBIC, "antialias": True
 class Augment:
     """How training clips are changed at random: keys `recipe.augment.*`. The defaults only crop."""
 
-    # The window of a clip is drawn in one of three ways; the keys of the others are null.
-    crop_area: tuple[float, float] | None = ranged((0.08, 1.0), 0, 1, above=True)  # share of the frame, from and to
+    # The window of a clip is drawn in one of three ways; the keys of the others are [].
+    crop_area: tuple[float, ...] = ranged((0.08, 1.0), 0, 1, above=True)  # share of the frame, from and to
     crop_aspect: tuple[float, float] = ranged((0.75, 4 / 3), 0, above=True)  # width / height, from and to; of crop_area
-    crop_short_side: tuple[int, int] | None = ranged(None, 1)  # pixels that a frame is resized to first, from and to
-    crop_scales: tuple[float, ...] | None = ranged(None, 0, 1, above=True)  # shares of the short side
+    crop_short_side: tuple[int, ...] = ranged((), 1)  # pixels that a frame is resized to first, from and to
+    crop_scales: tuple[float, ...] = ranged((), 0, 1, above=True)  # shares of the short side
     color_jitter: float = ranged(0.0, 0)  # strength of brightness, contrast and saturation; 0: off
     randaugment_ops: int = ranged(0, 0)  # operations drawn for a clip; 0: off
     randaugment_magnitude: float = ranged(7.0, 0, 10)  # their mean strength
@@ -35,13 +35,13 @@ class Augment:
         check_ranges(self, "recipe.augment.")
         for name in ("crop_area", "crop_aspect", "crop_short_side"):
             ends = getattr(self, name)
-            if ends is not None and (len(ends) != 2 or ends[0] > ends[1]):
+            if (ends or name == "crop_aspect") and (len(ends) != 2 or ends[0] > ends[1]):
                 raise InputError(f"recipe.augment.{name}={list(ends)}: allowed is [low, high] with low <= high")
         ways = [name for name in ("crop_area", "crop_short_side", "crop_scales") if getattr(self, name)]
         if len(ways) != 1:
             given = " ".join(f"recipe.augment.{name}={list(getattr(self, name))}" for name in ways)
-            one = "one of crop_area, crop_short_side and crop_scales, the others null"
-            raise InputError(f"{given or 'recipe.augment.crop_area=null'}: allowed is {one}")
+            one = "one of crop_area, crop_short_side and crop_scales, the others []"
+            raise InputError(f"{given or 'recipe.augment.crop_area=[]'}: allowed is {one}")
 
 
 class Window(v2.Transform):
@@ -61,7 +61,7 @@ class ShortSideCrop(Window):
     Cuts before it resizes: a crop's pixels instead of a frame's.
     """
 
-    def __init__(self, crop: int, short_side: tuple[int, int]) -> None:
+    def __init__(self, crop: int, short_side: Sequence[int]) -> None:
         super().__init__(crop)
         self.short_side = short_side  # crop or more
 
