@@ -1,20 +1,17 @@
-"""What differs by more than chance: paired bootstraps over videos, and the paper's claims held against them."""
+"""What differs by more than chance: rows paired by videos and seeds, and the paper's claims held against them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from ..paper import Claim
 from .collect import ReportRow
+from .intervals import LEVEL, Points, half_width, holm, p_value
 
-RESAMPLES = 10_000
-LEVEL = 95  # percent of the resamples that an interval holds
 TOP = {"top1": 1, "top5": 5}
 HOLDS, FAILS, OPEN, MISSING, UNLIKE = "holds", "does not hold", "not told apart", "not run", "not comparable"
-_CHUNK = 500  # resamples at once: 500 x 20,000 videos of Kinetics are 80 MB
 
 
 @dataclass(frozen=True)
@@ -24,33 +21,26 @@ class Difference:
     mean: float
     low: float
     high: float
+    p: float  # how often rows that are equal differ so much; adjusted where several pairs are asked at once
     videos: int
     seeds: int
 
+    @classmethod
+    def of(cls, points: Points) -> "Difference":
+        """Return that of points (seeds, videos)."""
+        mean, half = float(points.mean()), half_width(points)
+        seeds, videos = points.shape
+        return cls(mean, mean - half, mean + half, p_value(points), videos, seeds)
+
     @property
     def told_apart(self) -> bool:
-        """Whether the interval leaves zero out."""
-        return self.low > 0 or self.high < 0
+        """Whether rows that are equal differ so much in fewer than one of twenty reports."""
+        return self.p < 1 - LEVEL
 
 
-def bootstrap(differences: npt.NDArray[np.float64], resamples: int = RESAMPLES) -> tuple[float, float]:
-    """Return the ends of the 95 % interval of the mean of `differences` (seeds, videos), in their unit.
-
-    Each resample draws videos with replacement, the same for both rows and all seeds; from two seeds on it draws seeds
-    too, since another seed would give another difference. With one seed the interval knows of the videos only. Seeded,
-    so that a report written twice is the same.
-    """
-    seeds, videos = differences.shape
-    rng = np.random.default_rng(0)
-    means = []
-    for start in range(0, resamples, _CHUNK):
-        n = min(_CHUNK, resamples - start)
-        of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=n)
-        of_videos = rng.multinomial(videos, np.full(videos, 1 / videos), size=n)
-        sums = np.einsum("rs,rs->r", of_seeds, of_videos @ differences.T)  # whole numbers: what cancels is 0, not 1e-18
-        means.append(sums / (seeds * videos))
-    low, high = np.percentile(np.concatenate(means), [50 - LEVEL / 2, 50 + LEVEL / 2])
-    return float(low), float(high)
+def adjusted(differences: Sequence[Difference]) -> list[Difference]:
+    """Return differences that are asked at once, their p adjusted for their number (Holm)."""
+    return [replace(d, p=p) for d, p in zip(differences, holm([d.p for d in differences]), strict=True)]
 
 
 def difference(a: ReportRow, b: ReportRow, metric: str = "top1") -> Difference | str:
@@ -78,14 +68,16 @@ def difference(a: ReportRow, b: ReportRow, metric: str = "top1") -> Difference |
         rows.append((rank_a < k).astype(float) - (rank_b < k))
     if len({len(row) for row in rows}) > 1:
         return "seeds tested on other videos"
-    points = 100 * np.stack(rows)
-    low, high = bootstrap(points)
-    return Difference(float(points.mean()), low, high, points.shape[1], points.shape[0])
+    if len(rows[0]) < 2:
+        return "tested on one video"
+    return Difference.of(100 * np.stack(rows))
 
 
 def pairs(table: Sequence[ReportRow]) -> list[tuple[ReportRow, ReportRow, Difference | str]]:
-    """Return every two rows of a table that can be rerun, and their difference in top-1."""
-    return [(a, b, difference(a, b)) for a, b in combinations([row for row in table if row.config], 2)]
+    """Return every two rows of a table that can be rerun, and their difference in top-1, p adjusted for all of them."""
+    found = [(a, b, difference(a, b)) for a, b in combinations([row for row in table if row.config], 2)]
+    better = iter(adjusted([d for _, _, d in found if isinstance(d, Difference)]))
+    return [(a, b, d if isinstance(d, str) else next(better)) for a, b, d in found]
 
 
 @dataclass(frozen=True)
@@ -114,11 +106,12 @@ def judge(claim: Claim, scale: str, rows: Mapping[tuple[str, str], ReportRow]) -
     compared = _compared(claim, involved)
     if unlike := [f"{_source(a)} - {_source(b)}: {d}" for a, b, d in compared if isinstance(d, str)]:
         return Verdict(claim, UNLIKE, "; ".join(unlike))
-    differences = [(a, b, d) for a, b, d in compared if isinstance(d, Difference)]
+    differences = adjusted([d for _, _, d in compared if isinstance(d, Difference)])
     text = "; ".join(
-        f"{_source(a)} - {_source(b)}: {d.mean:+.2f} [{d.low:+.2f}, {d.high:+.2f}]" for a, b, d in differences
+        f"{_source(a)} - {_source(b)}: {d.mean:+.2f} [{d.low:+.2f}, {d.high:+.2f}]"
+        for (a, b, _), d in zip(compared, differences, strict=True)
     )
-    return Verdict(claim, _verdict(claim, [d for _, _, d in differences]), text)
+    return Verdict(claim, _verdict(claim, differences), text)
 
 
 def _judge_costs(claim: Claim, rows: Sequence[ReportRow]) -> Verdict:
@@ -161,9 +154,7 @@ def _with_printed(a: ReportRow, b: ReportRow, metric: str) -> Difference | str:
     ranks = [run.ranks for run in ours.runs]
     if any(r is None for r in ranks):
         return "no saved logits"
-    points = sign * (100 * np.stack([r[0] < TOP[metric] for r in ranks if r is not None]) - printed)
-    low, high = bootstrap(points)
-    return Difference(float(points.mean()), low, high, points.shape[1], points.shape[0])
+    return Difference.of(sign * (100 * np.stack([r[0] < TOP[metric] for r in ranks if r is not None]) - printed))
 
 
 def _verdict(claim: Claim, differences: Sequence[Difference]) -> str:
@@ -172,6 +163,6 @@ def _verdict(claim: Claim, differences: Sequence[Difference]) -> str:
         if all(-limit <= d.low and d.high <= limit for d in differences):
             return HOLDS
         return FAILS if any(d.low > limit or d.high < -limit for d in differences) else OPEN
-    if all(d.low > 0 for d in differences):
+    if all(d.mean > 0 and d.told_apart for d in differences):
         return HOLDS
-    return FAILS if any(d.high < 0 for d in differences) else OPEN
+    return FAILS if any(d.mean < 0 and d.told_apart for d in differences) else OPEN

@@ -7,7 +7,7 @@ from .. import paper
 from ..data.lists import read_counts
 from ..paper import PaperTable
 from .collect import Collection, FoundRun, ReportRow, mean_std
-from .compare import Difference, Verdict, judge, pairs
+from .compare import Verdict, judge, pairs
 
 MISSING = "missing"
 NAMES = {"kinetics400": "Kinetics-400", "ssv2": "Something-Something v2"}
@@ -67,14 +67,14 @@ def pair_table(rows: Sequence[ReportRow]) -> TextTable:
     """Return every two of our rows, with their difference in top-1 and its interval."""
     cells = []
     for a, b, d in pairs(rows):
-        names = [a.name, b.name]
-        if isinstance(d, Difference):
-            verdict = "told apart" if d.told_apart else "not told apart"
-            cells.append([*names, f"{d.mean:+.2f}", f"{d.low:+.2f} to {d.high:+.2f}", str(d.seeds), verdict])
-        else:
-            cells.append([*names, "", "", "", f"can't be compared: {d}"])
-    columns = ["row", "minus row", "top-1", "95 % interval", "seeds", ""]
-    return TextTable("Pair by pair", columns, cells, [False, False, True, True, True, False])
+        if isinstance(d, str):
+            cells.append([a.name, b.name, "", "", "", "", f"can't be compared: {d}"])
+            continue
+        verdict = f"{'' if d.told_apart else 'not '}told apart{', of the videos alone' if d.seeds == 1 else ''}"
+        figures = [f"{d.mean:+.2f}", f"{d.low:+.2f} to {d.high:+.2f}", f"{d.p:.3f}", str(d.seeds)]
+        cells.append([a.name, b.name, *figures, verdict])
+    columns = ["row", "minus row", "top-1", "95 % interval", "p (Holm)", "seeds", ""]
+    return TextTable("Pair by pair", columns, cells, [False, False, True, True, True, True, False])
 
 
 def claim_table(verdicts: Sequence[Verdict]) -> TextTable:

@@ -11,14 +11,14 @@ from ..files import replacing
 from ..progress import shown
 from . import figures, formats, tables
 from .collect import Collection, ReportRow
-from .compare import RESAMPLES
 from .figures import Picture
 from .tables import TextTable
 
 HOW_COMPARED = (
-    f"Difference in top-1 on the same videos, in percentage points, and its 95 % interval from {RESAMPLES:,} paired "
-    "bootstrap resamples: of the videos, and from two seeds on of the seeds too. With one seed it says nothing about "
-    "other seeds. 'Not told apart' where it spans zero."
+    "Difference in top-1 on the same videos and seeds, in percentage points. Its 95 % interval counts with other "
+    "videos and, from two seeds on, with other seeds; with one seed it says nothing about other seeds. 'Told apart' "
+    "where p, adjusted for the number of the table's pairs (Holm), is below 0.05. docs/intervals.md says how, and how "
+    "wide."
 )
 
 
