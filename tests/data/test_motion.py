@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -372,20 +373,43 @@ def test_killed_generation_does_not_count_and_the_next_succeeds(tmp_path: Path) 
     assert len(list(folder.glob("train/*.mp4"))) == 600
 
 
-def test_two_at_once_both_end_with_a_whole_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rename = Path.rename
-    first: list[Path] = []
+def test_of_two_at_once_one_generates_and_the_other_waits(tmp_path: Path) -> None:
+    processes = [start(tmp_path, MANY) for _ in range(2)]
+    said = sorted(process.communicate(timeout=120)[1].splitlines() for process in processes)
+    assert [process.returncode for process in processes] == [0, 0]
+    waited, generated = said
+    assert waited == [f"motion: another process generates the videos in {tmp_path / 'data'}; waiting for it"]
+    assert generated[0] == f"motion: generating 612 videos in {tmp_path / 'data'}"
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [MANY.folder_name]
 
-    def overtaken(self: Path, target: Path) -> Path:  # another process finishes just before
-        monkeypatch.setattr(Path, "rename", rename)
-        first.append(ensure(tmp_path, SMALL, workers=1))
+
+def test_who_waited_for_a_killed_one_generates(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    first = start(tmp_path, MANY)
+    wait_until(lambda: len(list(root.glob(".motion-*/train/*.mp4"))) >= 20, 60)
+    first.send_signal(signal.SIGSTOP)  # so that it is not done before the second has started
+    second = start(tmp_path, MANY)
+    assert second.stderr is not None
+    assert "waiting for it" in second.stderr.readline()
+    first.kill()
+    first.communicate()
+    second.communicate(timeout=120)
+    assert second.returncode == 0
+    assert len(list((root / MANY.folder_name).glob("train/*.mp4"))) == 600
+
+
+def test_where_locks_do_not_work_both_end_with_a_whole_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def overtaken(self: Path, target: Path) -> Path:  # a process of another machine finishes just before
+        shutil.copytree(folder, target)
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", overtaken)
-    second = ensure(tmp_path, SMALL, workers=1)
-    assert first == [second]
-    assert [p.name for p in tmp_path.iterdir()] == [second.name]
-    assert ensure(tmp_path, SMALL) == second
+    assert contents(ensure(tmp_path, SMALL, workers=1)) == contents(folder)
+    assert [p.name for p in tmp_path.iterdir()] == [folder.name]
 
 
 def test_running_generation_of_another_process_is_left_alone(folder: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 from collections.abc import Generator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import ClassVar, cast
 import av
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from ..errors import InputError, check_ranges, ranged
@@ -116,28 +117,53 @@ def ensure(root: Path, config: BuiltIn, *, workers: int | None = None, progress:
     The videos do not depend on `workers` (processes; default: one a core, fewer if there are few videos). With more
     than one, a script that calls this needs its `if __name__ == "__main__":`, as always with multiprocessing.
     """
-    folder = Path(root) / config.folder_name
-    if folder.exists():
-        if not _is_whole(folder, config):
-            raise FileExistsError(f"{folder} has files missing; delete it, and it will be generated again")
-        return folder
+    folder, console = Path(root) / config.folder_name, Console(stderr=True, quiet=not progress, markup=False)
+    try:
+        if not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(folder, config, console):
+                if not folder.exists():
+                    _make(folder, config, workers, console)
+    except OSError as error:  # that of a full disk names neither the folder nor the work
+        where = f"{error.strerror or error} while generating the {config.KIND} videos in"
+        raise OSError(error.errno, where, str(folder)) from error
+    if not _is_whole(folder, config):
+        raise FileExistsError(f"{folder} has files missing; delete it, and it will be generated again")
+    return folder
+
+
+@contextmanager
+def _alone(folder: Path, config: BuiltIn, console: Console) -> Generator[None, None, None]:
+    """Hold the lock of a data set, so that of several processes one makes it; say so before waiting for another."""
+    path = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        words = f"{config.KIND}: another process generates the videos in {folder.parent}; waiting for it"
+        console.print(words, soft_wrap=True)
+        lock.acquire(poll_interval=0.5)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # who waits has it open
+        lock.release()
+
+
+def _make(folder: Path, config: BuiltIn, workers: int | None, console: Console) -> None:
+    """Generate a data set beside its folder, which gets its name last."""
     maker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     partial = folder.with_name(f".{folder.name}.partial-{maker}")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(folder.parent)
-        _generate(partial, config, workers, Console(stderr=True, quiet=not progress, markup=False))
+        _generate(partial, config, workers, console)
         try:
             partial.rename(folder)
         except OSError:
             if not _is_whole(folder, config):
-                raise  # otherwise another process was first, and its folder stays
-    except OSError as error:  # that of a full disk names neither the folder nor the work
-        where = f"{error.strerror or error} while generating the {config.KIND} videos in"
-        raise OSError(error.errno, where, str(folder)) from error
+                raise  # otherwise a process that the lock did not stop was first, and its folder stays
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder
 
 
 def _is_whole(folder: Path, config: BuiltIn) -> bool:
