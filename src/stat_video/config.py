@@ -69,7 +69,7 @@ class Recipe:
     ema: float = ranged(0, 0, 1)  # decay of the averaged weights; 0: off
     max_steps: int | None = ranged(None, 1)  # stop after so many optimizer steps
     val_every: int = ranged(1, 1)  # epochs
-    val_videos: int | None = ranged(None, 1)  # validate and test on so many videos, evenly spread over the list
+    val_videos: int | None = ranged(None, 1)  # validate and test on so many videos, each class its share
     augment: Augment = field(default_factory=Augment)
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,16 @@ def test_blank_lines_and_absolute_paths_are_fine(root: Path) -> None:
 def test_validation_may_leave_a_class_out(root: Path) -> None:
     edit(root, "val.csv", lambda lines: [line for line in lines if not line.endswith(" 2")])
     assert read_lists(root, KINETICS).counts["val"] == 3
+
+
+@pytest.mark.parametrize("keep", [3, 4, 6, 9, 10])
+def test_subset_of_the_validation_videos_has_each_class(root: Path, keep: int) -> None:
+    """Where labels go round, as in the built-in lists, every third video of the list alone would be of one class."""
+    edit(root, "val.csv", lambda lines: [f"{lines[i % 4].rpartition(' ')[0]} {i % 3}" for i in range(12)])
+    videos = read_lists(root, KINETICS, keep).videos["val"]
+    counts = Counter(videos[i][1]["label"] for i in range(keep))
+    assert set(counts) == {0, 1, 2}
+    assert max(counts.values()) - min(counts.values()) <= 1
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(None, 12), (1, 1), (3, 3), (5, 5), (7, 7), (12, 12), (50, 12)])

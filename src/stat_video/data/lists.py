@@ -111,7 +111,7 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
     """Read the class names and both splits; check that no class is empty and that files are as in the manifest.
 
     InputError if the share of absent videos is above `config.max_absent`, or that of empty and unreadable ones above
-    `config.max_unreadable`. ``val_videos`` keeps so many validation videos, evenly spread over the list.
+    `config.max_unreadable`. ``val_videos`` keeps so many validation videos, each class its share.
     """
     listing = read_listing(root, config)
     manifest = {row.path: row for row in read_manifest(manifest_path(root, config))}
@@ -144,11 +144,17 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
         broken = [p for p, _ in there if bytes_of.get(p) == 0 or ((row := known[p]) and row.status == UNREADABLE)]
         _allow(of, "empty or unreadable", broken, len(entries), config.max_unreadable, "data.max_unreadable")
         if split == "val" and val_videos is not None:
-            keep = min(val_videos, len(there))
-            there = [there[i * len(there) // keep] for i in range(keep)]
+            there = _spread(there, val_videos)
         lists.videos[split] = LabeledVideoPaths([(str(path), label) for path, label in there])
         lists.counts[split] = len(there)
     return lists
+
+
+def _spread(videos: list[tuple[Path, int]], number: int) -> list[tuple[Path, int]]:
+    """Return so many videos, or all if there are fewer: each class its share, evenly spread over the list."""
+    number = min(number, len(videos))
+    by_class = sorted(range(len(videos)), key=lambda i: (videos[i][1], i))
+    return [videos[i] for i in sorted(by_class[k * len(videos) // number] for k in range(number))]
 
 
 def _as_in(row: VideoRow, size: int | None) -> bool:
