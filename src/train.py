@@ -6,9 +6,9 @@ from typing import Any
 from stat_video.config import Config
 from stat_video.cost.plan import plan, plan_table
 from stat_video.launch.script import script
-from stat_video.progress import console
+from stat_video.progress import console, say
 from stat_video.runs.differing import differing
-from stat_video.terminal import results_table
+from stat_video.terminal import next_commands, results_table
 from stat_video.training.fit import finished, fit
 
 
@@ -18,12 +18,14 @@ def known(config: Config) -> dict[str, Any] | None:
 
 
 def show(results: list[dict[str, Any]]) -> None:
-    """Print a row for each run, a table for each experiment."""
+    """Print a row for each run, a table for each experiment; after runs, what to do next."""
+    planned = "state" in results[0]
     for _, group in groupby(results, key=lambda result: result["name"]):
         rows = list(group)
-        planned = "state" in rows[0]
-        table = plan_table(rows) if planned else results_table(rows, *differing([row["config"] for row in rows]))
-        console.print(table)
+        console.print(plan_table(rows) if planned else results_table(rows, *differing([r["config"] for r in rows])))
+    if not planned:
+        for line in next_commands(results):
+            say(line)
 
 
 if __name__ == "__main__":

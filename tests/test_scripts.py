@@ -1,7 +1,9 @@
 """The scripts as a user types them: train, resume, evaluate, predict, sweep, cost, report."""
 
 import csv
+import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -103,9 +105,16 @@ def test_evaluate_with_three_crops(trained, place):
 
 
 def test_predict_prints_the_top_5_and_writes_a_picture(trained, place, tmp_path):
+    """By the command that a run prints at its end."""
+    done = script("train", *SMALL, *place.keys, "name=trained")
+    offered = [shlex.split(line, comments=True) for line in done.stdout.splitlines() if line.startswith("python src/")]
+    assert [words[1] for words in offered] == ["src/predict.py", "src/evaluate.py", "src/report.py"]
     video = sorted((place.folder / "data").rglob("val/*.mp4"))[0]
     picture = tmp_path / "seen.png"
-    done = script("predict", f"ckpt={trained / 'last.ckpt'}", f"video={video}", f"picture={picture}")
+    ckpt = offered[0][2]
+    assert Path(ckpt.removeprefix("ckpt=")).samefile(trained / "last.ckpt")
+    assert offered[1][2] == ckpt
+    done = script("predict", ckpt, f"video={video}", f"picture={picture}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("%") == 5
     with Image.open(picture) as image:

@@ -1,9 +1,11 @@
-"""Write files atomically: a reader, or a killed run, finds the whole old file or the whole new one."""
+"""Write files atomically: a reader, or a killed run, finds the whole old file or the whole new one. Lock them."""
 
 import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,6 +42,26 @@ def replacing(path: Path, keep: int = 1) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of a file, which ends with this process however that ends.
+
+    If another process holds it, call ``busy`` with that one's name and wait for it, unless ``busy`` raises.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            busy(lock.read().strip() or "another process")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
 
 
 def remove_unfinished(folder: Path) -> None:

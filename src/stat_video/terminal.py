@@ -1,5 +1,6 @@
 """Results as tables for a terminal."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,21 @@ def results_table(
             *(values[i] for values in varied.values()), *_cells(r, metrics), f"{r['train_seconds']:.0f}", r["id"]
         )
     return table
+
+
+def next_commands(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what can be done next with runs, as lines to paste."""
+    report = "python src/report.py    # all tables, with what is new"
+    if len(results) > 1:
+        return [report]
+    (run,) = results
+    ckpt = shlex.quote(f"ckpt={run['folder']}/{run['checkpoint']}")
+    views = "3x3" if run["config"]["views"] != "3x3" else "5x1"
+    return [
+        f"python src/predict.py {ckpt} video=FILE    # what it sees in a video",
+        f"python src/evaluate.py {ckpt} views={views}    # the test with other views",
+        report,
+    ]
 
 
 def evaluation_table(result: dict[str, Any]) -> Table:

@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 from collections.abc import Generator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, fields
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -25,10 +25,10 @@ from typing import ClassVar, cast
 import av
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from ..errors import InputError, check_ranges, ranged
+from ..files import locked
 from ..progress import shown
 from .layouts import SPLITS
 
@@ -118,36 +118,25 @@ def ensure(root: Path, config: BuiltIn, *, workers: int | None = None, progress:
     than one, a script that calls this needs its `if __name__ == "__main__":`, as always with multiprocessing.
     """
     folder, console = Path(root) / config.folder_name, Console(stderr=True, quiet=not progress, markup=False)
+
+    def busy(who: str) -> None:
+        console.print(f"{config.KIND}: {who} generates the videos in {folder.parent}; waiting for it", soft_wrap=True)
+
+    lock = folder.with_name(f".{folder.name}.lock")
     try:
         if not folder.exists():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(folder, config, console):
-                if not folder.exists():
-                    _make(folder, config, workers, console)
+            with locked(lock, busy):
+                try:
+                    if not folder.exists():
+                        _make(folder, config, workers, console)
+                finally:
+                    lock.unlink(missing_ok=True)  # who waits has it open
     except OSError as error:  # that of a full disk names neither the folder nor the work
         where = f"{error.strerror or error} while generating the {config.KIND} videos in"
         raise OSError(error.errno, where, str(folder)) from error
     if not _is_whole(folder, config):
         raise FileExistsError(f"{folder} has files missing; delete it, and it will be generated again")
     return folder
-
-
-@contextmanager
-def _alone(folder: Path, config: BuiltIn, console: Console) -> Generator[None, None, None]:
-    """Hold the lock of a data set, so that of several processes one makes it; say so before waiting for another."""
-    path = folder.with_name(f".{folder.name}.lock")
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        words = f"{config.KIND}: another process generates the videos in {folder.parent}; waiting for it"
-        console.print(words, soft_wrap=True)
-        lock.acquire(poll_interval=0.5)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # who waits has it open
-        lock.release()
 
 
 def _make(folder: Path, config: BuiltIn, workers: int | None, console: Console) -> None:

@@ -6,22 +6,18 @@ goes on, and a row of several tables is run once.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import platform
 import re
-import socket
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from .. import models
-from ..files import PROJECT, before
+from ..files import PROJECT, before, locked
 
 # Keys that say where and how a run runs, not what it is.
 NOT_OF_THE_RUN = ("name", "folders", "trainer", "logger", "fresh", "plan")
@@ -139,21 +135,13 @@ class Run:
             return "done"
         return "to resume" if self.checkpoints else "to do"
 
-    @contextlib.contextmanager
-    def alone(self, wait: bool = False) -> Iterator[None]:
-        """Lock the run against other processes; if one has it, raise Busy, or wait. The lock ends with its process."""
-        locks = self.folder.parents[1] / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        with (locks / self.id).open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                lock.seek(0)
-                raise Busy(f"{self.folder.name} is being run by {lock.read().strip() or 'another process'}") from None
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
-            yield
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """Lock the run against other processes; raise Busy if one has it."""
+
+        def busy(who: str) -> None:
+            raise Busy(f"{self.folder.name} is being run by {who}")
+
+        return locked(self.folder.parents[1] / ".locks" / self.id, busy)
 
     def set_aside(self) -> None:
         """Rename the folder to the first free `<folder>.old-N`, so that fresh=true loses nothing."""

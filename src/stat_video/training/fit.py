@@ -47,7 +47,7 @@ MEANS = {
 
 
 def fit(config: Config) -> dict[str, Any]:
-    """Train, test and write result.json; return the result. A finished run is not repeated, a begun one goes on."""
+    """Train, test, write result.json; return it and the folder. A finished run is not repeated, a begun one goes on."""
     config, plain, run, manifest = identify(config)
     with run.alone() if rank_zero() else nullcontext():  # the first rank holds it for the others
         if config.fresh:
@@ -83,7 +83,7 @@ def _result(run: Run, config: Config, manifest: str | None) -> dict[str, Any] | 
         return None
     _refuse_other_data(run, result.get("manifest"), manifest)
     say(f"Finished before ({result['finished']}): {run.folder}; fresh=true runs it again")
-    return {**result, "name": config.name}
+    return {**result, "name": config.name, "folder": str(run.folder)}
 
 
 def _refuse_other_data(run: Run, then: str | None, now: str | None) -> None:
@@ -179,7 +179,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
                     path.unlink()
                 if logger:
                     log_result(logger, result, config, module, data, run)
-            return result
+            return {**result, "folder": str(run.folder)}
 
 
 def _trained_and_tested(
