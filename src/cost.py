@@ -10,10 +10,10 @@ from itertools import groupby
 from stat_video.cost.budget import Estimate, grid_table, memory_table, time_table
 from stat_video.cost.config import CostConfig
 from stat_video.cost.layers import layer_table
-from stat_video.cost.printed import own_costs, own_table, system_costs, systems_table
+from stat_video.cost.printed import notes, own_costs, own_table, system_costs, systems_table
 from stat_video.launch.script import script
 from stat_video.models.count import by_layer
-from stat_video.progress import console
+from stat_video.progress import say, show_table
 
 
 def same(config: CostConfig) -> CostConfig:
@@ -24,16 +24,19 @@ def same(config: CostConfig) -> CostConfig:
 def show(configs: Sequence[CostConfig]) -> None:
     """Print one run by layer, with its memory and time; several as a table for each experiment."""
     if len(sys.argv) == 1:
-        console.print(own_table(own_costs()))
+        show_table(own_table(own_costs()))
     elif configs[0].table is not None:
-        console.print(systems_table(system_costs(configs[0].table)))
+        costs = system_costs(configs[0].table)
+        show_table(systems_table(costs))
+        for line in notes(costs):
+            say(line)
     elif len(configs) == 1:
         e = Estimate(configs[0], configs[0])
         for table in (layer_table(by_layer(*e.model)), memory_table(e), time_table(e)):
-            console.print(table)
+            show_table(table)
     else:
         for _, rows in groupby(configs, key=lambda config: config.name):
-            console.print(grid_table([Estimate(config, config) for config in rows]))
+            show_table(grid_table([Estimate(config, config) for config in rows]))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from stat_video.data.transcode import copies_config, copies_table, measure, tran
 from stat_video.data.verify import summary_table, verify
 from stat_video.errors import InputError
 from stat_video.launch.script import script
-from stat_video.progress import console, say
+from stat_video.progress import say, show_table
 
 
 def prepare(config: PrepareConfig) -> None:
@@ -24,7 +24,7 @@ def prepare(config: PrepareConfig) -> None:
         raise InputError("out is not given: out=FOLDER names a new one for the copies")
     out = Path(config.out).expanduser()
     copies = transcode(config.data, out, config.encoding, config.workers)
-    console.print(copies_table(out, copies, measure(find_root(config.data), out, copies, config.T)))
+    show_table(copies_table(out, copies, measure(find_root(config.data), out, copies, config.T)))
     verify_and_say(copies_config(config.data, out), config.workers)
     also = "" if config.data.videos == "." else " data.videos=."
     say(f"Use them with {config.data.setting}={out} data.layout=lists{also}")
@@ -38,7 +38,7 @@ def verify_and_say(data: DataConfig, workers: int | None) -> None:
             say(f"{row.path}: {row.status} ({row.reason})")
     if both := in_both_splits(rows):
         say(f"{len(both)} validation videos are training videos too, first {both[0][1]} = {both[0][0]}")
-    console.print(summary_table(data.name, rows))
+    show_table(summary_table(data.name, rows))
     path = manifest_path(find_root(data), data)
     say(f"{path} (state {manifest_hash(data)}); videos by class and all that is wrong in _classes and _problems beside")
 

@@ -6,7 +6,7 @@ from typing import Any
 from stat_video.config import Config
 from stat_video.cost.plan import plan, plan_table
 from stat_video.launch.script import script
-from stat_video.progress import console, say
+from stat_video.progress import say, show_table
 from stat_video.runs.differing import differing
 from stat_video.terminal import next_commands, results_table
 from stat_video.training.fit import finished, fit
@@ -22,7 +22,7 @@ def show(results: list[dict[str, Any]]) -> None:
     planned = "state" in results[0]
     for _, group in groupby(results, key=lambda result: result["name"]):
         rows = list(group)
-        console.print(plan_table(rows) if planned else results_table(rows, *differing([r["config"] for r in rows])))
+        show_table(plan_table(rows) if planned else results_table(rows, *differing([r["config"] for r in rows])))
     if not planned:
         for line in next_commands(results):
             say(line)

@@ -1,24 +1,54 @@
 """Show how far long work has come: a bar with rate and time left on a terminal, elsewhere a plain line a minute."""
 
+import os
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
 EVERY = 60.0  # seconds between two lines
 T = TypeVar("T")
-console = Console(markup=False)  # the one console of the process; no markup, since names hold brackets
+WIDE = 1000  # columns of a log, where nothing is cut off
+# The one console of the process; no markup, since names hold brackets.
+console = Console(markup=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)
 
 
 def say(line: str) -> None:
     """Print a line on stdout as it is: not broken at the console's width, not coloured."""
     console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+class WideTable(Table):
+    """A table that may be wider than a terminal: columns of `secondary` are then left out, the first first."""
+
+    secondary: Sequence[str] = ()
+
+
+def show_table(table: Table) -> None:
+    """Print a table whole: words wrap, figures never. What is left out of a `WideTable` is named below."""
+    left_out = []
+    for column in table.columns:
+        column.no_wrap, column.overflow = column.justify == "right", "fold"
+    for name in getattr(table, "secondary", ()):
+        if _least_width(table) <= console.width:
+            break
+        table.columns.remove(next(column for column in table.columns if column.header == name))
+        left_out.append(name)
+    console.print(table, width=max(console.width, _least_width(table)), crop=False)
+    if left_out:
+        say(f"left out, as the terminal has {console.width} columns: {', '.join(left_out)}")
+
+
+def _least_width(table: Table) -> int:
+    return Measurement.get(console, console.options.update(width=WIDE), table).minimum
 
 
 def memory() -> str:

@@ -6,16 +6,18 @@ from typing import Any
 
 from rich.table import Table
 
+from .progress import WideTable
+
 
 def results_table(
     results: Sequence[dict[str, Any]], varied: Mapping[str, Sequence[str]], same: Mapping[str, str]
-) -> Table:
+) -> WideTable:
     """Return a row a run from their result files; accuracies in percent, named with their protocol.
 
     ``varied`` and ``same`` are `runs.differing.differing` of the runs' configs.
     """
     metrics = [m for m in dict.fromkeys(k for r in results for k in r["metrics"]) if "/top" in m]
-    table = Table(
+    table = WideTable(
         title=f"{results[0]['name']}, scale {', '.join(sorted({r['scale'] for r in results}))}, "
         f"data {', '.join(sorted({r['config']['data']['name'] for r in results}))}",
         caption=", ".join(f"{name} {value}" for name, value in same.items()),
@@ -25,6 +27,12 @@ def results_table(
     for name in (*metrics, "train s"):
         table.add_column(name, justify="right")
     table.add_column("id")
+    table.secondary = [
+        "train s",
+        *(m for m in metrics if "/top5" in m),
+        *(m for m in metrics if m.count("_") > 1),
+        "id",
+    ]
     for i, r in enumerate(results):
         table.add_row(
             *(values[i] for values in varied.values()), *_cells(r, metrics), f"{r['train_seconds']:.0f}", r["id"]
@@ -47,9 +55,10 @@ def next_commands(results: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def evaluation_table(result: dict[str, Any]) -> Table:
+def evaluation_table(result: dict[str, Any]) -> WideTable:
     """Return the figures of one test, accuracies in percent."""
-    table = Table(title=f"{result['checkpoint']}, {result['videos']} videos, scale {result['scale']}")
+    table = WideTable()
+    table.secondary = [metric for metric in result["metrics"] if metric.count("_") > 1]  # of class groups
     for metric in result["metrics"]:
         table.add_column(metric, justify="right")
     table.add_row(*_cells(result, list(result["metrics"])))

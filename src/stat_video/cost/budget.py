@@ -13,6 +13,7 @@ from ..data.lists import read_counts
 from ..hardware import devices
 from ..models.base import Clip, ModelConfig
 from ..models.count import gmacs, step_gmacs
+from ..progress import WideTable
 from ..runs.differing import differing, in_words
 from .config import Hardware
 from .gpus import GPU, find_gpu
@@ -169,10 +170,10 @@ def memory_table(e: Estimate) -> Table:
     return table
 
 
-def time_table(e: Estimate) -> Table:
+def time_table(e: Estimate) -> WideTable:
     """Return speed, data rate and time of a training on several numbers of GPUs."""
     step, forward = e.step_gmacs, gmacs(e.config.model, replace(e.config.clip, test_crop=None), e.model[2])
-    table = Table(
+    table = WideTable(
         title=f"Training on {e.gpu.name}",
         box=SIMPLE,
         padding=(0, 1),
@@ -182,6 +183,7 @@ def time_table(e: Estimate) -> Table:
     )
     for column in ("GPUs", "clips/s", "to GPU, MB/s", "disk, MB/s", "cores", "wall time", "GPU hours"):
         table.add_column(column, justify="right")
+    table.secondary = ["disk, MB/s", "to GPU, MB/s"]
     for n in e.hardware.gpus:
         speed = n * e.clips_per_second
         disk = e.from_disk(speed)

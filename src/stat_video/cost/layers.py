@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 
 from rich.box import SIMPLE
-from rich.table import Table
 
 from ..models.count import Layer
+from ..progress import WideTable
 
 KINDS = ("linear", "convolution", "attention")  # of multiply-adds
 
 
-def layer_table(layers: Sequence[Layer]) -> Table:
+def layer_table(layers: Sequence[Layer]) -> WideTable:
     """Return a row a part of `models.count.by_layer`, with the sum of all beneath."""
     total, weights = sum(layer.macs for layer in layers), sum(layer.parameters for layer in layers)
-    table = Table(
+    table = WideTable(
         title="Cost of a view by layer, GMACs",
         show_footer=True,
         box=SIMPLE,
@@ -27,6 +27,7 @@ def layer_table(layers: Sequence[Layer]) -> Table:
     table.add_column("whole", _giga(total), justify="right")
     table.add_column("%", "100.0", justify="right")
     table.add_column("Mpar.", f"{weights / 1e6:.2f}", justify="right")
+    table.secondary = ["Mpar.", "output"]
     for layer in layers:
         table.add_row(
             layer.name,

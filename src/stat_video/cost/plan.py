@@ -6,12 +6,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rich.table import Table
-
 from ..config import Config
 from ..data.lists import manifest_hash
 from ..errors import InputError
 from ..models.count import parameters
+from ..progress import WideTable
 from ..runs.differing import differing, in_words
 from ..runs.results import read_results
 from ..runs.run import TRAINED_ON, Busy, Run
@@ -73,19 +72,20 @@ def _seconds_per_gmac(config: Config, logs: Path) -> float | None:
     return median(rates) if rates else None
 
 
-def plan_table(rows: Sequence[dict[str, Any]]) -> Table:
+def plan_table(rows: Sequence[dict[str, Any]]) -> WideTable:
     """Return a row a run, with the keys in which they differ; unknown figures are shown as '-'."""
     known = [row["seconds"] for row in rows if row["seconds"] is not None and row["state"] != "done"]
     left = sum(row["state"] != "done" for row in rows)
     hours = f"{sum(known) / 3600:.2f}" + (f" for {len(known)} of them" if len(known) < left else "") if known else "-"
     axes, same = differing([row["config"] for row in rows])
     assumed = next((f"\n~ on {row['assumed']}; python src/cost.py tells more" for row in rows if row["assumed"]), "")
-    table = Table(
+    table = WideTable(
         title=f"plan of {rows[0]['name']}: nothing is started",
         caption=f"{in_words(same)}\n{len(rows)} runs, {left} not done; device hours left: {hours}{assumed}",
     )
     for name in (*axes, "id", "state", "GMACs", "M parameters", "GB a step", "clips", "device hours"):
         table.add_column(name, justify="left" if name in (*axes, "id", "state") else "right")
+    table.secondary = ["clips", "M parameters", "GB a step", "id"]
     for i, row in enumerate(rows):
         table.add_row(
             *(values[i] for values in axes.values()),

@@ -17,6 +17,7 @@ from ..config import Config
 from ..models.base import Clip, ModelConfig
 from ..models.count import gmacs
 from ..paper import PAPER, PaperRow
+from ..progress import WideTable
 from .budget import sizes
 from .reruns import Rerun, reruns
 
@@ -154,20 +155,19 @@ def own_table(rows: Sequence[CostRow]) -> Table:
     return out
 
 
-def systems_table(rows: Sequence[CostRow]) -> Table:
+def systems_table(rows: Sequence[CostRow]) -> WideTable:
     """Return `system_costs` for a terminal."""
-    out = Table(
-        title=f"{rows[0].source}: GFLOPs printed and counted (1 GFLOP = 1e9 multiply-adds of matrix products, "
-        "convolutions and attention)",
+    out = WideTable(
+        title=f"{rows[0].source}: GFLOPs printed and counted (1 GFLOP = 1e9 multiply-adds)",
         box=SIMPLE,
         padding=(0, 1),
-        caption=f"a view: printed / views; yellow: differs by more than {CLOSE} %",
+        caption=f"printed: of a view; yellow: counted differs by more than {CLOSE} %",
     )
     for column in ("row", "which is", "views"):
         out.add_column(column, no_wrap=column == "row")
-    for column in ("a view", "counted", "%", "printed", "counted"):
+    for column in ("printed", "counted", "%", "printed, all", "counted, all"):
         out.add_column(column, justify="right", no_wrap=True)
-    out.add_column("note")
+    out.secondary = ["printed, all", "counted, all", "views", "which is"]
     for r in rows:
         far = r.difference is not None and abs(r.difference) > CLOSE
         out.add_row(
@@ -179,10 +179,14 @@ def systems_table(rows: Sequence[CostRow]) -> Table:
             "" if r.difference is None else f"{r.difference:+.1f}",
             _figure(r.row.gflops, ",g"),
             _figure(r.total, ",.0f"),
-            r.note,
             style="yellow" if far else "",
         )
     return out
+
+
+def notes(rows: Sequence[CostRow]) -> list[str]:
+    """Return what there is to know of rows, a line each."""
+    return [f"{r.row.id}: {r.note}" for r in rows if r.note]
 
 
 def _figure(value: float | None, form: str) -> str:
