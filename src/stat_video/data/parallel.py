@@ -29,8 +29,15 @@ def _results(do: Callable[[Item], Result], items: Sequence[Item], workers: int) 
         try:
             while running:
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
+                failed = [future for future in finished if future.exception() is not None]
+                if failed:  # what was begun beside it is done, too, and not to be lost
+                    finished |= {future for future in running if not future.cancel()}
+                    running = set()
                 for future in finished:
-                    yield future.result()
-                    running |= {pool.submit(do, item) for item in islice(waiting, 1)}
+                    if future.exception() is None:
+                        yield future.result()
+                        running |= {pool.submit(do, item) for item in islice(waiting, 0 if failed else 1)}
+                for future in failed:
+                    future.result()  # raises
         finally:
             pool.shutdown(cancel_futures=True)
