@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from html.parser import HTMLParser
@@ -21,8 +23,10 @@ from stat_video.config import Config, EvaluateConfig
 from stat_video.data.built_in import encode
 from stat_video.data.config import DataConfig
 from stat_video.data.transcode import Encoding, transcode
-from stat_video.errors import InputError
+from stat_video.errors import InputError, printable
+from stat_video.launch.script import OneLine, path_of
 from stat_video.models.base import Clip
+from stat_video.progress import say, show_table
 from stat_video.report.collect import collect
 from stat_video.report.write import write
 from stat_video.runs.results import read_results
@@ -63,6 +67,26 @@ def saved(content: dict[str, Any], folder: Path) -> Path:
 def test_ours_is_rebuilt(ours: dict[str, Any], tmp_path: Path) -> None:
     model, config, classes = rebuild(saved(ours, tmp_path))
     assert (model.clip.crop, config.clip.crop, classes) == (48, 48, ["a", "b"])
+
+
+def test_a_checkpoint_that_was_packed_again_is_refused(ours: dict[str, Any], tmp_path: Path) -> None:
+    """torch maps the parts of a file as they lie there: packed ones would be read as weights."""
+    path, packed = saved(ours, tmp_path), tmp_path / "packed.ckpt"
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as again:
+        for part in whole.infolist():
+            again.writestr(part.filename, whole.read(part))
+    with pytest.raises(InputError, match=r"packed\.ckpt: damaged or truncated \(.* is compressed") as caught:
+        rebuild(packed)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_give_no_figure(ours: dict[str, Any], tmp_path: Path, value: float) -> None:
+    weights = {key: tensor.clone() for key, tensor in ours["state_dict"].items()}
+    name = next(key for key, tensor in weights.items() if tensor.dim() == 2)
+    weights[name][0, 0] = value
+    with pytest.raises(InputError, match=r"weights that are not finite, first .* \(1 of \d+\)"):
+        rebuild(saved({**ours, "state_dict": weights}, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -246,3 +270,23 @@ def test_a_report_on_hostile_results_shows_them_as_text(
 def test_names_in_brackets_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     Console(markup=False, width=80).print(prediction_table([("[/bold]pushing [red]something", 0.5)]))
     assert "[/bold]pushing [red]something" in capsys.readouterr().out
+
+
+def test_control_characters_never_reach_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Escape codes in the name of a file or class, which could recolour, retitle or type into a terminal."""
+    name = "a\x1b[31m\x07b\x9b2J"
+    say(name)
+    show_table(prediction_table([(name, 0.5)]))
+    said = InputError(f"{tmp_path / name}: no such video").line
+    record = logging.LogRecord("stat_video", logging.WARNING, "", 0, f"{name} is odd", None, None)
+    for text in (*capsys.readouterr(), said, OneLine("%(message)s").format(record)):
+        assert not set(text) & {"\x1b", "\x07", "\x9b"}
+    assert "a\\x1b[31m\\x07b\\x9b2J" in said
+    assert printable("Zürich – 東京 é") == "Zürich – 東京 é"
+
+
+def test_a_name_that_is_too_long_is_no_file() -> None:
+    with pytest.raises(InputError, match="there is no such file"):
+        path_of("video", "x" * 5000)

@@ -7,13 +7,18 @@ from dataclasses import field, fields
 from typing import Any
 
 
+def printable(text: str) -> str:
+    """Return text with control characters as escapes, since the name of a file could steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class InputError(ValueError):
     """Bad input: a config value, a path, a video, a checkpoint. Entry scripts print it as one line, without a trace."""
 
     @property
     def line(self) -> str:
         """The one line. Out of a data worker the message comes wrapped in the worker's trace: it is the last line."""
-        return str(self).strip().splitlines()[-1].removeprefix(f"{__name__}.InputError: ")
+        return printable(str(self).strip().splitlines()[-1].removeprefix(f"{__name__}.InputError: "))
 
 
 class Stopped(SystemExit):

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from .errors import printable
+
 EVERY = 60.0  # seconds between two lines
 T = TypeVar("T")
 WIDE = 1000  # columns of a log, where nothing is cut off
@@ -23,7 +25,7 @@ console = Console(markup=False, width=None if sys.stdout.isatty() or "COLUMNS" i
 
 def say(line: str) -> None:
     """Print a line on stdout as it is: not broken at the console's width, not coloured."""
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
+    console.print(printable(line), soft_wrap=True, highlight=False, markup=False)
 
 
 class WideTable(Table):

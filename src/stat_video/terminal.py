@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from .errors import printable
 from .progress import WideTable
 
 
@@ -71,7 +72,7 @@ def prediction_table(top: Sequence[tuple[str, float]]) -> Table:
     table.add_column("class")
     table.add_column("probability", justify="right")
     for name, probability in top:
-        table.add_row(name, f"{100 * probability:.1f} %")
+        table.add_row(printable(name), f"{100 * probability:.1f} %")
     return table
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from stat_video.data.config import DataConfig
-from stat_video.data.layouts import LAYOUTS
+from stat_video.data.layouts import LAYOUTS, split_number
 from stat_video.data.lists import Lists, manifest_hash, read_lists
 from stat_video.errors import InputError
 
@@ -180,11 +182,26 @@ def test_a_folder_without_the_lists_says_what_is_looked_for(layout: str, tmp_pat
     assert "data.layout" in caught.value.line
 
 
+HEAD = "label,youtube_id,time_start,time_end\n"
+
+
 @pytest.mark.parametrize(
     ("form", "file", "content", "named"),
     [
         ("ssv2 videos", "labels/labels.json", "{", "not JSON"),
         ("ssv2 videos", "labels/labels.json", '{"a": "b"}', "not a mapping of templates to numbers"),
+        ("ssv2 videos", "labels/labels.json", '{"a": Infinity}', "not a mapping of templates to numbers"),
+        ("ssv2 videos", "labels/labels.json", "[" * 100_000, "not JSON"),
+        ("ssv2 videos", "labels/train.json", '[{"id": 1, "template": null}]', "not a list of videos with id"),
+        ("ssv2 videos", "labels/train.json", '[{"id": 1, "template": 7}]', "not a list of videos with id"),
+        ("kinetics, one folder", "annotations/train.csv", HEAD + "a,b,inf,1\n", "line 2"),
+        ("kinetics, one folder", "annotations/train.csv", HEAD + "a,b,1,1e400\n", "line 2"),
+        ("kinetics, one folder", "annotations/train.csv", HEAD + "a" * 200_000 + ",b,1,2\n", "not a CSV file"),
+        ("spaces", "train.csv", "a.mp4 " + "1" * 5000 + "\n", "outside the class list"),
+        ("spaces", "train.csv", "a.mp4 -1\n", "outside the class list"),
+        ("spaces", "train.csv", "a.mp4\n", "not 'path label'"),
+        ("spaces", "train.csv", "0\n", "not 'path label'"),
+        ("spaces", "train.csv", "x" * 5000 + " 0\n" + "".join(f"{i} {i}\n" for i in (0, 1, 2)), "missing"),
         ("ssv2 videos", "labels/train.json", '{"a": 1}', "not a list of videos with id and template"),
         ("ssv2 videos", "labels/train.json", '[{"id": 1, "template": "flying"}]', "'flying'"),
         ("kinetics, one folder", "annotations/train.csv", "a,b\n1,2\n", "no column label"),
@@ -215,3 +232,62 @@ def test_another_list_or_label_is_another_data_set(tmp_path: Path) -> None:
     assert manifest_hash(config) == before
     (tmp_path / "val.csv").write_text((tmp_path / "val.csv").read_text().replace(" 0", " 1", 1))
     assert manifest_hash(config) != before
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ("a.mp4 3", ("a.mp4", "3")),
+        ("a b.mp4,3", ("a b.mp4", "3")),
+        ("a.mp4\t3", ("a.mp4", "3")),
+        ("a.mp4 , 3", ("a.mp4", "3")),
+        ("a,b,3", ("a,b", "3")),
+        ("a, 3", ("a", "3")),
+        ("a -3", ("a", "-3")),
+        ("a-3", ("a-3", "")),
+        ("a3", ("a3", "")),
+        ("12 34", ("12", "34")),
+        ("12", ("12", "")),
+        ("a -", ("a -", "")),
+    ],
+)
+def test_a_line_is_split_at_its_number(line: str, parts: tuple[str, str]) -> None:
+    assert split_number(line) == parts
+
+
+def test_a_line_of_any_length_is_split_at_once() -> None:
+    begin = time.process_time()
+    for line in (" " * 10**6 + "x", "a" + " ," * 10**6 + "1", "1 " * 10**6, "-" * 10**6 + "1"):
+        split_number(line)
+    assert time.process_time() - begin < 2
+
+
+def test_class_folders_take_what_is_a_video_and_name_the_rest(
+    tmp_path: Path, write_video: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    real = write_video(tmp_path / "real.mp4", count=4).read_bytes()
+    taken = ["a.wmv", "b.GIF", "c.3gp", "d.ogv", "e.m2ts", "f.MTS", "g.mp4"]  # by their endings
+    for split in SPLITS:
+        for name in taken:
+            put(tmp_path / split / "some" / name)
+        put(tmp_path / split / "some" / "h.odd", real)  # by what is in it
+        for name in ("i.odd", "j.txt", "k.mp3", "l.jpg", "Thumbs.db", ".hidden.mp4"):
+            put(tmp_path / split / "some" / name)
+        (tmp_path / split / "some" / "@eaDir").mkdir()
+        os.mkfifo(tmp_path / split / "some" / "pipe")
+    config = DataConfig("some", root=str(tmp_path), layout="folders")
+    found = read_lists(tmp_path, config)
+    names = [Path(found.videos["train"][i][0]).name for i in range(found.counts["train"])]
+    assert names == [*taken, "h.odd"]
+    said = [record.getMessage() for record in caplog.records]
+    assert any(f"{tmp_path / 'train'}: 6 files are no videos and left out, first " in line for line in said), said
+
+
+def test_links_to_folders_are_followed_and_none_for_ever(tmp_path: Path) -> None:
+    options = kinetics("videos")(tmp_path)
+    (tmp_path / "videos").rename(tmp_path / "elsewhere")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "videos")
+    found = read_lists(tmp_path, DataConfig("some", root=str(tmp_path), **options))  # type: ignore[arg-type]
+    assert found.counts == {"train": 7, "val": 4}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from av.stream import Disposition
+from PIL import Image
 from pytorchvideo.data.encoded_video import EncodedVideo
 
-from stat_video.data.reader import PathHandler, PyAVVideo
+from stat_video.data.reader import PathHandler, PyAVVideo, has_video
 from stat_video.data.sampling import segment_frames
 from stat_video.errors import InputError
 
@@ -287,24 +289,96 @@ def undecodable(path: Path, good: Path) -> None:  # headers are whole, no packet
     path.write_bytes(content)
 
 
-WRONG = {f.__name__: f for f in (missing, empty, text, folder, truncated, noise, audio, undecodable)}
+def unknown_codec(path: Path, good: Path) -> None:  # its packets are there, but nothing is known that decodes them
+    path.write_bytes(good.read_bytes().replace(b"avc1", b"zzzz"))
+
+
+def cover(path: Path, good: Path) -> None:  # sound with a picture of the record beside it
+    with av.open(str(path), "w", format="mp4") as container:
+        sound = container.add_stream("aac", rate=8000, layout="mono")
+        picture = container.add_stream("mjpeg", rate=1, options={"strict": "unofficial"})
+        picture.height, picture.width, picture.pix_fmt = 32, 32, "yuvj420p"
+        picture.disposition = Disposition.attached_pic
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        container.mux(picture.encode(None))
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+
+
+WRONG = {
+    f.__name__: f for f in (missing, empty, text, folder, truncated, noise, audio, undecodable, unknown_codec, cover)
+}
 
 
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_no_video_is_named_in_one_line(files: dict[str, Path], tmp_path: Path, what: str) -> None:
     path = tmp_path / f"{what}.mp4"
     WRONG[what](path, files["h264.mp4"])
-    with pytest.raises(InputError) as caught:
-        open_video(path).frames(segment_frames([0.5] * 8))
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    for look in (lambda video: video.frames(segment_frames([0.5] * 8)), lambda video: video.inspect()):
+        with pytest.raises(InputError) as caught:
+            look(open_video(path))
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_only_what_holds_moving_pictures_has_a_video(files: dict[str, Path], tmp_path: Path) -> None:
+    for make in (audio, cover, text, noise):
+        make(tmp_path / make.__name__, files["h264.mp4"])
+        assert not has_video(tmp_path / make.__name__), make.__name__
+    assert has_video(files["h264.mp4"])
+
+
+# ------------------------------------------------------------------------------------------ folders of pictures
+
+
+def pictures(folder: Path, names: Sequence[str]) -> Path:
+    """A folder of pictures whose red is their place in `names`."""
+    folder.mkdir()
+    for i, name in enumerate(names):
+        Image.new("RGB", (8, 6), (i, 0, 0)).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{i}.png" for i in (1, 2, 9, 10, 11, 100)],
+        [f"img_{i:05d}.png" for i in range(6)],
+        [f"shot{a}-{b}.png" for a in (1, 2, 10) for b in (8, 9, 10)],
+        ["a.png", "b.png", "c.png"],
+    ],
+)
+def test_pictures_come_in_the_order_of_their_numbers(tmp_path: Path, names: list[str]) -> None:
+    folder = pictures(tmp_path / "video", names)
+    for name in ("flow_x_00001.png", "flow_y_00001.png", "._1.png"):  # not of the video
+        Image.new("RGB", (8, 6), (200, 0, 0)).save(folder / name)
+    (folder / "@eaDir").mkdir()
+    frames = open_video(folder).frames(lambda n: list(range(n)))
+    assert frames[:, 0, 0, 0].tolist() == list(range(len(names)))
+    assert open_video(folder).inspect().frames == len(names)
+
+
+def test_pictures_of_two_series_are_named(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "video", ["left_1.png", "left_2.png", "right_1.png"])
+    with pytest.raises(InputError, match=r"pictures of several series, left_N, right_N"):
+        open_video(folder)
+
+
+def test_a_picture_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    folder = pictures(tmp_path / "video", ["1.png", "2.png"])
+    with pytest.raises(InputError, match=r"1\.png: unreadable picture"):
+        open_video(folder).frames(lambda n: [0, 1])
 
 
 def test_video_that_changes_its_size_is_named(tmp_path: Path, write_video: WriteVideo) -> None:
     parts = [write_video(tmp_path / f"{h}.ts", size=(h, 64), count=12) for h in (48, 32)]
     both = tmp_path / "both.ts"
     both.write_bytes(b"".join(part.read_bytes() for part in parts))
-    with pytest.raises(InputError) as caught:
-        open_video(both).frames(segment_frames([0.5] * 8))
-    assert str(both) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    for look in (lambda video: video.frames(segment_frames([0.5] * 8)), lambda video: video.inspect()):
+        with pytest.raises(InputError, match="the frame size changes within the video") as caught:
+            look(open_video(both))
+        assert str(both) in str(caught.value)
+        assert "\n" not in str(caught.value)

@@ -120,6 +120,23 @@ def test_each_video_is_found_as_it_is(root: Path) -> None:
     assert read_manifest(root / "manifest.csv") == rows  # it comes back as it went
 
 
+def test_what_lies_beside_pictures_is_no_part_of_them(root: Path) -> None:
+    before = {row.path: row.sha256 for row in run(root)[0]}
+    (root / "frames" / "@eaDir").mkdir()
+    rows, _ = run(root)
+    assert {row.path: row.status for row in rows}["frames"] == OK
+    assert {row.path: row.sha256 for row in rows} == before
+
+
+def test_a_link_in_the_data_set_is_not_written_through(root: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "precious"
+    elsewhere.write_text("mine")
+    (root / ".manifest.csv.begun").symlink_to(elsewhere)
+    with pytest.raises(InputError, match=r"manifest.csv.begun: could not be written"):
+        run(root)
+    assert elsewhere.read_text() == "mine"
+
+
 def test_counts_add_up_and_what_is_wrong_is_listed(root: Path) -> None:
     rows, _ = run(root)
     expected = Counter(status for status, _ in EXPECTED.values())

@@ -5,17 +5,25 @@ Each gives the class names and, for each split, (name of a video, label); `find`
 
 import csv
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from mimetypes import MimeTypes
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .reader import has_video
 
+log = logging.getLogger(__name__)
 SPLITS = ("train", "val")
-VIDEOS = {".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".ts"}
+VIDEOS = {
+    ".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
+    ".mts", ".mxf", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv",
+}  # fmt: skip
+_TYPES = MimeTypes()  # the standard library's table of endings, without this machine's
 Entry = tuple[str, int]  # (path below the videos' folder, or name without ending if the layout is `by_stem`; label)
 
 
@@ -38,6 +46,16 @@ class Layout:
     by_stem: bool = False  # the lists hold names instead of paths; the videos lie anywhere below their folder
 
 
+def is_video(file: Path) -> bool:
+    """Return whether a file is a video: by its ending, or, where that says nothing, by a video stream in it."""
+    if file.name.startswith("."):
+        return False
+    if file.suffix.lower() in VIDEOS:
+        return True
+    kind = _TYPES.guess_type(file.name)[0]
+    return kind.startswith("video/") if kind else file.is_file() and has_video(file)
+
+
 def read_lines(file: Path) -> list[str]:
     """Return the lines of a text file that are not blank; InputError if it is missing, not text or empty."""
     return [line.strip() for line in _text(file).splitlines() if line.strip()]
@@ -45,13 +63,25 @@ def read_lines(file: Path) -> list[str]:
 
 def entry(file: Path, number: int, line: str, classes: int) -> Entry:
     """Read a line `path label`, separated by spaces, a comma or a tab, or MMAction2's `folder frames label`."""
-    match = re.fullmatch(r"(.*?)\s*[\s,]\s*(-?[0-9]+)", line)
-    if not match or not match[1]:
-        raise InputError(f"{file}, line {number}: '{line}' is not 'path label'")
-    label = int(match[2])
-    if not 0 <= label < classes:
-        raise InputError(f"{file}, line {number}: label {match[2]} is outside the class list (0 to {classes - 1})")
-    return match[1], label
+    path, label = split_number(line)
+    if not path or not label:
+        raise InputError(f"{file}, line {number}: '{line:.200}' is not 'path label'")
+    if label.startswith("-") or len(label) > 9 or int(label) >= classes:
+        raise InputError(f"{file}, line {number}: label {label:.20} is outside the class list (0 to {classes - 1})")
+    return path, int(label)
+
+
+def split_number(line: str) -> tuple[str, str]:
+    """Return what stands before the last spaces, comma or tab of a line, and the whole number after it; '' if none."""
+    head = line.rstrip("0123456789")
+    number = line[len(head) :]
+    if head.endswith("-"):
+        head, number = head[:-1], f"-{number}"
+    path = head.rstrip()
+    comma = path.endswith(",")
+    if not number.strip("-") or not (comma or len(path) < len(head)):
+        return line, ""
+    return path[: -1 if comma else None].rstrip(), number
 
 
 def _text(file: Path) -> str:
@@ -63,6 +93,8 @@ def _text(file: Path) -> str:
         raise InputError(
             f"{file}: a folder, where a file is expected; data.layout=folders reads class folders"
         ) from None
+    except OSError as error:
+        raise InputError(f"{file}: could not be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: not a UTF-8 text file ({error.reason} at byte {error.start})") from None
     if not text.strip():
@@ -101,11 +133,15 @@ def _folders(files: Mapping[str, Path], fold: int) -> Listing:
         raise InputError(f"{files['train']}: no class folder in it")
     listing = Listing(classes)
     for split in SPLITS:
-        pairs = []
+        pairs, others = [], []
         for folder in sorted(f for f in files[split].iterdir() if f.is_dir()):
-            for video in sorted(folder.iterdir()):
-                if video.is_dir() or video.suffix.lower() in VIDEOS:
+            for video in sorted(file for file in folder.iterdir() if not file.name.startswith((".", "@"))):
+                if video.is_dir() or is_video(video):
                     pairs.append((str(video), folder.name))
+                else:
+                    others.append(video)
+        if others:
+            log.warning("%s: %d files are no videos and left out, first %s", files[split], len(others), others[0])
         listing.entries[split] = _labelled(files[split], pairs, classes)
     return listing
 
@@ -116,13 +152,17 @@ def _kinetics(files: Mapping[str, Path], fold: int) -> Listing:
     for split in SPLITS:
         table = csv.DictReader(_text(files[split]).splitlines())
         needed = {"label", "youtube_id", "time_start", "time_end"}
-        if missing := needed - set(table.fieldnames or ()):
+        try:
+            missing, lines = needed - set(table.fieldnames or ()), list(table)
+        except csv.Error as error:
+            raise InputError(f"{files[split]}: not a CSV file ({error})") from None
+        if missing:
             raise InputError(f"{files[split]}: no column {', '.join(sorted(missing))}; it is not one of Kinetics' CSVs")
         rows[split] = []
-        for number, row in enumerate(table, 2):
+        for number, row in enumerate(lines, 2):
             try:
                 times = [int(float(row[key])) for key in ("time_start", "time_end")]
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise InputError(f"{files[split]}, line {number}: time_start and time_end are not seconds") from None
             rows[split].append((f"{row['label']}/{row['youtube_id']}_{times[0]:06d}_{times[1]:06d}", row["label"]))
     listing = Listing(sorted({label for _, label in rows["train"]}))
@@ -136,7 +176,7 @@ def _ssv2(files: Mapping[str, Path], fold: int) -> Listing:
     table = _json(files["classes"])
     try:
         classes = [name for name, _ in sorted(table.items(), key=lambda item: int(item[1]))]
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         raise InputError(f"{files['classes']}: not a mapping of templates to numbers") from None
     listing = Listing(classes)
     for split in SPLITS:
@@ -147,7 +187,9 @@ def _ssv2(files: Mapping[str, Path], fold: int) -> Listing:
             try:
                 pairs = [(str(row["id"]), row["template"]) for row in _json(file)]
             except (KeyError, TypeError):
-                raise InputError(f"{file}: not a list of videos with id and template") from None
+                pairs = [("", "")]
+            if not all(name and isinstance(template, str) for name, template in pairs):
+                raise InputError(f"{file}: not a list of videos with id and template")
         plain = [(name, template.replace("[", "").replace("]", "")) for name, template in pairs]
         listing.entries[split] = _labelled(file, plain, classes)
     return listing
@@ -183,7 +225,7 @@ def _hmdb51(files: Mapping[str, Path], fold: int) -> Listing:
 def _json(file: Path) -> Any:
     try:
         return json.loads(_text(file))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not JSON ({error})") from None
 
 
@@ -243,11 +285,13 @@ def find(folder: Path, names: Iterable[str], by_stem: bool) -> dict[str, Path | 
 
 
 def _at(folder: Path, name: str) -> Path | None:
-    path = folder / name
-    if path.exists():
-        return path
-    frames = re.fullmatch(r"(.+?)[\s,]+[0-9]+", name)  # MMAction2's 'folder frames label'
-    return folder / frames[1] if frames and (folder / frames[1]).is_dir() else None
+    before, frames = split_number(name)  # MMAction2's 'folder frames label'
+    try:
+        if (folder / name).exists():
+            return folder / name
+        return folder / before if frames and (folder / before).is_dir() else None
+    except OSError:  # a name that is too long
+        return None
 
 
 def _plain(name: str) -> str:
@@ -257,13 +301,18 @@ def _plain(name: str) -> str:
 def _index(folder: Path, stems: set[str]) -> dict[str, list[Path]]:
     """Return the files and folders of frames below `folder` by name without ending; skip what is in such folders."""
     index: dict[str, list[Path]] = {}
-    for at, folders, files in os.walk(folder):
+    been = {folder.resolve()}  # links are followed, none twice
+    for at, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
         for name in [f for f in folders if f in stems]:
             index.setdefault(name, []).append(Path(at, name))
             folders.remove(name)
+        for link in [Path(at, name) for name in folders if Path(at, name).is_symlink()]:
+            if (real := link.resolve()) in been:
+                folders.remove(link.name)
+            been.add(real)
         for file in sorted(files):
             path = Path(at, file)
-            if path.stem in stems and path.suffix.lower() in VIDEOS:
+            if path.stem in stems and is_video(path):
                 index.setdefault(path.stem, []).append(path)
     return index

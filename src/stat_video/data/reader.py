@@ -7,7 +7,8 @@ decoded (`_by_plan`). Otherwise, and on any doubt, every packet is decoded and t
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +20,7 @@ import av
 import numpy as np
 import torch
 from av.codec.context import ThreadType
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 from pytorchvideo.data.video import Video, VideoPathHandler
@@ -134,14 +136,13 @@ class PyAVVideo(Video):
                 found, _ = self._whole(indices)
         if not found:
             raise InputError(f"{self.name}: no frame could be decoded")
-        sizes = sorted({frame.shape[:2] for frame in found.values()})
-        if len(sizes) > 1:
-            raise InputError(f"{self.name}: the frame size changes within the video, {sizes[0]} and {sizes[1]}")
+        _one_size(self.name, {frame.shape[:2] for frame in found.values()})
         return torch.from_numpy(np.stack([found[i] for i in indices]))
 
     def inspect(self) -> Inspection:
-        """Decode every packet, converting none; InputError if no frame comes out."""
+        """Decode every packet, converting none; InputError if no frame comes out, or frames of several sizes."""
         frames = errors = concealed = 0
+        sizes = set()
         reason = ""
         with self._open() as (container, stream):
             packets = self._packets(container, stream)
@@ -155,17 +156,17 @@ class PyAVVideo(Video):
                     errors, reason = errors + 1, error.strerror or str(error)
                     continue
                 frames += len(decoded)
+                sizes |= {(frame.height, frame.width) for frame in decoded}
                 concealed += sum(frame.is_corrupt for frame in decoded)
             context = stream.codec_context
             if not frames:
                 raise InputError(f"{self.name}: unreadable video ({reason or 'no frame in it'})")
+            height, width = _one_size(self.name, sizes)
             trouble = [f"{errors} packets do not decode ({reason})"] if errors else []
             trouble += [f"{concealed} frames are damaged"] if concealed else []
             trouble += [f"{frames} of {stream.frames} frames are there"] if frames < promised else []
             rate = float(stream.average_rate or 0)
-            return Inspection(
-                frames, rate, context.height, context.width, context.name, context.pix_fmt or "", "; ".join(trouble)
-            )
+            return Inspection(frames, rate, height, width, context.name, context.pix_fmt or "", "; ".join(trouble))
 
     def decoded(self) -> Iterator["av.VideoFrame"]:
         """Yield all frames in their order, in their coded pixel format; bad packets are skipped."""
@@ -211,12 +212,36 @@ class PyAVVideo(Video):
         except av.FFmpegError as error:
             raise InputError(f"{self.name}: not a readable video ({error.strerror})") from error
         with container:
-            if not container.streams.video:
+            stream = _video_stream(container)
+            if stream is None:
                 raise InputError(f"{self.name}: no video stream in the file")
-            stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise InputError(f"{self.name}: unreadable video (no decoder for its codec)")
             stream.codec_context.thread_count = 1  # the data workers are the threads
             stream.codec_context.thread_type = ThreadType.NONE
             yield container, stream
+
+
+def _one_size(name: str, sizes: Set[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the size (height, width) that all frames have; InputError if there are several."""
+    if len(sizes) > 1:
+        one, other = sorted(sizes)[:2]
+        raise InputError(f"{name}: the frame size changes within the video, {one} and {other}")
+    (size,) = sizes
+    return size
+
+
+def has_video(file: Path) -> bool:
+    """Return whether there is a video stream in a file, by its header."""
+    with suppress(av.FFmpegError, OSError), av.open(str(file), metadata_errors="replace") as container:
+        return _video_stream(container) is not None
+    return False
+
+
+def _video_stream(container: "av.container.InputContainer") -> "av.VideoStream | None":
+    """Return the first video stream that is no picture attached to a sound file, such as its cover."""
+    streams = container.streams.video
+    return next((stream for stream in streams if not stream.disposition & Disposition.attached_pic), None)
 
 
 def plan_of(container: "av.container.InputContainer", packets: Sequence["av.Packet"]) -> DecodePlan | None:
@@ -288,14 +313,22 @@ def _rgb(to_rgb: VideoReformatter, frame: "av.VideoFrame") -> np.ndarray:
 
 
 class FrameFolder(Video):
-    """A video as a folder of pictures, in the order of their names (Something-Something v2's usual form)."""
+    """A video as a folder of pictures, in the order of their numbers (Something-Something v2's usual form).
+
+    Pictures of optical flow, `flow_x_00001.jpg`, that lie beside are left out.
+    """
 
     def __init__(self, folder: Path, fps: float = 12) -> None:
         """Take the folder's pictures; InputError if there is none. ``fps`` (default: SSv2's) only matters to times."""
         self.name, self.fps, self.rate = str(folder), fps, Fraction(fps)
-        self._files = sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
-        if not self._files:
+        files = [f for f in folder.iterdir() if f.suffix.lower() in PICTURES and not f.name.startswith((".", "flow_"))]
+        if not files:
             raise InputError(f"{folder}: no picture in the folder ({', '.join(sorted(PICTURES))} are looked for)")
+        numbers = {file: [int(n) for n in re.findall("[0-9]+", file.stem)] for file in files}
+        series = sorted({re.sub("[0-9]+", "N", file.stem) for file in files})
+        if len(series) > 1 and any(numbers.values()):
+            raise InputError(f"{folder}: pictures of several series, {', '.join(series[:3])}; one is expected")
+        self._files = sorted(files, key=lambda file: (numbers[file], file.name))
 
     @property
     def duration(self) -> float:
@@ -320,27 +353,23 @@ class FrameFolder(Video):
             yield av.VideoFrame.from_ndarray(self._read(file), format="rgb24")
 
     def inspect(self) -> Inspection:
-        """Read every picture; InputError names the first that cannot be read."""
-        sizes = [self._read(file).shape[:2] for file in self._files]
-        trouble = "" if len(set(sizes)) == 1 else "the frame size changes"
-        height, width = sizes[0]
+        """Read every picture; InputError names the first that cannot be read, or two sizes."""
+        height, width = _one_size(self.name, {self._read(file).shape[:2] for file in self._files})
         codec = self._files[0].suffix[1:].lower()
-        return Inspection(len(sizes), self.fps, height, width, codec, "rgb24", trouble)
+        return Inspection(len(self._files), self.fps, height, width, codec, "rgb24", "")
 
     def frames(self, choose: ChooseFrames) -> Tensor:
         """Return the frames that `choose` takes, uint8 (T, H, W, 3)."""
         indices = choose(len(self._files))
         read = {i: self._read(self._files[i]) for i in set(indices)}
-        sizes = sorted({frame.shape[:2] for frame in read.values()})
-        if len(sizes) > 1:
-            raise InputError(f"{self.name}: the frame size changes within the video, {sizes[0]} and {sizes[1]}")
+        _one_size(self.name, {frame.shape[:2] for frame in read.values()})
         return torch.from_numpy(np.stack([read[i] for i in indices]))
 
     def _read(self, file: Path) -> np.ndarray:
         try:
             with Image.open(file) as picture:
                 return np.asarray(picture.convert("RGB"))
-        except OSError as error:  # PIL.UnidentifiedImageError is one
+        except (OSError, NotImplementedError, Image.DecompressionBombError) as error:  # UnidentifiedImageError is one
             raise InputError(f"{file}: unreadable picture ({error})") from None
 
 

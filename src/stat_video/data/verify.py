@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -52,7 +53,7 @@ def inspect(root: Path, row: VideoRow) -> VideoRow:
     """Return the row, filled in from decoding every packet."""
     path = root / row.path
     try:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
         digest, size = hashlib.sha256(), 0
         for file in files:
             content = file.read_bytes()
@@ -114,6 +115,11 @@ def verify(config: DataConfig, workers: int | None) -> list[VideoRow]:
     return whole
 
 
+def _here(path: str, flags: int) -> int:
+    """Open a file, but not one elsewhere that a link in the data set names."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def _stamp(root: Path, row: VideoRow) -> Stamp:
     try:
         about = (root / row.path).stat()
@@ -143,7 +149,7 @@ class Journal:
         """Append a line; InputError if it cannot be written."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
+            with open(self.path, "ab", opener=_here) as file:
                 file.write(f"\n{json.dumps([stamp, asdict(row)])}\n".encode())
         except OSError as error:
             raise InputError(

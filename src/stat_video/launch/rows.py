@@ -90,7 +90,8 @@ def run_rows(
             waiting.remove(number)
             row, first = rows[number], not later[number]
             if first:
-                say(f"\nrow {number + 1} of {len(rows)}: {names[row.words]}")
+                say("")
+                say(f"row {number + 1} of {len(rows)}: {names[row.words]}")
             try:
                 returned = known(row.config)
             except Busy as busy:

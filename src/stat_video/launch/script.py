@@ -6,13 +6,14 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from ..compose import Command, checked, one_line, read
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..hardware import rank_zero
 from ..progress import console
 from ..runs.run import Busy
@@ -123,10 +124,17 @@ def run_frozen(file: Path, schema: type, task: Task) -> int:
     return 2
 
 
+class OneLine(logging.Formatter):
+    """Writes names as they can be printed: one may hold control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def quiet() -> None:
     """Print our own warnings as plain lines on stderr, and silence those of libraries."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(OneLine("%(levelname)s: %(message)s"))
     ours = logging.getLogger("stat_video")
     ours.addHandler(handler)
     ours.propagate = False
@@ -141,6 +149,7 @@ def path_of(key: str, value: str | None) -> Path:
     if value is None:
         raise InputError(f"{key} is not given: {key}=PATH")
     path = Path(value).expanduser()
-    if not path.exists():
-        raise InputError(f"{key}={value}: there is no such file")
-    return path
+    with suppress(OSError):  # that of a name that is too long
+        if path.exists():
+            return path
+    raise InputError(f"{key}={value}: there is no such file")

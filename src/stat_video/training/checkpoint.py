@@ -19,6 +19,9 @@ def damage(path: Path) -> str | None:
     """Return what is wrong with a zip file that torch.save wrote; None if every part has the CRC stored with it."""
     try:
         with zipfile.ZipFile(path) as archive:
+            packed = [part.filename for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED]
+            if packed:
+                return f"{packed[0]} is compressed, which torch.save never does"
             part = archive.testzip()
     except Exception as error:  # zipfile and its decompressors raise many kinds for a broken directory
         return str(error) or type(error).__name__

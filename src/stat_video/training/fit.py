@@ -346,7 +346,13 @@ def make_trainer(
 def load_init(
     model: VideoModel, weights: dict[str, torch.Tensor], ours: bool, source: str, new_classifier: bool
 ) -> list[str]:
-    """Load first weights; return a line for each change to them. InputError names the file if they do not fit."""
+    """Load first weights; return a line for each change to them.
+
+    InputError names the file if they do not fit, or are not finite: no figure comes of such weights.
+    """
+    wrong = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
+    if wrong:
+        raise InputError(f"{source}: weights that are not finite, first {wrong[0]} ({len(wrong)} of {len(weights)})")
     load = load_weights if ours else load_foreign
     try:
         return load(model, weights, new_classifier=new_classifier)
