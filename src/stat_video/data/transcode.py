@@ -35,6 +35,7 @@ from .verify import listed
 Pixels = npt.NDArray[np.uint8]
 SAMPLE = 12  # videos on which speed and quality are measured
 REPEATS = 5  # readings of each
+RGB = 0  # FFmpeg's number of a "colour matrix" that is none
 TRANSCODED, COPIED = "transcoded", "copied as it is"
 BEGUN = "transcode.json"  # in the new folder: what its copies are made of, and how
 PRESETS = (
@@ -211,6 +212,9 @@ def encode(source: Path, encoding: Encoding) -> bytes:
             picture = to_yuv.reformat(
                 frame, stream.width, stream.height, "yuv420p", interpolation=Interpolation.BICUBIC, threads=1
             )
+            if count == 0 and picture.colorspace != RGB:  # else the copy would be shown in other colours
+                for tag in ("colorspace", "color_range", "color_primaries", "color_trc"):
+                    setattr(stream.codec_context, tag, getattr(picture, tag))
             picture.pts, picture.time_base, picture.pict_type = count, 1 / rate, PictureType.NONE
             container.mux(stream.encode(picture))
             count += 1
@@ -230,7 +234,7 @@ class Gain:
     videos: int
     faster: float  # CPU time of reading T frames of the originals / of the copies, medians, read in turn
     smaller: float  # bytes of all originals / of all copies
-    psnr: float  # dB, mean over the sample, copies against originals at the copies' size; NaN: no frame has a pair
+    psnr: float  # dB, mean over the sample, against originals at the copies' size; NaN: none differs, or has a pair
 
 
 def measure(root: Path, out: Path, copies: Sequence[Copy], T: int) -> Gain | None:
@@ -244,7 +248,8 @@ def measure(root: Path, out: Path, copies: Sequence[Copy], T: int) -> Gain | Non
             original, copied = (PathHandler().video_from_path(str(path)) for path in (root / c.row.path, out / c.path))
             ratios.append(_faster(original, copied, choose))
             if original.frame_count() == copied.frame_count():  # a damaged original has fewer
-                psnr.append(_psnr(*(video.frames(choose).numpy() for video in (original, copied))))
+                found = _psnr(*(video.frames(choose).numpy() for video in (original, copied)))
+                psnr += [found] if math.isfinite(found) else []  # one that is exact would hide the others
         except READ_ERRORS:
             continue  # for example an original whose frame size changes; that of its copy does not
     if not ratios:
@@ -264,13 +269,15 @@ def _faster(original: AnyVideo, copied: AnyVideo, choose: ChooseFrames) -> float
 
 
 def _psnr(original: Pixels, copied: Pixels) -> float:
+    """Return dB of RGB as the reader gives it; infinite if not a frame differs."""
     resize, (height, width) = VideoReformatter(), copied.shape[1:3]
     errors = []
     for a, b in zip(original, copied, strict=True):
         frame = av.VideoFrame.from_ndarray(a, format="rgb24")
         scaled = resize.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BICUBIC, threads=1)
         errors.append(np.mean((scaled.to_ndarray().astype(float) - b) ** 2))
-    return float(10 * np.log10(255**2 / max(float(np.mean(errors)), 1e-9)))
+    error = float(np.mean(errors))
+    return 10 * math.log10(255**2 / error) if error else math.inf
 
 
 def copies_table(out: Path, copies: Sequence[Copy], gain: Gain | None) -> Table:
