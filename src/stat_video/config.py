@@ -33,6 +33,7 @@ class Folders:
     ssv2: str | None = None
     ucf101: str | None = None
     hmdb51: str | None = None
+    own: str | None = None
 
 
 @dataclass

@@ -6,9 +6,11 @@ import csv
 import json
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -291,3 +293,47 @@ def test_links_to_folders_are_followed_and_none_for_ever(tmp_path: Path) -> None
     (tmp_path / "elsewhere/back").symlink_to(tmp_path / "videos")
     found = read_lists(tmp_path, DataConfig("some", root=str(tmp_path), **options))  # type: ignore[arg-type]
     assert found.counts == {"train": 7, "val": 4}
+
+
+def own(root: Path, counts: Sequence[int]) -> Callable[..., dict[str, list[str]]]:
+    """Class folders without a split; returns what reads the names of each split's videos."""
+    for label, count in enumerate(counts):
+        for i in range(count):
+            put(root / CLASSES[label] / f"{i}.mp4")
+
+    def read(**keys: Any) -> dict[str, list[str]]:
+        found = read_lists(root, DataConfig("own", root=str(root), layout="own", **keys))
+        assert found.classes == CLASSES[: len(counts)]
+        names = {s: [found.videos[s][i] for i in range(found.counts[s])] for s in SPLITS}
+        for path, info in [video for videos in names.values() for video in videos]:
+            assert Path(path).parent.name == CLASSES[info["label"]]
+        return {s: [str(Path(path).relative_to(root)) for path, _ in videos] for s, videos in names.items()}
+
+    return read
+
+
+def test_own_videos_are_held_out_by_class(tmp_path: Path) -> None:
+    read = own(tmp_path, [10, 5, 1])
+    found = read()
+    assert sorted(found["train"] + found["val"]) == sorted(
+        str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.mp4")
+    )
+    assert Counter(name.partition("/")[0] for name in found["val"]) == {CLASSES[0]: 2, CLASSES[1]: 1}
+    assert read() == found
+    assert read(seed=1) != found
+    assert len(read(held_out=0.5)["val"]) == 5 + 2
+    config = DataConfig("own", root=str(tmp_path), layout="own")
+    assert manifest_hash(config) != manifest_hash(replace(config, seed=1))
+
+
+def test_an_own_video_that_comes_later_moves_few_others(tmp_path: Path) -> None:
+    read = own(tmp_path, [30])
+    before = set(read()["val"])
+    put(tmp_path / CLASSES[0] / "later.mp4")
+    assert len(before ^ set(read()["val"])) <= 2
+
+
+def test_a_folder_without_class_folders_is_named(tmp_path: Path) -> None:
+    put(tmp_path / "a.mp4")
+    with pytest.raises(InputError, match=r"no class folder in it"):
+        read_lists(tmp_path, DataConfig("own", root=str(tmp_path), layout="own"))

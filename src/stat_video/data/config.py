@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..errors import check_ranges, one_of, ranged
-from .layouts import LAYOUTS
+from .layouts import LAYOUTS, Split
 from .motion import MotionConfig
 from .probe import ProbeConfig
 
@@ -22,6 +22,8 @@ class DataConfig:
     videos: str = "."  # the folder, relative to root, below which the videos are
     manifest: str | None = None  # of src/prepare.py; null: manifest.csv below root
     fold: int = one_of(1, (1, 2, 3))  # of UCF101's and HMDB51's three splits
+    held_out: float = ranged(0.2, 0, 1, above=True, below=True)  # layout=own: share of each class for validation
+    seed: int = ranged(0, 0)  # layout=own: of the draw of these
     max_absent: float = ranged(0.0, 0, 1, below=True)  # share of a list's videos that may be missing; all are counted
     max_unreadable: float = ranged(0.01, 0, 1, below=True)  # share of the videos that may be empty or broken, likewise
     short_side: int = ranged(256, 1)  # of the frame that views are cropped from, pixels
@@ -32,6 +34,11 @@ class DataConfig:
     class_groups: bool = False  # classes are named 'group: class', and accuracy is reported for each group too
     motion: MotionConfig | None = None  # data=motion: what to generate
     probe: ProbeConfig | None = None  # data=probe, likewise
+
+    @property
+    def split(self) -> Split:
+        """Return how videos are divided where the files leave that open."""
+        return Split(self.fold, self.held_out, self.seed)
 
     @property
     def built_in(self) -> MotionConfig | ProbeConfig | None:

@@ -4,6 +4,7 @@ Each gives the class names and, for each split, (name of a video, label); `find`
 """
 
 import csv
+import hashlib
 import json
 import logging
 import os
@@ -27,6 +28,10 @@ _TYPES = MimeTypes()  # the standard library's table of endings, without this ma
 Entry = tuple[str, int]  # (path below the videos' folder, or name without ending if the layout is `by_stem`; label)
 
 
+class OtherForm(InputError):
+    """What a layout looks for is not in the folder."""
+
+
 @dataclass
 class Listing:
     """What the lists of a data set hold, whether or not the videos are there."""
@@ -37,12 +42,21 @@ class Listing:
 
 
 @dataclass(frozen=True)
+class Split:
+    """How a data set's videos are divided into training and validation where its files leave that open."""
+
+    fold: int = 1  # of several official ones
+    held_out: float = 0.2  # share of each class for validation
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Layout:
     """A form of a data set."""
 
     about: str
     files: Mapping[str, tuple[str, ...]]  # classes, train, val: where each may lie below the root
-    read: Callable[[Mapping[str, Path], int], Listing]  # from these files and the fold
+    read: Callable[[Mapping[str, Path], "Split"], Listing]  # from these files
     by_stem: bool = False  # the lists hold names instead of paths; the videos lie anywhere below their folder
 
 
@@ -113,7 +127,7 @@ def _labelled(file: Path, pairs: Iterable[tuple[str, str]], classes: list[str]) 
     return entries
 
 
-def _lists(files: Mapping[str, Path], fold: int) -> Listing:
+def _lists(files: Mapping[str, Path], how: Split) -> Listing:
     """Read one class per line, and `path label` lists, as SlowFast, MMAction2 and PyTorchVideo do."""
     classes = read_lines(files["classes"])
     listing = Listing(classes)
@@ -123,30 +137,49 @@ def _lists(files: Mapping[str, Path], fold: int) -> Listing:
     return listing
 
 
-def _folders(files: Mapping[str, Path], fold: int) -> Listing:
+def _folders(files: Mapping[str, Path], how: Split) -> Listing:
     """Read train/CLASS/VIDEO and val/CLASS/VIDEO; the classes are the folders of train, sorted by name."""
-    for split in SPLITS:
-        if not files[split].is_dir():
-            raise InputError(f"{files[split]}: no such folder")
-    classes = sorted(folder.name for folder in files["train"].iterdir() if folder.is_dir())
-    if not classes:
-        raise InputError(f"{files['train']}: no class folder in it")
-    listing = Listing(classes)
-    for split in SPLITS:
-        pairs, others = [], []
-        for folder in sorted(f for f in files[split].iterdir() if f.is_dir()):
-            for video in sorted(file for file in folder.iterdir() if not file.name.startswith((".", "@"))):
-                if video.is_dir() or is_video(video):
-                    pairs.append((str(video), folder.name))
-                else:
-                    others.append(video)
-        if others:
-            log.warning("%s: %d files are no videos and left out, first %s", files[split], len(others), others[0])
-        listing.entries[split] = _labelled(files[split], pairs, classes)
+    found = {name: _class_folders(files[name]) for name in SPLITS}
+    listing = Listing(list(found["train"]))
+    for name, videos in found.items():
+        pairs = [(str(video), label) for label, of_class in videos.items() for video in of_class]
+        listing.entries[name] = _labelled(files[name], pairs, listing.classes)
     return listing
 
 
-def _kinetics(files: Mapping[str, Path], fold: int) -> Listing:
+def _own(files: Mapping[str, Path], how: Split) -> Listing:
+    """Read CLASS/VIDEO; hold a share of each class out for validation, at least one video and never the only one.
+
+    Which ones follows from each name and the seed, so that a video that comes later moves few others.
+    """
+    found = _class_folders(files["train"])
+    listing = Listing(list(found), {name: [] for name in SPLITS})
+    for label, videos in enumerate(found.values()):
+        drawn = sorted(videos, key=lambda v: hashlib.sha256(f"{how.seed}/{v.parent.name}/{v.name}".encode()).digest())
+        number = min(max(1, round(how.held_out * len(videos))), len(videos) - 1)
+        held_out = set(drawn[:number])
+        for video in videos:
+            listing.entries["val" if video in held_out else "train"].append((str(video), label))
+    return listing
+
+
+def _class_folders(root: Path) -> dict[str, list[Path]]:
+    """Return the videos in each folder of `root` by its name, sorted; count what is no video, and name the first."""
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder")
+    found, others = {}, []
+    for folder in sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith((".", "@"))):
+        files = sorted(file for file in folder.iterdir() if not file.name.startswith((".", "@")))
+        found[folder.name] = [file for file in files if file.is_dir() or is_video(file)]
+        others += sorted({*files} - {*found[folder.name]})
+    if not found:
+        raise OtherForm(f"{root}: no class folder in it")
+    if others:
+        log.warning("%s: %d files are no videos and left out, first %s", root, len(others), others[0])
+    return found
+
+
+def _kinetics(files: Mapping[str, Path], how: Split) -> Listing:
     """Read the CSVs of DeepMind and CVDF (label, youtube_id, time_start, time_end, split); classes sorted by name."""
     rows: dict[str, list[tuple[str, str]]] = {}
     for split in SPLITS:
@@ -171,7 +204,7 @@ def _kinetics(files: Mapping[str, Path], fold: int) -> Listing:
     return listing
 
 
-def _ssv2(files: Mapping[str, Path], fold: int) -> Listing:
+def _ssv2(files: Mapping[str, Path], how: Split) -> Listing:
     """Read labels.json, train.json and validation.json, or test-answers.csv ('id;template') in place of the last."""
     table = _json(files["classes"])
     try:
@@ -195,7 +228,7 @@ def _ssv2(files: Mapping[str, Path], fold: int) -> Listing:
     return listing
 
 
-def _ucf101(files: Mapping[str, Path], fold: int) -> Listing:
+def _ucf101(files: Mapping[str, Path], how: Split) -> Listing:
     """Read classInd.txt ('1 Name'), trainlist01.txt ('Class/video.avi 1') and testlist01.txt (without labels)."""
     classes = [line.partition(" ")[2] for line in read_lines(files["classes"])]
     listing = Listing(classes)
@@ -205,9 +238,9 @@ def _ucf101(files: Mapping[str, Path], fold: int) -> Listing:
     return listing
 
 
-def _hmdb51(files: Mapping[str, Path], fold: int) -> Listing:
+def _hmdb51(files: Mapping[str, Path], how: Split) -> Listing:
     """Read one file per class and fold, CLASS_test_split1.txt: 'video.avi 1' trains, 2 tests, 0 does neither."""
-    folder, ending = files["classes"], f"_test_split{fold}.txt"
+    folder, ending = files["classes"], f"_test_split{how.fold}.txt"
     lists = sorted(folder.glob(f"*{ending}")) if folder.is_dir() else []
     if not lists:
         raise InputError(f"{folder}: no *{ending} in it")
@@ -237,6 +270,7 @@ LAYOUTS = {
         _lists,
     ),
     "folders": Layout("class folders", {"train": ("train",), "val": ("val", "validation", "test")}, _folders),
+    "own": Layout("class folders, without a split", {"train": (".",)}, _own),
     "kinetics": Layout(
         "the official CSVs of Kinetics",
         {

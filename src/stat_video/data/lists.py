@@ -12,7 +12,7 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from ..errors import InputError
 from .built_in import ensure
 from .config import DataConfig
-from .layouts import LAYOUTS, SPLITS, Listing, find
+from .layouts import LAYOUTS, SPLITS, Listing, OtherForm, find
 from .manifest import ABSENT, UNREADABLE, VideoRow, content_hash, manifest_path, read_manifest
 
 log = logging.getLogger(__name__)
@@ -55,9 +55,9 @@ def read_listing(root: Path, config: DataConfig) -> Listing:
         candidates = [root / place.format(fold=config.fold) for place in ((given,) if given else places)]
         files[key] = next((file for file in candidates if file.exists()), candidates[0])
     try:
-        listing = layout.read(files, config.fold)
+        listing = layout.read(files, config.split)
     except InputError as error:
-        if all(file.exists() for file in files.values()):
+        if all(file.exists() for file in files.values()) and not isinstance(error, OtherForm):
             raise
         others = ", ".join(name for name in LAYOUTS if name != config.layout)
         raise InputError(
