@@ -121,6 +121,27 @@ def test_predict_prints_the_top_5_and_writes_a_picture(trained, place, tmp_path)
         assert min(image.size) > 300
 
 
+def test_predict_takes_a_folder_and_goes_on_after_a_broken_video(trained, place, tmp_path):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for video in sorted((place.folder / "data").rglob("val/*.mp4"))[:3]:
+        shutil.copy(video, folder)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    words = [f"ckpt={trained / 'last.ckpt'}", f"video={folder}", f"out={tmp_path / 'found'}"]
+    done = script("predict", *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: 1 of 4 videos can't be read, first ")
+    assert "broken.mp4" in done.stderr
+    with (tmp_path / "found.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [bool(row["class5"]) for row in rows] == [True, True, True, False]
+    (folder / "broken.mp4").unlink()
+    done = script("predict", *words, "pictures=true")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "found").glob("*.png"))) == 3
+    assert "pictures=true" in refused(script("predict", *words, "picture=x.png"))
+
+
 def test_the_same_run_twice_gives_the_same_weights(trained, place, tmp_path):
     done = script("train", *SMALL, *place.keys_with(tmp_path), "trainer.workers=2")
     assert done.returncode == 0, done.stderr

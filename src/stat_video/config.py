@@ -234,8 +234,10 @@ class PredictConfig:
     """Everything that `src/predict.py` is told."""
 
     ckpt: str | None = None
-    video: str | None = None
-    picture: str | None = None  # default: beside the checkpoint, named after the video
+    video: str | None = None  # a file, a folder of videos, or a list (.txt, .csv) with a path a line
+    picture: str | None = None  # of one video; default: beside the checkpoint, named after the video
+    pictures: bool = False  # of many: draw each, into the folder `out`
+    out: str | None = None  # of many: <out>.csv and <out>.jsonl; default: beside the checkpoint, named after `video`
 
 
 @dataclass

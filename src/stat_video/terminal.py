@@ -76,6 +76,18 @@ def prediction_table(top: Sequence[tuple[str, float]]) -> Table:
     return table
 
 
+def predictions_table(predictions: Sequence[Any]) -> WideTable:
+    """Return a row a video: its likeliest class, or why it can't be read."""
+    table = WideTable()
+    table.add_column("video")
+    table.add_column("class")
+    table.add_column("probability", justify="right")
+    for p in predictions:
+        best, probability = (p.top[0][0], f"{100 * p.top[0][1]:.1f} %") if p.top else (p.reason, "-")
+        table.add_row(printable(str(p.video)), printable(best), probability, style="" if p.top else "yellow")
+    return table
+
+
 def _is_number(value: str) -> bool:
     try:
         float(value)

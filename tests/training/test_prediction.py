@@ -1,5 +1,7 @@
 """Prediction by any model: of the centre view, with a picture whether the model says where it looks or not."""
 
+import csv
+import json
 import math
 
 import numpy as np
@@ -9,6 +11,7 @@ from PIL import Image
 
 from stat_video.config import Config
 from stat_video.data.config import DataConfig
+from stat_video.errors import InputError
 from stat_video.models.base import Clip, Panel, VideoModel
 from stat_video.training import prediction
 
@@ -71,3 +74,43 @@ def test_a_picture_of_any_model(model, video, monkeypatch, tmp_path):
     assert GREEN in colours  # the frames that the model saw, and neither the others nor what was cropped away
     assert not {RED, BLUE} & colours
     assert (height > 430) == isinstance(model, Looking)
+
+
+def test_many_are_predicted_and_what_cannot_be_read_is_named(video, monkeypatch, tmp_path):
+    config = Config(clip=Clip(T=4, crop=16, test_crop=32, mean=[0.0], std=[1.0]), data=DataConfig(short_side=40))
+    monkeypatch.setattr(prediction, "rebuild", lambda path: (Colours().eval(), config, ["red", "green", "blue"]))
+    (tmp_path / "list.txt").write_text("a video\nnowhere.mp4\na video 2\n\n")
+    videos = prediction.videos_of(tmp_path / "list.txt")
+    assert videos == [video, tmp_path / "nowhere.mp4", video]
+    found = list(prediction.predict_many(tmp_path / "last.ckpt", videos, tmp_path / "seen"))
+    top, _ = predicted(Colours(), video, monkeypatch, tmp_path)
+    assert [p.top for p in found] == [top, [], top]
+    assert [p.reason for p in found] == ["", "no such video", ""]
+    assert sorted(p.name for p in (tmp_path / "seen").iterdir()) == ["000000_a video.png", "000002_a video.png"]
+    table, lines = prediction.write_predictions(found, tmp_path / "out")
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["video"] for row in rows] == [str(v) for v in videos]
+    assert [(row["class1"], row["class4"], row["reason"]) for row in rows] == [
+        ("green", "", ""),
+        ("", "", "no such video"),
+        ("green", "", ""),
+    ]
+    assert float(rows[0]["probability1"]) == pytest.approx(top[0][1], abs=1e-6)
+    read = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [entry["video"] for entry in read] == [str(v) for v in videos]
+    assert [entry["class"] for entry in read[0]["top"]] == [name for name, _ in top]
+    assert read[1]["reason"] == "no such video"
+
+
+def test_which_videos_a_path_stands_for(video, tmp_path):
+    assert prediction.videos_of(video) == [video]  # a folder of pictures
+    folder = tmp_path / "videos"
+    for name in ("b/2.mp4", "a.webm", "notes.txt", ".hidden.mp4"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    assert prediction.videos_of(folder) == [folder / "a.webm", folder / "b/2.mp4"]
+    assert prediction.videos_of(folder / "a.webm") == [folder / "a.webm"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no video in the folder"):
+        prediction.videos_of(tmp_path / "empty")

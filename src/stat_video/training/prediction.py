@@ -1,27 +1,111 @@
-"""Predict the classes of one video by a checkpoint, and draw what the model looked at."""
+"""Predict the classes of videos by a checkpoint, and draw what the model looked at."""
 
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ..data.reader import PathHandler
+from ..data.layouts import is_video, read_lines, split_number
+from ..data.reader import PICTURES, READ_ERRORS, PathHandler, reason_of
 from ..data.sampling import view_frames
 from ..data.transforms import Normalize, ViewTransform
 from ..draw import draw
+from ..errors import InputError
+from ..files import replacing
 from .metrics import likeliest
 from .testing import rebuild
 
+Top = list[tuple[str, float]]  # (class, probability), best first
+LISTS = {".txt", ".csv"}  # the files that name videos
 
-def predict(ckpt: Path, video: Path, picture: str | None = None) -> tuple[list[tuple[str, float]], Path]:
-    """Return the top-5 (class, probability) of a video's centre view, and the path of the picture that was written."""
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of a video."""
+
+    video: Path
+    top: Top  # empty if the video can't be read
+    reason: str = ""  # why it can't
+    picture: Path | None = None
+
+
+def predictor(ckpt: Path) -> Callable[[Path, Path | None], Top]:
+    """Return what gives the top 5 of a video's centre view, and draws it if a path for the picture is given."""
     model, config, classes = rebuild(ckpt)
-    choose = view_frames(config.clip, 0, 1)
-    frames = PathHandler().video_from_path(str(video)).frames(choose)  # (T, H, W, 3)
-    pixels = ViewTransform(config.short_side, config.clip.view_crop)(frames)  # (T, 3, view_crop, view_crop)
-    clip = Normalize(*config.normalization)(pixels[None])
-    with torch.no_grad():
-        logits = model(clip)[0]
-    top = likeliest(logits, classes)
+    choose, view = view_frames(config.clip, 0, 1), ViewTransform(config.short_side, config.clip.view_crop)
+    normalize = Normalize(*config.normalization)
+
+    def predict_one(video: Path, picture: Path | None) -> Top:
+        frames = PathHandler().video_from_path(str(video)).frames(choose)  # (T, H, W, 3)
+        pixels = view(frames)  # (T, 3, view_crop, view_crop)
+        clip = normalize(pixels[None])
+        with torch.no_grad():
+            logits = model(clip)[0]
+        top = likeliest(logits, classes)
+        if picture:
+            draw(pixels.permute(0, 2, 3, 1), model.look(clip), top, picture, title=video.name)
+        return top
+
+    return predict_one
+
+
+def predict(ckpt: Path, video: Path, picture: str | None = None) -> tuple[Top, Path]:
+    """Return the top 5 of a video, and the path of the picture that was written."""
     path = Path(picture) if picture else ckpt.parent / f"predict_{video.stem}.png"
-    draw(pixels.permute(0, 2, 3, 1), model.look(clip), top, path, title=video.name)
-    return top, path
+    return predictor(ckpt)(video, path), path
+
+
+def predict_many(ckpt: Path, videos: Sequence[Path], pictures: Path | None) -> Iterator[Prediction]:
+    """Yield what the model says of each video; one that can't be read is named, and the others go on.
+
+    ``pictures`` is a folder for the pictures, which are numbered as the videos are; None: none are drawn.
+    """
+    predict_one = predictor(ckpt)
+    for i, video in enumerate(videos):
+        picture = pictures / f"{i:06d}_{video.stem}.png" if pictures else None
+        try:
+            yield Prediction(video, predict_one(video, picture), picture=picture)
+        except READ_ERRORS as error:
+            yield Prediction(video, [], reason_of(error, str(video)))
+
+
+def videos_of(path: Path) -> list[Path]:
+    """Return the videos that a path stands for: itself, those below a folder, or those that a list names.
+
+    A folder of pictures is a video. A list has a path a line, relative to its own folder; a label after it is left out.
+    """
+    if path.is_dir() and not any(file.suffix.lower() in PICTURES for file in path.iterdir()):
+        found = sorted(file for file in path.rglob("*") if file.is_file() and is_video(file))
+        if not found:
+            raise InputError(f"{path}: no video in the folder")
+        return found
+    if path.suffix.lower() not in LISTS:
+        return [path]
+    return [path.parent / _without_label(path.parent, line) for line in read_lines(path)]
+
+
+def _without_label(folder: Path, line: str) -> str:
+    name, label = split_number(line)
+    return name if label and not (folder / line).exists() else line
+
+
+def write_predictions(predictions: Sequence[Prediction], out: Path) -> list[Path]:
+    """Write <out>.csv, a row a video, and <out>.jsonl, a line a video; return their paths."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["video", *(f"{what}{k}" for k in range(1, 6) for what in ("class", "probability")), "reason"])
+    lines = []
+    for p in predictions:
+        cells = [cell for name, probability in p.top for cell in (name, f"{probability:.6f}")]
+        table.writerow([p.video, *cells, *[""] * (10 - len(cells)), p.reason])
+        top = [{"class": name, "probability": round(probability, 6)} for name, probability in p.top]
+        lines.append(json.dumps({"video": str(p.video), "top": top, "reason": p.reason or None}) + "\n")
+    paths = [out.with_name(f"{out.name}.csv"), out.with_name(f"{out.name}.jsonl")]
+    for path, content in zip(paths, (text.getvalue(), "".join(lines)), strict=True):
+        with replacing(path) as file:
+            file.write(content.encode("utf-8", "surrogateescape"))
+    return paths
