@@ -3,15 +3,20 @@
     python src/train.py -m model=stat,tsm,... name=systems   # some, or all sixteen
     python benchmarks/systems.py logs/systems
 
-Writes benchmarks/results/systems.json and, from it, the table. A system without a run is shown as missing.
+Writes benchmarks/results/systems.json and, from it, the table. The time of a training step is measured here, with all
+systems taking turns. A system without a run is shown as missing.
 """
 
 import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+from model import figure, in_turns, make_clip, step
 from page import table, write_part
 
+from stat_video.compose import rows
+from stat_video.config import Config
 from stat_video.files import PROJECT, write_json
 from stat_video.models import names
 from stat_video.runs.results import read_results
@@ -31,6 +36,16 @@ def read(folder: Path) -> dict[str, Any]:
     }
 
 
+def step_times(systems: list[str], rounds: int = 9) -> dict[str, dict[str, float]]:
+    """Return seconds of a training step of each tiny system, forward pass to optimizer, all taking turns."""
+    works, cpu = {}, torch.device("cpu")
+    for name in systems:
+        (row,) = rows("train", Config, ["scale=tiny", f"model={name}"])
+        clip, batch = row.config.clip, row.config.recipe.batch_size
+        works[name] = step(row.config.build(12), make_clip(clip.T, clip.crop, batch, cpu), cpu)
+    return {name: figure(times) for name, times in in_turns(works, rounds, cpu).items()}
+
+
 def page(result: dict[str, Any]) -> str:
     """Return the table in Markdown, the best first."""
     head = [
@@ -45,7 +60,7 @@ def page(result: dict[str, Any]) -> str:
         "seed",
         "commit",
     ]
-    per_step = {name: 1e3 * r["train_seconds"] / r["steps"] for name, r in result.items()}
+    per_step = {name: 1e3 * r["step"]["median"] for name, r in result.items()}
     ordered = sorted(result, key=lambda name: -result[name]["metrics"]["test/top1_5x1"])
     lines = [
         [
@@ -69,6 +84,8 @@ def page(result: dict[str, Any]) -> str:
 def main(folder: Path) -> None:
     """Write the results and the table."""
     result = read(folder)
+    for name, times in step_times(list(result)).items():
+        result[name]["step"] = times
     write_json(RESULTS, result)
     write_part(PAGE, "systems.py", page(result))
 
