@@ -28,12 +28,8 @@ def results_table(
     for name in (*metrics, "train s"):
         table.add_column(name, justify="right")
     table.add_column("id")
-    table.secondary = [
-        "train s",
-        *(m for m in metrics if "/top5" in m),
-        *(m for m in metrics if m.count("_") > 1),
-        "id",
-    ]
+    of_groups = [m for m in metrics if m.count("_") > 1]  # such as test/top1_5x1_far
+    table.secondary = ["train s", *of_groups, *(m for m in metrics if "/top5" in m and m not in of_groups), "id"]
     for i, r in enumerate(results):
         table.add_row(
             *(values[i] for values in varied.values()), *_cells(r, metrics), f"{r['train_seconds']:.0f}", r["id"]

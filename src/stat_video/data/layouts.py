@@ -6,10 +6,10 @@ Each gives the class names and, for each split, (name of a video, label); `find`
 import csv
 import hashlib
 import json
-import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from mimetypes import MimeTypes
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import Any
 from ..errors import InputError
 from .reader import has_video
 
-log = logging.getLogger(__name__)
 SPLITS = ("train", "val")
 VIDEOS = {
     ".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
@@ -39,6 +38,7 @@ class Listing:
     classes: list[str]
     entries: dict[str, list[Entry]] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)  # the lists themselves
+    others: list[Path] = field(default_factory=list)  # files in class folders that are no videos
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,9 @@ def _lists(files: Mapping[str, Path], how: Split) -> Listing:
 
 def _folders(files: Mapping[str, Path], how: Split) -> Listing:
     """Read train/CLASS/VIDEO and val/CLASS/VIDEO; the classes are the folders of train, sorted by name."""
-    found = {name: _class_folders(files[name]) for name in SPLITS}
-    listing = Listing(list(found["train"]))
+    listing = Listing([])
+    found = {name: _class_folders(files[name], listing.others) for name in SPLITS}
+    listing.classes = list(found["train"])
     for name, videos in found.items():
         pairs = [(str(video), label) for label, of_class in videos.items() for video in of_class]
         listing.entries[name] = _labelled(files[name], pairs, listing.classes)
@@ -152,8 +153,9 @@ def _own(files: Mapping[str, Path], how: Split) -> Listing:
 
     Which ones follows from each name and the seed, so that a video that comes later moves few others.
     """
-    found = _class_folders(files["train"])
-    listing = Listing(list(found), {name: [] for name in SPLITS})
+    listing = Listing([], {name: [] for name in SPLITS})
+    found = _class_folders(files["train"], listing.others)
+    listing.classes = list(found)
     for label, videos in enumerate(found.values()):
         drawn = sorted(videos, key=lambda v: hashlib.sha256(f"{how.seed}/{v.parent.name}/{v.name}".encode()).digest())
         number = min(max(1, round(how.held_out * len(videos))), len(videos) - 1)
@@ -163,19 +165,17 @@ def _own(files: Mapping[str, Path], how: Split) -> Listing:
     return listing
 
 
-def _class_folders(root: Path) -> dict[str, list[Path]]:
-    """Return the videos in each folder of `root` by its name, sorted; count what is no video, and name the first."""
+def _class_folders(root: Path, others: list[Path]) -> dict[str, list[Path]]:
+    """Return the videos in each folder of `root` by its name, sorted; add the files that are none to `others`."""
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
-    found, others = {}, []
+    found = {}
     for folder in sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith((".", "@"))):
         files = sorted(file for file in folder.iterdir() if not file.name.startswith((".", "@")))
         found[folder.name] = [file for file in files if file.is_dir() or is_video(file)]
         others += sorted({*files} - {*found[folder.name]})
     if not found:
         raise OtherForm(f"{root}: no class folder in it")
-    if others:
-        log.warning("%s: %d files are no videos and left out, first %s", root, len(others), others[0])
     return found
 
 
@@ -214,14 +214,14 @@ def _ssv2(files: Mapping[str, Path], how: Split) -> Listing:
     listing = Listing(classes)
     for split in SPLITS:
         file = files[split]
+        pairs: list[tuple[str, Any]] = [("", None)]
         if file.suffix == ".csv":
             pairs = [(line.partition(";")[0], line.partition(";")[2]) for line in read_lines(file)]
         else:
-            try:
-                pairs = [(str(row["id"]), row["template"]) for row in _json(file)]
-            except (KeyError, TypeError):
-                pairs = [("", "")]
-            if not all(name and isinstance(template, str) for name, template in pairs):
+            rows = _json(file)
+            with suppress(KeyError, TypeError):
+                pairs = [(str(row["id"]), row["template"]) for row in rows]
+            if not all(isinstance(template, str) for _, template in pairs):
                 raise InputError(f"{file}: not a list of videos with id and template")
         plain = [(name, template.replace("[", "").replace("]", "")) for name, template in pairs]
         listing.entries[split] = _labelled(file, plain, classes)

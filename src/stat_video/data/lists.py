@@ -68,6 +68,12 @@ def read_listing(root: Path, config: DataConfig) -> Listing:
     return listing
 
 
+def warn_of_others(root: Path, listing: Listing) -> None:
+    """Count the files in class folders that are no videos, if any, and name the first."""
+    if listing.others:
+        log.warning("%s: %d files are no videos and left out, first %s", root, len(listing.others), listing.others[0])
+
+
 def manifest_hash(config: DataConfig) -> str | None:
     """Return a short name of the data set's state, None if it is not there.
 
@@ -116,6 +122,7 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
     listing = read_listing(root, config)
     manifest = {row.path: row for row in read_manifest(manifest_path(root, config))}
     lists = Lists(listing.classes)
+    warn_of_others(root, listing)
     for split in SPLITS:
         entries, of = listing.entries[split], str(listing.files.get(split, f"{root}: {split} list"))
         labels = Counter(label for _, label in entries)

@@ -87,7 +87,7 @@ class MultiScaleCrop(Window):
         frame = flat_inputs[0].shape[-2:]
         shares, place = self.sides[_integer(0, len(self.sides) - 1)], self.PLACES[_integer(0, len(self.PLACES) - 1)]
         height, width = (max(1, int(min(frame) * share)) for share in shares)
-        top, left = ((frame[0] - height) // 4 * place[0], (frame[1] - width) // 4 * place[1])
+        top, left = (frame[0] - height) // 4 * place[0], (frame[1] - width) // 4 * place[1]
         return {"top": top, "left": left, "height": height, "width": width}
 
 

@@ -16,7 +16,7 @@ from ..files import replacing
 from ..progress import say
 from .config import DataConfig
 from .layouts import LAYOUTS, SPLITS, find
-from .lists import below, find_root, read_listing
+from .lists import below, find_root, read_listing, warn_of_others
 from .manifest import (
     ABSENT,
     DAMAGED,
@@ -39,6 +39,7 @@ Stamp = list[int]  # size and time of a file; other numbers mean that the file h
 def listed(root: Path, config: DataConfig) -> list[VideoRow]:
     """Return a row for each video of the lists, in their order; its status is ABSENT, or '' until it is read."""
     listing, rows = read_listing(root, config), []
+    warn_of_others(root, listing)
     for split in SPLITS:
         names = [name for name, _ in listing.entries[split]]
         places = find(root / config.videos, names, LAYOUTS[config.layout].by_stem)

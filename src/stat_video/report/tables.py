@@ -71,7 +71,8 @@ def pair_table(rows: Sequence[ReportRow]) -> TextTable:
             cells.append([a.name, b.name, "", "", "", "", f"can't be compared: {d}"])
             continue
         verdict = f"{'' if d.told_apart else 'not '}told apart{', of the videos alone' if d.seeds == 1 else ''}"
-        figures = [f"{d.mean:+.2f}", f"{d.low:+.2f} to {d.high:+.2f}", f"{d.p:.3f}", str(d.seeds)]
+        p = f"{d.p:.3f}" if d.p >= 0.001 else "< 0.001"
+        figures = [f"{d.mean:+.2f}", f"{d.low:+.2f} to {d.high:+.2f}", p, str(d.seeds)]
         cells.append([a.name, b.name, *figures, verdict])
     columns = ["row", "minus row", "top-1", "95 % interval", "p (Holm)", "seeds", ""]
     return TextTable("Pair by pair", columns, cells, [False, False, True, True, True, True, False])
