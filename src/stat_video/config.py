@@ -4,6 +4,7 @@ A field here, or in the dataclass of the part that it belongs to (Clip, a model'
 on the command line; there is no second list of keys.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -238,6 +239,21 @@ class PredictConfig:
     picture: str | None = None  # of one video; default: beside the checkpoint, named after the video
     pictures: bool = False  # of many: draw each, into the folder `out`
     out: str | None = None  # of many: <out>.csv and <out>.jsonl; default: beside the checkpoint, named after `video`
+
+
+@dataclass
+class ExportConfig:
+    """Everything that `src/export.py` is told."""
+
+    ckpt: str | None = None
+    to: Any = "pt2"  # or onnx, or [pt2,onnx]
+    out: str | None = None  # <out>.pt2, <out>.onnx, <out>.json; default: 'model' beside the checkpoint
+
+    def __post_init__(self) -> None:
+        forms = list(self.to) if isinstance(self.to, Sequence) and not isinstance(self.to, str) else [self.to]
+        if not forms or not all(form in ("pt2", "onnx") for form in forms):
+            raise InputError(f"to={self.to}: allowed are pt2, onnx, [pt2,onnx]")
+        self.to = forms
 
 
 @dataclass

@@ -1,0 +1,111 @@
+"""Write the model of a checkpoint as a program that runs without this project: torch.export's or ONNX."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import Config
+from ..errors import InputError
+from ..files import write_json
+from ..models.base import VideoModel
+from .testing import rebuild
+
+CLOSE = 1e-4  # by how much a logit may differ from the checkpoint's
+Run = Callable[[Tensor], Tensor]
+
+
+def export(ckpt: Path, forms: Sequence[str], out: Path) -> list[Path]:
+    """Write <out>.<form> for each of `forms`, and <out>.json, which says how a clip is made; return their paths.
+
+    Each file is loaded back and must give the checkpoint's logits on clips that it was not made with; else InputError,
+    and no file of that form is left.
+    """
+    model, config, classes = rebuild(ckpt)
+    clip = config.clip
+    clips = torch.randn(2, 3, clip.T, clip.view_crop, clip.view_crop, generator=torch.Generator().manual_seed(0))
+    program, batch = _program(model, clips)
+    paths = []
+    for form in forms:
+        path = out.with_name(f"{out.name}.{form}")
+        with _beside(path) as new:
+            loaded = FORMS[form](program, new)
+            _compare(model, loaded, clips.flip(0)[: batch or 2], path)
+        paths.append(path)
+    about = out.with_name(f"{out.name}.json")
+    write_json(about, _description(ckpt, config, classes, batch))
+    return [*paths, about]
+
+
+def _program(model: VideoModel, clips: Tensor) -> tuple[Any, int | None]:
+    """Return the exported program, and the number of clips that it takes at once; None: any."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch's own exporter
+        with suppress(Exception):  # many models cut the frames of a batch apart, which fixes its size for the exporter
+            return torch.export.export(model, (clips,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), None
+        return torch.export.export(model, (clips[:1],)), 1
+
+
+def _pt2(program: Any, path: Path) -> Run:
+    torch.export.save(program, path)
+    return torch.export.load(path).module()
+
+
+def _onnx(program: Any, path: Path) -> Run:
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  what torch.onnx writes with
+    except ImportError as error:
+        raise InputError(f"to=onnx: {error}; pip install -e '.[onnx]' brings it") from None
+    torch.onnx.export(program, f=path, dynamo=True, external_data=False, verbose=False)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (name,) = [value.name for value in session.get_inputs()]
+    return lambda clips: torch.from_numpy(session.run(None, {name: clips.numpy()})[0])
+
+
+FORMS: dict[str, Callable[[Any, Path], Run]] = {"pt2": _pt2, "onnx": _onnx}
+
+
+def _compare(model: VideoModel, loaded: Run, clips: Tensor, path: Path) -> None:
+    with torch.no_grad():
+        apart = (loaded(clips) - model(clips)).abs().max().item()
+    if not apart <= CLOSE:
+        raise InputError(f"{path}: its logits are {apart:.2g} from the checkpoint's, {CLOSE:g} is allowed; not written")
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to, which is renamed to it at the end of the block."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.stem}.{os.getpid()}.new{path.suffix}")
+    try:
+        yield new
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _description(ckpt: Path, config: Config, classes: list[str], batch: int | None) -> dict[str, Any]:
+    """Return how a clip is made of a video, and what the logits are of."""
+    mean, std = config.normalization
+    side = config.clip.view_crop
+    sampling = {key: asdict(config.clip)[key] for key in ("T", "sampling", "stride", "snippet")}
+    return {
+        "checkpoint": str(ckpt),
+        "model": config.model.label,
+        "input": {"shape": [batch or "any", 3, config.clip.T, side, side], "type": "float32", "channels": "RGB"},
+        "frames": sampling,
+        "short_side": config.short_side,
+        "crop": side,
+        "mean": mean,
+        "std": std,
+        "pixels": "0 to 1, less mean, over std",
+        "output": "logits (clips, classes)",
+        "classes": classes,
+    }

@@ -1,0 +1,119 @@
+"""A model as a program of its own: its logits are the checkpoint's, or there is no file."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from running import Place, refused, script
+from stat_video.config import Config
+from stat_video.data.config import DataConfig
+from stat_video.errors import InputError
+from stat_video.models.base import Clip, VideoModel
+from stat_video.training import export as module
+from stat_video.training.export import export
+from stat_video.training.testing import rebuild
+
+ONNX = all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
+
+
+class AnyNumber(VideoModel):
+    """Takes clips of any number at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(3, 4)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        logits: Tensor = self.head(clip.mean((2, 3, 4)))
+        return logits
+
+
+class One(AnyNumber):
+    """Cuts the frames of a batch apart, by its size as a number."""
+
+    def forward(self, clip: Tensor) -> Tensor:
+        frames = clip.transpose(1, 2).reshape(int(clip.shape[0]) * 8, 3, 16, 16)
+        return super().forward(frames.unflatten(0, (len(clip), 8)).transpose(1, 2))
+
+
+@pytest.fixture
+def of(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make a model that of any checkpoint."""
+    config = Config(clip=Clip(T=8, crop=16, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6]), data=DataConfig(short_side=20))
+
+    def use(model: VideoModel) -> VideoModel:
+        monkeypatch.setattr(module, "rebuild", lambda path: (model.eval(), config, list("abcd")))
+        return model
+
+    return use
+
+
+@pytest.mark.parametrize(("model", "batch"), [(AnyNumber(), "any"), (One(), 1)])
+def test_a_program_gives_the_models_logits(model: VideoModel, batch: object, of: Any, tmp_path: Path) -> None:
+    of(model)
+    program, about = export(tmp_path / "last.ckpt", ["pt2"], tmp_path / "out" / "model")
+    said = json.loads(about.read_text())
+    assert said["input"]["shape"] == [batch, 3, 8, 16, 16]
+    assert (said["mean"], said["std"], said["short_side"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6], 20)
+    assert said["classes"] == list("abcd")
+    clips = torch.randn(1 if batch == 1 else 5, 3, 8, 16, 16)
+    loaded = torch.export.load(program).module()
+    torch.testing.assert_close(loaded(clips), model(clips))
+    assert sorted(p.name for p in program.parent.iterdir()) == ["model.json", "model.pt2"]
+
+
+def test_a_program_that_gives_other_logits_is_not_written(
+    of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of(AnyNumber())
+    write = module.FORMS["pt2"]
+    for wrong in (2e-4, float("nan")):
+
+        def changed(program: Any, path: Path, wrong: float = wrong) -> Any:
+            loaded = write(program, path)
+            return lambda clips: loaded(clips) + wrong
+
+        monkeypatch.setitem(module.FORMS, "pt2", changed)
+        with pytest.raises(InputError, match=r"model\.pt2: its logits are .* from the checkpoint's.*not written"):
+            export(tmp_path / "last.ckpt", ["pt2"], tmp_path / "out" / "model")
+        assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_trained_model_is_exported(trained: Path, place: Place, tmp_path: Path) -> None:
+    ckpt = trained / "last.ckpt"
+    done = script("export", f"ckpt={ckpt}", f"out={tmp_path / 'stat'}")
+    assert done.returncode == 0, done.stderr
+    model, config, _ = rebuild(ckpt)
+    clip = torch.randn(1, 3, config.clip.T, config.clip.crop, config.clip.crop)
+    loaded = torch.export.load(tmp_path / "stat.pt2").module()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(clip), model(clip), atol=1e-4, rtol=0)
+    assert "allowed are pt2, onnx, [pt2,onnx]" in refused(script("export", f"ckpt={ckpt}", "to=torchscript"))
+
+
+@pytest.mark.skipif(ONNX, reason="the extra is installed")
+def test_a_library_that_is_missing_is_named_with_the_extra(of: Any, tmp_path: Path) -> None:
+    of(AnyNumber())
+    with pytest.raises(InputError, match=r"to=onnx: No module named .*pip install -e '\.\[onnx\]' brings it"):
+        export(tmp_path / "last.ckpt", ["onnx"], tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not ONNX, reason="needs pip install -e '.[onnx]'")
+@pytest.mark.parametrize("model", [AnyNumber(), One()])
+def test_onnx_gives_the_models_logits(model: VideoModel, of: Any, tmp_path: Path) -> None:
+    import onnxruntime
+
+    of(model)
+    file, _ = export(tmp_path / "last.ckpt", ["onnx"], tmp_path / "model")
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    clip = torch.randn(1, 3, 8, 16, 16)
+    (logits,) = session.run(None, {session.get_inputs()[0].name: clip.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), model(clip), atol=1e-4, rtol=0)
