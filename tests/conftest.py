@@ -12,7 +12,10 @@ import own_model
 from running import SMALL, Place, only, script
 from stat_video import models
 
-LONGEST = ("test_notebooks", "test_report", "test_compose", "test_scripts", "test_endurance", "test_printed")
+LONGEST = (
+    "test_notebooks", "test_report", "test_compose", "test_scripts", "test_endurance", "test_printed", "test_terminal",
+    "test_motion", "test_export", "test_own",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -112,7 +112,7 @@ def test_a_finished_run_is_not_run_again(place: Place, tmp_path: Path, monkeypat
     assert finished(config) is None
     result = plain(fit(config))
     file = only("result.json", tmp_path / "logs")
-    assert result == read_json(file)
+    assert result == {**read_json(file), "folder": str(file.parent)}
     assert result["model"] == "toy"
     assert result["steps"] == 3
     assert result["config"] == plain(asdict(config))
