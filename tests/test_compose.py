@@ -336,16 +336,21 @@ def test_the_command_lines_that_one_stands_for() -> None:
     assert [row.words for row in rows("train", Config, ["model.depths=[1,1,2,2]"])] == [("model.depths=[1,1,2,2]",)]
 
 
-def test_systems_adds_the_rows_of_other_systems() -> None:
-    """Every row of Tables 6 and 7, each by its own words, once; without the word STAT's alone."""
-    for number, experiment, runs in ((6, "kinetics", 22 + 3), (7, "ssv2", 10 + 1 + 3)):
-        found = read("train", Config, ["-m", f"experiment={experiment}", "systems=all", "scale=tiny"])
-        assert found.refused == {}
-        assert len(found.rows) == runs
-        assert [row.words[1] for row in found.rows[:3]] == ["clip=T16", "clip=T32", "clip=T64"]
-        table = paper.load().tables[number]
-        again = [config for one in reruns(table, "tiny") for config in one.configs]
-        assert {row_id(asdict(row.config)) for row in found.rows} == {row_id(asdict(config)) for config in again}
+@pytest.mark.parametrize(
+    ("number", "experiment", "runs"),
+    [pytest.param(6, "kinetics", 22 + 3, marks=pytest.mark.slow), (7, "ssv2", 10 + 1 + 3)],
+)
+def test_systems_adds_the_rows_of_other_systems(number: int, experiment: str, runs: int) -> None:
+    """Every row of Tables 6 and 7, each by its own words, once."""
+    found = read("train", Config, ["-m", f"experiment={experiment}", "systems=all", "scale=tiny"])
+    assert found.refused == {}
+    assert len(found.rows) == runs
+    assert [row.words[1] for row in found.rows[:3]] == ["clip=T16", "clip=T32", "clip=T64"]
+    again = [config for one in reruns(paper.load().tables[number], "tiny") for config in one.configs]
+    assert {row_id(asdict(row.config)) for row in found.rows} == {row_id(asdict(config)) for config in again}
+
+
+def test_systems_takes_some_beside_the_rows_of_other_experiments() -> None:
     words = ["-m", "experiment=ablation_token,ssv2", "systems=msnet,stat", "seeds=2"]
     assert [row.words for row in read("train", Config, words).rows] == [
         *(

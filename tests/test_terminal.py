@@ -52,7 +52,7 @@ def plans() -> Table:
 @cache
 def estimate() -> Estimate:
     """Return that of a full-size row, whose figures are long."""
-    (row,) = compose.rows("cost", CostConfig, ["experiment=ablation_window", "t_o=9"])
+    (row,) = compose.rows("cost", CostConfig, ["experiment=ablation_window", "t_o=9", "T=16"])
     return Estimate(row.config, row.config)
 
 

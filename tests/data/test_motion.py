@@ -330,7 +330,7 @@ def test_the_same_classifier_finds_a_leak() -> None:
 
 # ----------------------------------------------------------------------------- nothing half-done that counts
 
-MANY = MotionConfig(height=32, width=32, frames=8, train_videos=600, val_videos=12)  # time enough to kill it
+MANY = MotionConfig(height=32, width=32, frames=8, train_videos=360, val_videos=12)  # time enough to kill it
 
 
 def start(tmp_path: Path, config: MotionConfig, before: str = "") -> subprocess.Popen[str]:
@@ -366,12 +366,12 @@ def test_killed_generation_does_not_count_and_the_next_succeeds(tmp_path: Path) 
     process.send_signal(signal.SIGKILL)
     process.communicate()  # ends when the workers have closed their ends too: they don't outlive the parent
     left = written()
-    assert 20 <= left < 600
+    assert 20 <= left < 360
     assert not (root / MANY.folder_name).exists()
     folder = ensure(root, MANY, progress=False)
     assert sorted(p.name for p in root.iterdir()) == [folder.name]  # what the killed one left is gone
     assert written() == 0
-    assert len(list(folder.glob("train/*.mp4"))) == 600
+    assert len(list(folder.glob("train/*.mp4"))) == 360
 
 
 def test_of_two_at_once_one_generates_and_the_other_waits(tmp_path: Path) -> None:
@@ -379,7 +379,7 @@ def test_of_two_at_once_one_generates_and_the_other_waits(tmp_path: Path) -> Non
     said = sorted(process.communicate(timeout=120)[1].splitlines() for process in processes)
     assert [process.returncode for process in processes] == [0, 0]
     generated, waited = said
-    assert generated[0] == f"motion: generating 612 videos in {tmp_path / 'data'}"
+    assert generated[0] == f"motion: generating 372 videos in {tmp_path / 'data'}"
     assert len(waited) == 1
     assert re.fullmatch(
         rf"motion: process \d+ on \S+ generates the videos in {tmp_path / 'data'}; waiting for it", waited[0]
@@ -387,6 +387,7 @@ def test_of_two_at_once_one_generates_and_the_other_waits(tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "data").iterdir()] == [MANY.folder_name]
 
 
+@pytest.mark.slow
 def test_who_waited_for_a_killed_one_generates(tmp_path: Path) -> None:
     root = tmp_path / "data"
     first = start(tmp_path, MANY)
@@ -399,7 +400,7 @@ def test_who_waited_for_a_killed_one_generates(tmp_path: Path) -> None:
     first.communicate()
     second.communicate(timeout=120)
     assert second.returncode == 0
-    assert len(list((root / MANY.folder_name).glob("train/*.mp4"))) == 600
+    assert len(list((root / MANY.folder_name).glob("train/*.mp4"))) == 360
 
 
 def test_where_locks_do_not_work_both_end_with_a_whole_folder(

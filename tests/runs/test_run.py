@@ -232,6 +232,7 @@ def test_two_tables_in_one_sweep_share_a_run_and_survive_a_bad_row(place, tmp_pa
     assert len(list(tmp_path.glob("ablation_*/*/result.json"))) == 4
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_run_no_row_twice(place, tmp_path):
     words = ("-m", "experiment=ablation_modules", *PROBE, place.keys[0], f"folders.logs={tmp_path}", "modules=ca,ca_sa")
     command = [sys.executable, str(ROOT / "src" / "train.py"), *words]
