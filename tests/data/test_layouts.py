@@ -286,12 +286,12 @@ def test_class_folders_take_what_is_a_video_and_name_the_rest(
 
 
 def test_links_to_folders_are_followed_and_none_for_ever(tmp_path: Path) -> None:
-    options = kinetics("videos")(tmp_path)
-    (tmp_path / "videos").rename(tmp_path / "elsewhere")
-    (tmp_path / "videos").mkdir()
-    (tmp_path / "videos/link").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "videos")
-    found = read_lists(tmp_path, DataConfig("some", root=str(tmp_path), **options))  # type: ignore[arg-type]
+    root, elsewhere = tmp_path / "k400", tmp_path / "another disk"
+    options = kinetics("videos")(root)
+    (root / "videos").rename(elsewhere)
+    (root / "link").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(root)
+    found = read_lists(root, DataConfig("some", root=str(root), **options))  # type: ignore[arg-type]
     assert found.counts == {"train": 7, "val": 4}
 
 
