@@ -73,12 +73,13 @@ def test_a_program_that_gives_other_logits_is_not_written(
     of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of(AnyNumber())
+    (tmp_path / "out").mkdir()
     write = module.FORMS["pt2"]
     for wrong in (2e-4, float("nan")):
 
-        def changed(program: Any, path: Path, wrong: float = wrong) -> Any:
-            loaded = write(program, path)
-            return lambda clips: loaded(clips) + wrong
+        def changed(program: Any, wrong: float = wrong) -> Any:
+            content, loaded = write(program)
+            return content, lambda clips: loaded(clips) + wrong
 
         monkeypatch.setitem(module.FORMS, "pt2", changed)
         with pytest.raises(InputError, match=r"model\.pt2: its logits are .* from the checkpoint's.*not written"):

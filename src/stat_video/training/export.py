@@ -1,9 +1,9 @@
 """Write the model of a checkpoint as a program that runs without this project: torch.export's or ONNX."""
 
-import os
+import io
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..errors import InputError
-from ..files import write_json
+from ..files import replacing, write_json
 from ..models.base import VideoModel
 from .testing import rebuild
 
@@ -34,9 +34,10 @@ def export(ckpt: Path, forms: Sequence[str], out: Path) -> list[Path]:
     paths = []
     for form in forms:
         path = out.with_name(f"{out.name}.{form}")
-        with _beside(path) as new:
-            loaded = FORMS[form](program, new)
-            _compare(model, loaded, clips.flip(0)[: batch or 2], path)
+        content, loaded = FORMS[form](program)
+        _compare(model, loaded, clips.flip(0)[: batch or 2], path)
+        with replacing(path) as file:
+            file.write(content)
         paths.append(path)
     about = out.with_name(f"{out.name}.json")
     write_json(about, _description(ckpt, config, classes, batch))
@@ -52,24 +53,28 @@ def _program(model: VideoModel, clips: Tensor) -> tuple[Any, int | None]:
         return torch.export.export(model, (clips[:1],)), 1
 
 
-def _pt2(program: Any, path: Path) -> Run:
-    torch.export.save(program, path)
-    return torch.export.load(path).module()
+def _pt2(program: Any) -> tuple[bytes, Run]:
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    return file.getvalue(), torch.export.load(file).module()
 
 
-def _onnx(program: Any, path: Path) -> Run:
+def _onnx(program: Any) -> tuple[bytes, Run]:
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  what torch.onnx writes with
     except ImportError as error:
         raise InputError(f"to=onnx: {error}; pip install -e '.[onnx]' brings it") from None
-    torch.onnx.export(program, f=path, dynamo=True, external_data=False, verbose=False)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    written = torch.onnx.export(program, dynamo=True, verbose=False)
+    assert written is not None  # None comes without dynamo alone
+    content = written.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (name,) = [value.name for value in session.get_inputs()]
-    return lambda clips: torch.from_numpy(session.run(None, {name: clips.numpy()})[0])
+    return content, lambda clips: torch.from_numpy(session.run(None, {name: clips.numpy()})[0])
 
 
-FORMS: dict[str, Callable[[Any, Path], Run]] = {"pt2": _pt2, "onnx": _onnx}
+FORMS: dict[str, Callable[[Any], tuple[bytes, Run]]] = {"pt2": _pt2, "onnx": _onnx}  # the file, and it loaded back
 
 
 def _compare(model: VideoModel, loaded: Run, clips: Tensor, path: Path) -> None:
@@ -77,18 +82,6 @@ def _compare(model: VideoModel, loaded: Run, clips: Tensor, path: Path) -> None:
         apart = (loaded(clips) - model(clips)).abs().max().item()
     if not apart <= CLOSE:
         raise InputError(f"{path}: its logits are {apart:.2g} from the checkpoint's, {CLOSE:g} is allowed; not written")
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to, which is renamed to it at the end of the block."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.stem}.{os.getpid()}.new{path.suffix}")
-    try:
-        yield new
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _description(ckpt: Path, config: Config, classes: list[str], batch: int | None) -> dict[str, Any]:
