@@ -7,7 +7,7 @@ from stat_video.data.config import DataConfig
 from stat_video.data.lists import find_root, manifest_hash
 from stat_video.data.manifest import DAMAGED, UNREADABLE, in_both_splits, manifest_path
 from stat_video.data.transcode import copies_config, copies_table, measure, transcode
-from stat_video.data.verify import summary_table, verify
+from stat_video.data.verify import check_shares, summary_table, verify
 from stat_video.errors import InputError
 from stat_video.launch.script import script
 from stat_video.progress import say, show_table
@@ -25,13 +25,16 @@ def prepare(config: PrepareConfig) -> None:
     out = Path(config.out).expanduser()
     copies = transcode(config.data, out, config.encoding, config.workers)
     show_table(copies_table(out, copies, measure(find_root(config.data), out, copies, config.T)))
-    verify_and_say(copies_config(config.data, out), config.workers)
     also = "" if config.data.videos == "." else " data.videos=."
     say(f"Use them with {config.data.setting}={out} data.layout=lists{also}")
+    verify_and_say(copies_config(config.data, out), config.workers)
 
 
 def verify_and_say(data: DataConfig, workers: int | None) -> None:
-    """Verify; print each broken video, the videos that are in both splits, the counts, and where the manifest is."""
+    """Verify; print each broken video, the videos that are in both splits, the counts, and where the manifest is.
+
+    Raises InputError at the end if more videos are absent or unreadable than training allows.
+    """
     rows = verify(data, workers)
     for row in {row.path: row for row in rows}.values():  # a video may be in both splits
         if row.status in (DAMAGED, UNREADABLE):
@@ -41,6 +44,7 @@ def verify_and_say(data: DataConfig, workers: int | None) -> None:
     show_table(summary_table(data.name, rows))
     path = manifest_path(find_root(data), data)
     say(f"{path} (state {manifest_hash(data)}); videos by class and all that is wrong in _classes and _problems beside")
+    check_shares(data, rows)
 
 
 if __name__ == "__main__":

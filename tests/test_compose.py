@@ -157,7 +157,7 @@ def test_a_tiny_model_trains_by_the_recipe_of_the_data_set() -> None:
         ("t_o=-3", ["t_o=-3", "odd and at least 1"]),
         ("t_o=0", ["t_o=0", "odd and at least 1"]),
         ("T=15", ["T=15", "multiples of its temporal stride 2"]),
-        ("T=0", ["T=0", "1 or more"]),
+        ("T=0", ["T=0", "1 to 4096"]),
         ("T=null", ["T", "not Optional"]),
         ("crop=44", ["crop=44", "multiples of the stem's spatial stride 8 x 8"]),
         ("crop=50", ["crop=50", "at most 48 is allowed", "data.short_side"]),

@@ -19,9 +19,10 @@ from rich.console import Console
 
 from fake_runs import fake_run
 from stat_video import compose, models
-from stat_video.config import Config, EvaluateConfig
+from stat_video.config import Config, EvaluateConfig, Folders
 from stat_video.data.built_in import encode
 from stat_video.data.config import DataConfig
+from stat_video.data.motion import MotionConfig
 from stat_video.data.transcode import Encoding, transcode
 from stat_video.errors import InputError, printable
 from stat_video.launch.script import OneLine, path_of
@@ -115,6 +116,81 @@ def test_a_config_that_asks_for_more_than_plain_values_is_refused(
     assert [p.name for p in tmp_path.iterdir()] == ["some.ckpt"]
 
 
+def itself() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+def many() -> list[Any]:
+    """2**40 values, of which each list holds the next one twice."""
+    value: list[Any] = []
+    for _ in range(11):
+        value = [value] * 16
+    return value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("classes", 3, "not a list of names"),
+        ("classes", None, "not a list of names"),
+        ("classes", {"a": 1}, "not a list of names"),
+        ("classes", [["a"], "b"], "not a list of names"),
+        ("classes", ["a", "\udcff"], "not UTF-8"),
+        ("config", None, "config is a NoneType"),
+        ("config", itself(), "config is a list"),
+        ("config", {"model": itself()}, "nested without end"),
+        ("config", {"model": many()}, "nested without end"),
+        ("state_dict", None, "state_dict is not a mapping"),
+        ("state_dict", [1], "state_dict is not a mapping"),
+        ("state_dict", {1: torch.ones(1)}, "state_dict is not a mapping"),
+        ("state_dict", {"model.a": 1}, "a is a int"),
+        ("state_dict", {"model.a": torch.eye(2).to_sparse()}, "without plain values"),
+        ("state_dict", {"model.a": torch.ones(2, device="meta")}, "without plain values"),
+        ("state_dict", {"model.a": torch.ones(1).expand(10**12)}, "more than the file holds"),
+    ],
+)
+def test_a_hostile_part_is_named_in_one_line(
+    ours: dict[str, Any], tmp_path: Path, key: str, value: Any, reason: str
+) -> None:
+    content = {**ours, key: value}
+    if key != "state_dict":
+        content = {**ours, "stat_video": {**ours["stat_video"], key: value}}
+    path = saved(content, tmp_path)
+    with pytest.raises(InputError, match=reason) as caught:
+        rebuild(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "reason"),
+    [
+        (("clip", "T"), 10**9, r"clip\.T=1000000000: allowed is 1 to"),
+        (("model", "depths"), [10**9, 1, 1, 1], r"config\.model\.depths=.* is absurd"),
+        (("model", "widths"), [8192, 8192, 8192, 8192], "its config is of a model of .* bytes, its weights are"),
+    ],
+)
+def test_an_absurd_size_is_refused_before_it_takes_memory(
+    ours: dict[str, Any], tmp_path: Path, keys: tuple[str, ...], value: Any, reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        rebuild(saved(changed(ours, *keys, to=value), tmp_path))
+
+
+def test_a_test_does_not_generate_millions_of_videos(ours: dict[str, Any], tmp_path: Path) -> None:
+    content = changed(ours, "data", "motion", to=asdict(MotionConfig(train_videos=960_000)))
+    content["stat_video"]["classes"] = list(MotionConfig.CLASSES)
+    folders = Folders(built_in=str(tmp_path / "videos"))
+    weights, classifier = dict(content["state_dict"]), rebuild(saved(ours, tmp_path))[0].classifier
+    for name in [name for name in weights if name.startswith(f"model.{classifier}.")]:
+        weights[name] = weights[name][:1].repeat(len(MotionConfig.CLASSES), *[1] * (weights[name].dim() - 1))
+    with pytest.raises(InputError, match=r"960,480 built-in videos .* src/prepare.py do=verify data=motion"):
+        evaluate(saved({**content, "state_dict": weights}, tmp_path), EvaluateConfig(folders=folders))
+    assert not (tmp_path / "videos").exists()
+
+
 @pytest.mark.parametrize(
     ("keys", "value"),
     [
@@ -150,11 +226,10 @@ def test_the_setting_that_a_checkpoint_names_is_one_of_the_folders(
 
 
 def test_class_names_are_text(ours: dict[str, Any], tmp_path: Path) -> None:
-    content = {**ours, "stat_video": {**ours["stat_video"], "classes": ["a", ["b"]]}}
-    assert read_checkpoint(saved(content, tmp_path))["classes"] == ["a", ["b"]]  # plain; but no model fits
-    content["stat_video"]["classes"] = ["a", torch.ones(1)]
-    with pytest.raises(InputError, match="classes"):
-        read_checkpoint(saved(content, tmp_path))
+    for other in (["b"], torch.ones(1), 2):
+        content = {**ours, "stat_video": {**ours["stat_video"], "classes": ["a", other]}}
+        with pytest.raises(InputError, match="classes are not a list of names"):
+            read_checkpoint(saved(content, tmp_path))
 
 
 # ------------------------------------------------------------------------------------------- lists and their paths

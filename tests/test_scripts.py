@@ -277,18 +277,25 @@ def test_an_unreadable_video_is_named(trained, place, tmp_path):
 
 
 def test_an_unreadable_video_stops_training_in_one_line(place, tmp_path):
-    (tmp_path / "classes.txt").write_text("a\n")
-    (tmp_path / "x.mp4").write_bytes(b"not a video" * 100)
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    paths = {str(tmp_path / name) for name in ("x.mp4", "y.mp4")}
+    for path in paths:
+        Path(path).write_bytes(b"not a video" * 100)
     for split in ("train", "val"):
-        (tmp_path / f"{split}.csv").write_text("x.mp4 0\n" * 8)
+        (tmp_path / f"{split}.csv").write_text("x.mp4 0\ny.mp4 1\n" * 8)
     words = ["data=kinetics400", f"folders.kinetics400={tmp_path}", "data.short_side=48", *place.keys, "name=bad"]
     small = [w for w in SMALL if "motion" not in w and "workers" not in w]
     for workers in (0, 1):  # an error out of a worker process comes wrapped in its trace
         done = script("train", *small, *words, f"trainer.workers={workers}")
         *warnings, last = done.stderr.strip().splitlines()
         assert done.returncode == 2, done.stderr
-        assert [line.partition(": not a readable video")[0] for line in warnings] == [f"WARNING: {tmp_path / 'x.mp4'}"]
-        assert last.startswith(f"error: {tmp_path / 'x.mp4'}: unreadable, and so are "), done.stderr
+        named = [line.partition(": not a readable video")[0].removeprefix("WARNING: ") for line in warnings]
+        assert named, done.stderr
+        assert len(set(named)) == len(named), done.stderr
+        assert {*named} <= paths, done.stderr
+        path, _, rest = last.removeprefix("error: ").partition(": ")
+        assert path in paths, done.stderr
+        assert rest.startswith("unreadable, and so are "), done.stderr
 
 
 def test_a_disk_that_takes_no_more_is_one_line_and_nothing_is_lost(trained, place):

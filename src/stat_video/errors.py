@@ -12,13 +12,20 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+FROM_WORKER = "Caught InputError in "  # how PyTorch begins the message of an error that a data worker raised
+
+
 class InputError(ValueError):
     """Bad input: a config value, a path, a video, a checkpoint. Entry scripts print it as one line, without a trace."""
+
+    def __init__(self, message: str) -> None:
+        # A name may hold a line break. What comes out of a data worker keeps those of the worker's trace.
+        super().__init__(message if message.startswith(FROM_WORKER) else printable(message))
 
     @property
     def line(self) -> str:
         """The one line. Out of a data worker the message comes wrapped in the worker's trace: it is the last line."""
-        return printable(str(self).strip().splitlines()[-1].removeprefix(f"{__name__}.InputError: "))
+        return str(self).strip().splitlines()[-1].removeprefix(f"{__name__}.InputError: ")
 
 
 class Stopped(SystemExit):

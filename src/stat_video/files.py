@@ -64,6 +64,15 @@ def locked(path: Path, busy: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def named_errors() -> Iterator[None]:
+    """Raise InputError in place of an OSError, for example where a file or folder may not be read."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{error.filename}: {error.strerror}") from None
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove the files that killed processes left half written; call it only while no other process uses the folder."""
     for path in folder.glob(".*.new"):

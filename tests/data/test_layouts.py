@@ -190,6 +190,10 @@ HEAD = "label,youtube_id,time_start,time_end\n"
 @pytest.mark.parametrize(
     ("form", "file", "content", "named"),
     [
+        ("spaces", "classes.txt", "a\nb\na\n", "class 'a' stands there twice"),
+        ("ssv2 videos", "labels/labels.json", '{"a": 0, "b": "1", "c": 1}', "'b' and 'c' have one number, 1"),
+        ("ucf101", "ucfTrainTestlist/classInd.txt", "2 baking\n1 zumba\n", "not numbered 1, 2"),
+        ("ucf101", "ucfTrainTestlist/trainlist02.txt", "baking/x.avi 1\n", "class baking has number 2, not 1"),
         ("ssv2 videos", "labels/labels.json", "{", "not JSON"),
         ("ssv2 videos", "labels/labels.json", '{"a": "b"}', "not a mapping of templates to numbers"),
         ("ssv2 videos", "labels/labels.json", '{"a": Infinity}', "not a mapping of templates to numbers"),
@@ -219,6 +223,58 @@ def test_a_list_of_another_form_is_named(form: str, file: str, content: str, nam
         read_lists(tmp_path, config)
     assert named in caught.value.line
     assert str(tmp_path / file) in caught.value.line
+
+
+def test_a_path_may_stand_in_quotes(tmp_path: Path) -> None:
+    """As CSV writers put it where it holds a comma or a quote."""
+    config = DataConfig("some", root=str(tmp_path), **lists(" ")(tmp_path))  # type: ignore[arg-type]
+    names = ["id-0, x.mp4", 'id-1 "x".mp4', "id-2_x.mp4"]
+    with (tmp_path / "train.csv").open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([put(tmp_path / n).name, i] for i, n in enumerate(names))
+    found = read_lists(tmp_path, config)
+    assert [Path(found.videos["train"][i][0]).name for i in range(3)] == names
+
+
+def test_a_video_with_two_labels_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = DataConfig("some", root=str(tmp_path), **lists(" ")(tmp_path))  # type: ignore[arg-type]
+    with (tmp_path / "train.csv").open("a") as file:
+        file.write("train/id-3_x.mp4 0\ntrain/id-3_x.mp4 1\ntrain/id-0_x.mp4 0\n")
+    read_lists(tmp_path, config)
+    assert f"{tmp_path}/train.csv: 1 videos stand there with two labels, first train/id-3_x.mp4" in caplog.text
+
+
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    config = DataConfig("some", root=str(tmp_path), **lists(" ")(tmp_path))  # type: ignore[arg-type]
+    text(tmp_path / "classes.txt", ["a"])
+    for split in SPLITS:
+        text(tmp_path / f"{split}.csv", [f"{split}/{name}.mp4 0" for name, _ in SPLITS[split]])
+    with pytest.raises(InputError, match=r"classes\.txt: 1 class; 2 or more are needed"):
+        read_lists(tmp_path, config)
+
+
+@pytest.mark.parametrize("name", [" ", "two\nlines", os.fsdecode(b"\xff")])
+def test_a_class_that_no_list_can_hold_is_refused(tmp_path: Path, name: str) -> None:
+    for folder in ("good", name):
+        put(tmp_path / folder / "a.mp4")
+    with pytest.raises(InputError, match="allowed are names of one line, in UTF-8") as caught:
+        read_lists(tmp_path, DataConfig("own", root=str(tmp_path), layout="own"))
+    assert "\n" not in caught.value.line
+    caught.value.line.encode()
+
+
+@pytest.mark.parametrize("layout", ["own", "lists", "hmdb51"])
+def test_what_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
+    hmdb51(tmp_path)
+    lists(" ")(tmp_path)
+
+    def forbid(path: Path, *_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    for method in ("iterdir", "read_text", "glob"):
+        monkeypatch.setattr(Path, method, forbid)
+    with pytest.raises(InputError, match="Permission denied") as caught:
+        read_lists(tmp_path, DataConfig("some", root=str(tmp_path), layout=layout))
+    assert str(tmp_path) in caught.value.line
 
 
 def test_a_class_unknown_to_training_is_named(tmp_path: Path) -> None:
@@ -277,10 +333,11 @@ def test_class_folders_take_what_is_a_video_and_name_the_rest(
             put(tmp_path / split / "some" / name)
         (tmp_path / split / "some" / "@eaDir").mkdir()
         os.mkfifo(tmp_path / split / "some" / "pipe")
+        put(tmp_path / split / "zebra" / "a.mp4")
     config = DataConfig("some", root=str(tmp_path), layout="folders")
     found = read_lists(tmp_path, config)
     names = [Path(found.videos["train"][i][0]).name for i in range(found.counts["train"])]
-    assert names == [*taken, "h.odd"]
+    assert names == [*taken, "h.odd", "a.mp4"]
     said = [record.getMessage() for record in caplog.records]
     assert any(f"{tmp_path}: 12 files are no videos and left out, first " in line for line in said), said
 
@@ -327,7 +384,7 @@ def test_own_videos_are_held_out_by_class(tmp_path: Path) -> None:
 
 
 def test_an_own_video_that_comes_later_moves_few_others(tmp_path: Path) -> None:
-    read = own(tmp_path, [30])
+    read = own(tmp_path, [30, 2])
     before = set(read()["val"])
     put(tmp_path / CLASSES[0] / "later.mp4")
     assert len(before ^ set(read()["val"])) <= 2

@@ -92,6 +92,9 @@ def test_verify_then_train_then_change_a_video(root: Path, place: Place, tmp_pat
     assert "." not in result["manifest"]
 
     done = script("prepare", "do=verify", *words(root))
+    assert done.returncode == 2
+    assert "train list: 1 of 10 videos are absent, first train/gone.mp4; data.max_absent=0 is" in done.stderr
+    done = script("prepare", "do=verify", *words(root), *allowed[:2])
     assert done.returncode == 0, done.stderr
     for split in ("train", "val"):
         assert f"{split}/broken.mp4: unreadable (not a readable video" in done.stdout
@@ -127,7 +130,8 @@ def test_verify_then_train_then_change_a_video(root: Path, place: Place, tmp_pat
 
 def test_transcode_then_verify_the_copies(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "copies"
-    done = script("prepare", "do=transcode", f"out={out}", *words(root), "encoding.preset=fast")
+    allowed = ("data.max_absent=0.5", "data.max_unreadable=0.5")
+    done = script("prepare", "do=transcode", f"out={out}", *words(root), *allowed, "encoding.preset=fast")
     assert done.returncode == 0, done.stderr
     assert "train/broken.mp4: copied as it is (not a readable video" in done.stdout
     assert "PSNR" in done.stdout
@@ -209,7 +213,7 @@ def test_a_folder_of_odd_and_broken_videos_goes_all_the_way(
     keys = [*(w for w in SMALL if "motion" not in w), *place.keys_with(tmp_path / "logs"), "data.short_side=48"]
     keys += ["data.max_absent=0.5", "data.max_unreadable=0.5"]
 
-    done = script("prepare", "do=verify", *data)
+    done = script("prepare", "do=verify", *data, *keys[-2:])
     assert done.returncode == 0, done.stderr
     rows = read_manifest(tmp_path / "videos" / "manifest.csv")
     train = counts([row for row in rows if row.split == "train"])
@@ -246,7 +250,7 @@ def test_a_folder_of_odd_and_broken_videos_goes_all_the_way(
         assert not logits.isnan().flatten(1).any(1).sum() > 1
 
     out = tmp_path / "copies"
-    assert script("prepare", "do=transcode", f"out={out}", *data).returncode == 0
+    assert script("prepare", "do=transcode", f"out={out}", *data, *keys[-2:]).returncode == 0
     copies = read_manifest(out / "manifest.csv")
     assert counts([row for row in copies if row.split == "train"]) == train
     assert [(row.label, row.status) for row in copies] == [(row.label, row.status) for row in rows]

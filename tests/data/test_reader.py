@@ -373,12 +373,15 @@ def test_a_picture_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         open_video(folder).frames(lambda n: [0, 1])
 
 
-def test_video_that_changes_its_size_is_named(tmp_path: Path, write_video: WriteVideo) -> None:
+def test_frames_of_another_size_are_resized_to_the_first(tmp_path: Path, write_video: WriteVideo) -> None:
     parts = [write_video(tmp_path / f"{h}.ts", size=(h, 64), count=12) for h in (48, 32)]
     both = tmp_path / "both.ts"
     both.write_bytes(b"".join(part.read_bytes() for part in parts))
-    for look in (lambda video: video.frames(segment_frames([0.5] * 8)), lambda video: video.inspect()):
-        with pytest.raises(InputError, match="the frame size changes within the video") as caught:
-            look(open_video(both))
-        assert str(both) in str(caught.value)
-        assert "\n" not in str(caught.value)
+    frames = open_video(both).frames(lambda n: [11, 12]).numpy()
+    assert [number(frame) for frame in frames] == [11, 0]
+    first, second = (open_video(part) for part in parts)
+    assert np.array_equal(frames[0], first.frames(lambda n: [11])[0])
+    resized = Image.fromarray(second.frames(lambda n: [0])[0].numpy()).resize((64, 48))
+    assert np.array_equal(frames[1], resized)
+    assert open_video(both).frames(lambda n: [12, 11]).shape == (2, 32, 64, 3)
+    assert "64x48, 64x32; those of a clip are resized to its first" in open_video(both).inspect().trouble

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stat_video.data.sampling import Views, crop_corner, segment_frames, training_frames, view_frames
-from stat_video.errors import InputError
+from stat_video.errors import InputError, printable
 from stat_video.models.base import Clip
 
 # ---------------------------------------------------------------------------------------------------- frames
@@ -346,7 +346,7 @@ def test_views_are_read(text: str, clips: int, crops: int) -> None:
 def test_other_views_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(InputError, match="CLIPSxCROPS") as caught:
         Views.parse(text)
-    assert f"views={text}" in str(caught.value)
+    assert f"views={printable(text)}" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["1x1", "5x1", "3x3", "1x3"])

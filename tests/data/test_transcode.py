@@ -21,6 +21,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from stat_video.data import transcode as module
 from stat_video.data.config import DataConfig
+from stat_video.data.limits import Limits
 from stat_video.data.lists import read_lists
 from stat_video.data.reader import PathHandler, PyAVVideo
 from stat_video.data.transcode import (
@@ -178,11 +179,11 @@ def test_videos_of_other_folders_have_their_copies_in_the_new_one(
 def test_a_killed_call_goes_on(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, encode, made = tmp_path / "copies", module.encode, []
 
-    def until_killed(source: Path, encoding: Encoding) -> bytes:
+    def until_killed(source: Path, encoding: Encoding, limits: Limits) -> bytes:
         if len(made) == 3:
             raise KeyboardInterrupt
         made.append(source.name)
-        return encode(source, encoding)
+        return encode(source, encoding, limits)
 
     monkeypatch.setattr(module, "encode", until_killed)
     with pytest.raises(KeyboardInterrupt):
@@ -191,9 +192,9 @@ def test_a_killed_call_goes_on(root: Path, tmp_path: Path, monkeypatch: pytest.M
     before = {f: f.stat().st_ino for f in out.rglob("*.mp4")}
     (out / ".b.mp4.1.new").write_bytes(b"half a copy")
 
-    def note(source: Path, encoding: Encoding) -> bytes:
+    def note(source: Path, encoding: Encoding, limits: Limits) -> bytes:
         made.append(source.name)
-        return encode(source, encoding)
+        return encode(source, encoding, limits)
 
     monkeypatch.setattr(module, "encode", note)
     copies, _ = run(root, out, workers=1)

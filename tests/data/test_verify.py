@@ -17,6 +17,7 @@ from PIL import Image
 
 from stat_video.data import verify as module
 from stat_video.data.config import DataConfig
+from stat_video.data.limits import Limits
 from stat_video.data.lists import manifest_hash, read_lists
 from stat_video.data.manifest import (
     ABSENT,
@@ -181,11 +182,11 @@ def test_training_goes_by_the_manifest(root: Path) -> None:
 def test_a_killed_verification_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inspect, read = module.inspect, Counter[str]()
 
-    def until_killed(folder: Path, row: VideoRow) -> VideoRow:
+    def until_killed(folder: Path, row: VideoRow, limits: Limits) -> VideoRow:
         if len(read) == 4:
             raise KeyboardInterrupt
         read[row.path] += 1
-        return inspect(folder, row)
+        return inspect(folder, row, limits)
 
     monkeypatch.setattr(module, "inspect", until_killed)
     with pytest.raises(KeyboardInterrupt):
@@ -193,9 +194,9 @@ def test_a_killed_verification_goes_on(root: Path, monkeypatch: pytest.MonkeyPat
     assert not (root / "manifest.csv").exists()
     before = set(read)
 
-    def count(folder: Path, row: VideoRow) -> VideoRow:
+    def count(folder: Path, row: VideoRow, limits: Limits) -> VideoRow:
         read[row.path] += 1
-        return inspect(folder, row)
+        return inspect(folder, row, limits)
 
     (journal,) = root.glob(".manifest.csv.begun")
     journal.write_bytes(journal.read_bytes() + b'[[3, 4], {"path": "b.m')  # the line that the kill tore

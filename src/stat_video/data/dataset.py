@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Sampler
 
 from ..errors import InputError
 from ..models.base import Clip
+from .limits import Limits
 from .reader import READ_ERRORS, PathHandler, reason_of
 from .sampling import ChooseFrames, Views, training_frames, view_frames
 from .transforms import TrainTransform, ViewTransform
@@ -63,11 +64,12 @@ class ClipDataset(Dataset[Sample]):
         view: ViewTransform | None = None,
         views: Views = Views(1, 1),
         seed: int = 0,
+        limits: Limits | None = None,
     ) -> None:
         """``train`` is needed for TrainRequests, ``view`` for ViewRequests of the protocol ``views``."""
         self.videos, self.clip, self.views, self.seed = videos, clip, views, seed
         self.train_transform, self.view_transform = train, view
-        self.handler = PathHandler()
+        self.handler = PathHandler(limits)
         self.named: set[str] = set()  # unreadable videos that this process has logged
 
     def __len__(self) -> int:

@@ -6,8 +6,9 @@ Each gives the class names and, for each split, (name of a video, label); `find`
 import csv
 import hashlib
 import json
+import logging
 import os
-import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import named_errors
 from .reader import has_video
 
+log = logging.getLogger(__name__)
 SPLITS = ("train", "val")
 VIDEOS = {
     ".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
@@ -76,8 +79,13 @@ def read_lines(file: Path) -> list[str]:
 
 
 def entry(file: Path, number: int, line: str, classes: int) -> Entry:
-    """Read a line `path label`, separated by spaces, a comma or a tab, or MMAction2's `folder frames label`."""
+    """Read a line `path label`, separated by spaces, a comma or a tab, or MMAction2's `folder frames label`.
+
+    A path may stand in double quotes, as CSV writers put it where it holds a comma.
+    """
     path, label = split_number(line)
+    if len(path) > 1 and path[0] == path[-1] == '"':
+        path = path[1:-1].replace('""', '"')
     if not path or not label:
         raise InputError(f"{file}, line {number}: '{line:.200}' is not 'path label'")
     if label.startswith("-") or len(label) > 9 or int(label) >= classes:
@@ -157,7 +165,9 @@ def _own(files: Mapping[str, Path], how: Split) -> Listing:
     found = _class_folders(files["train"], listing.others)
     listing.classes = list(found)
     for label, videos in enumerate(found.values()):
-        drawn = sorted(videos, key=lambda v: hashlib.sha256(f"{how.seed}/{v.parent.name}/{v.name}".encode()).digest())
+        drawn = sorted(
+            videos, key=lambda v: hashlib.sha256(os.fsencode(f"{how.seed}/{v.parent.name}/{v.name}")).digest()
+        )
         number = min(max(1, round(how.held_out * len(videos))), len(videos) - 1)
         held_out = set(drawn[:number])
         for video in videos:
@@ -211,6 +221,10 @@ def _ssv2(files: Mapping[str, Path], how: Split) -> Listing:
         classes = [name for name, _ in sorted(table.items(), key=lambda item: int(item[1]))]
     except (AttributeError, TypeError, ValueError, OverflowError):
         raise InputError(f"{files['classes']}: not a mapping of templates to numbers") from None
+    numbers = [int(number) for number in table.values()]
+    if twice := [n for n, count in Counter(numbers).items() if count > 1]:
+        names = [name for name, number in table.items() if int(number) == twice[0]]
+        raise InputError(f"{files['classes']}: {' and '.join(map(repr, names[:2]))} have one number, {twice[0]}")
     listing = Listing(classes)
     for split in SPLITS:
         file = files[split]
@@ -230,11 +244,20 @@ def _ssv2(files: Mapping[str, Path], how: Split) -> Listing:
 
 def _ucf101(files: Mapping[str, Path], how: Split) -> Listing:
     """Read classInd.txt ('1 Name'), trainlist01.txt ('Class/video.avi 1') and testlist01.txt (without labels)."""
-    classes = [line.partition(" ")[2] for line in read_lines(files["classes"])]
-    listing = Listing(classes)
+    lines = [line.partition(" ") for line in read_lines(files["classes"])]
+    numbers = {name: number for number, _, name in lines}
+    if [number for number, _, _ in lines] != [str(i) for i in range(1, len(lines) + 1)]:
+        raise InputError(f"{files['classes']}: the classes are not numbered 1, 2, ... ('1 ApplyEyeMakeup')")
+    listing = Listing([name for _, _, name in lines])
     for split in SPLITS:
-        paths = [re.sub(r" [0-9]+$", "", line) for line in read_lines(files[split])]
-        listing.entries[split] = _labelled(files[split], ((p, p.partition("/")[0]) for p in paths), classes)
+        pairs = []
+        for i, line in enumerate(read_lines(files[split]), 1):
+            path, number = split_number(line)
+            label = path.partition("/")[0]
+            if number and numbers.get(label, number) != number:
+                raise InputError(f"{files[split]}, line {i}: class {label} has number {numbers[label]}, not {number}")
+            pairs.append((path, label))
+        listing.entries[split] = _labelled(files[split], pairs, listing.classes)
     return listing
 
 
@@ -303,6 +326,7 @@ LAYOUTS = {
 }
 
 
+@named_errors()
 def find(folder: Path, names: Iterable[str], by_stem: bool) -> dict[str, Path | None]:
     """Return where each video of a list is, a file or a folder of frames; None if it is not there."""
     if not by_stem:
@@ -328,6 +352,10 @@ def _at(folder: Path, name: str) -> Path | None:
         return None
 
 
+def _warn(error: OSError) -> None:
+    log.warning("%s: %s; what is in it counts as absent", error.filename, error.strerror)
+
+
 def _plain(name: str) -> str:
     return name.replace("_", " ")
 
@@ -336,7 +364,7 @@ def _index(folder: Path, stems: set[str]) -> dict[str, list[Path]]:
     """Return the files and folders of frames below `folder` by name without ending; skip what is in such folders."""
     index: dict[str, list[Path]] = {}
     been = {folder.resolve()}  # links are followed, none twice
-    for at, folders, files in os.walk(folder, followlinks=True):
+    for at, folders, files in os.walk(folder, onerror=_warn, followlinks=True):
         folders.sort()
         for name in [f for f in folders if f in stems]:
             index.setdefault(name, []).append(Path(at, name))

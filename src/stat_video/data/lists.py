@@ -4,12 +4,14 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
 from ..errors import InputError
+from ..files import named_errors
 from .built_in import ensure
 from .config import DataConfig
 from .layouts import LAYOUTS, SPLITS, Listing, OtherForm, find
@@ -28,6 +30,7 @@ class Lists:
     absent: dict[str, list[str]] = field(default_factory=dict)
 
 
+@named_errors()
 def find_root(config: DataConfig) -> Path:
     """Return the folder of the data set, generating a built-in one; InputError names the setting if it is missing."""
     if config.root is None:
@@ -46,6 +49,7 @@ def find_root(config: DataConfig) -> Path:
     return root
 
 
+@named_errors()
 def read_listing(root: Path, config: DataConfig) -> Listing:
     """Read the lists below `root` in the form that `config.layout` names."""
     layout = LAYOUTS[config.layout]
@@ -65,13 +69,29 @@ def read_listing(root: Path, config: DataConfig) -> Listing:
             f"for another form set data.layout to one of {others}"
         ) from None
     listing.files = files
+    for twice in (name for name, number in Counter(listing.classes).items() if number > 1):
+        raise InputError(f"{files.get('classes', root)}: class {twice!r} stands there twice")
+    for odd in (name for name in listing.classes if len(name.splitlines()) != 1 or not _is_text(name)):
+        raise InputError(f"{files.get('classes', root)}: class {odd!r}: allowed are names of one line, in UTF-8")
     return listing
 
 
-def warn_of_others(root: Path, listing: Listing) -> None:
-    """Count the files in class folders that are no videos, if any, and name the first."""
+def _is_text(name: str) -> bool:
+    """Return whether a name is UTF-8, as a file's name need not be, and not blank."""
+    with suppress(UnicodeEncodeError):
+        return bool(name.encode().strip())
+    return False
+
+
+def warn_of_oddities(root: Path, listing: Listing) -> None:
+    """Count, if there are any, the files in class folders that are no videos, and the videos with two labels."""
     if listing.others:
         log.warning("%s: %d files are no videos and left out, first %s", root, len(listing.others), listing.others[0])
+    for split, entries in listing.entries.items():
+        label_of = dict(entries)
+        if torn := list(dict.fromkeys(name for name, label in entries if label_of[name] != label)):
+            where = listing.files.get(split, root)
+            log.warning("%s: %d videos stand there with two labels, first %s", where, len(torn), torn[0])
 
 
 def manifest_hash(config: DataConfig) -> str | None:
@@ -122,7 +142,9 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
     listing = read_listing(root, config)
     manifest = {row.path: row for row in read_manifest(manifest_path(root, config))}
     lists = Lists(listing.classes)
-    warn_of_others(root, listing)
+    warn_of_oddities(root, listing)
+    if len(listing.classes) < 2:
+        raise InputError(f"{listing.files.get('classes', root)}: {len(listing.classes)} class; 2 or more are needed")
     for split in SPLITS:
         entries, of = listing.entries[split], str(listing.files.get(split, f"{root}: {split} list"))
         labels = Counter(label for _, label in entries)
@@ -135,7 +157,7 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
         places = find(root / config.videos, (name for name, _ in entries), LAYOUTS[config.layout].by_stem)
         there = [(path, label) for name, label in entries if (path := places[name]) is not None]
         lists.absent[split] = [str(root / config.videos / name) for name, _ in entries if places[name] is None]
-        _allow(of, "missing", lists.absent[split], len(entries), config.max_absent, "data.max_absent")
+        allow(of, "missing", lists.absent[split], len(entries), config.max_absent, "data.max_absent")
         bytes_of = {path: path.stat().st_size for path, _ in there if not path.is_dir()}
         known = {
             path: manifest.get(below(root, path), manifest.get(name))
@@ -149,7 +171,7 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
                 f"python src/prepare.py do=verify data={config.name} looks at them anew"
             )
         broken = [p for p, _ in there if bytes_of.get(p) == 0 or ((row := known[p]) and row.status == UNREADABLE)]
-        _allow(of, "empty or unreadable", broken, len(entries), config.max_unreadable, "data.max_unreadable")
+        allow(of, "empty or unreadable", broken, len(entries), config.max_unreadable, "data.max_unreadable")
         if split == "val" and val_videos is not None:
             there = _spread(there, val_videos)
         lists.videos[split] = LabeledVideoPaths([(str(path), label) for path, label in there])
@@ -169,7 +191,7 @@ def _as_in(row: VideoRow, size: int | None) -> bool:
     return row.status != ABSENT and (None in (row.bytes, size) or row.bytes == size)
 
 
-def _allow(of: str, what: str, names: Sequence[object], total: int, limit: float, key: str) -> None:
+def allow(of: str, what: str, names: Sequence[object], total: int, limit: float, key: str) -> None:
     """Raise InputError if more of a list's videos are missing or broken than is allowed; warn if any is."""
     if not names:
         return

@@ -49,10 +49,12 @@ def write_manifest(path: Path, rows: Sequence[VideoRow]) -> None:
     """Write the manifest: the same data give the same bytes, whenever and in whatever order they were read."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    quoting = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    for row in rows:  # Python 3.11 leaves a carriage return, which a name may hold, unquoted
+        (quoting if "\r" in row.path + row.reason + row.name else writer).writerow(asdict(row))
     with replacing(path) as file:
-        file.write(text.getvalue().encode())
+        file.write(text.getvalue().encode(errors="surrogateescape"))  # names as the disk has them
 
 
 def read_manifest(path: Path) -> list[VideoRow]:
@@ -66,7 +68,7 @@ def read_manifest(path: Path) -> list[VideoRow]:
 @lru_cache(maxsize=4)  # planning a table reads the same manifest for each of its rows
 def _read(path: Path, mtime_ns: int, size: int) -> tuple[VideoRow, ...]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             table = csv.DictReader(file)
             if table.fieldnames != COLUMNS:
                 raise ValueError

@@ -72,7 +72,7 @@ class VideoDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         """Return random clips; an incomplete last step is left out, as all recipes here do."""
         videos = self.check().videos["train"]
-        data = ClipDataset(videos, self.clip, train=self.train_transform, seed=self.seed)
+        data = ClipDataset(videos, self.clip, train=self.train_transform, seed=self.seed, limits=self.config.limits)
         ranks = self._ranks()
         start = (self.start[0], self.start[1] // ranks["world_size"])
         how: dict[str, Any] = {"repeats": self.repeats, "step": self.step, "start": start, **ranks}
@@ -93,7 +93,8 @@ class VideoDataModule(LightningDataModule):
         return self._view_loader(self.views)
 
     def _view_loader(self, views: Views) -> DataLoader[Sample]:
-        data = ClipDataset(self.check().videos["val"], self.clip, view=self.view_transform, views=views)
+        videos, limits = self.check().videos["val"], self.config.limits
+        data = ClipDataset(videos, self.clip, view=self.view_transform, views=views, limits=limits)
         if len(data) * len(views) < self._ranks()["world_size"]:
             raise InputError(
                 f"{self.config.name}: {len(data) * len(views)} views of validation videos for "

@@ -2,38 +2,39 @@
 
 If the container's time stamps can be trusted, the packets of a file are listed first, without decoding: their number is
 the number of frames, their sorted times say which packet holds which frame, and only what the wanted frames need is
-decoded (`_by_plan`). Otherwise, and on any doubt, every packet is decoded and the bad ones are skipped (`_whole`).
+decoded (`decode_plan.py`). Otherwise, and on any doubt, every packet is decoded and the bad ones are skipped.
+
+Whoever reads a video, for training, a test, a prediction, a verification or a copy, reads it here: they agree on what
+can be read, and on the frames.
 """
 
 import logging
-import math
-import re
-from collections.abc import Iterator, Sequence, Set
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
-import numpy as np
 import torch
 from av.codec.context import ThreadType
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
-from PIL import Image
 from pytorchvideo.data.video import Video, VideoPathHandler
 from torch import Tensor
 
 from ..errors import InputError
+from .cut_off import cut_off
+from .decode_plan import Doubt, Skip, decode_by, is_timed, plan_of
+from .frame_folder import FrameFolder, Inspection, sizes_of, stacked, to_clip
+from .limits import MEGA, Limits
+from .orientation import Picture, turn_of, turned
 from .sampling import ChooseFrames
 
 log = logging.getLogger(__name__)
-TIMED = {"mov", "mp4", "matroska", "webm", "mpegts"}  # containers whose time stamps order the frames; not AVI
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}  # the files that are read in a folder of frames
 READ_ERRORS = (InputError, av.FFmpegError, OSError, ValueError)  # what reading a video may raise
-Found = dict[int, np.ndarray]  # frame index -> (H, W, 3) uint8
 _DAMAGED: set[str] = set()  # videos that this process has warned of
 
 
@@ -42,52 +43,51 @@ def reason_of(error: Exception, path: str) -> str:
     return (error.line if isinstance(error, InputError) else str(error)).removeprefix(f"{path}: ")
 
 
-class _Doubt(Exception):
-    """A frame did not come out of the packet that should hold it: decode everything."""
+class _Decoder:
+    """A stream's decoder that minds the limits."""
 
+    def __init__(self, name: str, stream: "av.VideoStream", limits: Limits) -> None:
+        self.name, self.context, self.limits = name, stream.codec_context, limits
+        self.seconds = 0.0  # of CPU time so far
 
-@dataclass(frozen=True)
-class DecodePlan:
-    """When each frame is shown, and the groups of packets that can be decoded by themselves."""
+    def decode(self, packet: "av.Packet | None", skip: Skip = "DEFAULT") -> list["av.VideoFrame"]:
+        """Return the frames that come out once a packet is in; None: those that are left."""
+        begin = time.thread_time()
+        self.context.skip_frame = skip
+        frames = self.context.decode(packet)
+        for frame in frames:
+            self.limits.check_frame(self.name, frame.height, frame.width)
+        self.seconds += time.thread_time() - begin
+        self.limits.check_time(self.name, self.seconds)
+        return frames
 
-    times: list[int]  # of the frames in their order
-    groups: list[list["av.Packet"]]  # in decode order; each begins with a keyframe
-
-    @property
-    def count(self) -> int:
-        """Number of frames."""
-        return len(self.times)
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What decoding every packet tells of a video."""
-
-    frames: int
-    fps: float
-    height: int
-    width: int
-    codec: str
-    pixels: str  # FFmpeg's name of the pixel format
-    trouble: str  # '' if it is whole
+    def restart(self) -> None:
+        """Forget all frames, to go on at a later keyframe."""
+        self.context.flush_buffers()
 
 
 class PyAVVideo(Video):
     """A video file read with PyAV: decodes what it must, converts only the wanted frames to RGB, keeps uint8.
 
-    Every method raises InputError, naming the video, if there is nothing to read.
+    Every method raises InputError, naming the video, if there is nothing to read or it costs more than `limits`.
     """
 
-    def __init__(self, file: BinaryIO, video_name: str | None = None, decode_audio: bool = False) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        video_name: str | None = None,
+        decode_audio: bool = False,
+        limits: Limits | None = None,
+    ) -> None:
         self._bytes = file.read()
-        self.name = video_name or "video"
+        self.name, self.limits = video_name or "video", limits or Limits()
         if not self._bytes:
             raise InputError(f"{self.name}: the file is empty")
 
     @property
     def rate(self) -> Fraction:
         """Average number of frames a second, 0 if the file does not say."""
-        with self._open() as (_, stream):
+        with self._open() as (_, stream, _):
             return stream.average_rate or Fraction(0)
 
     @property
@@ -97,34 +97,30 @@ class PyAVVideo(Video):
 
     def get_clip(self, start_sec: float, end_sec: float) -> dict[str, Tensor | None]:
         """Return the frames in [start_sec, end_sec) in PyTorchVideo's form: float32 (3, frames, H, W) from 0 to 255."""
-        rate = float(self.rate or 1)
-        # The first frame at or after each time; 1e-6, as the float of a time such as 0.07 s lies a little after it.
-        first, last = (max(math.ceil(float(t) * rate - 1e-6), 0) for t in (start_sec, end_sec))
-        if first >= min(last, self.frame_count()):
-            return {"video": None, "audio": None}
-        frames = self.frames(lambda n: list(range(min(first, n - 1), min(last, n))))
-        return {"video": frames.permute(3, 0, 1, 2).float(), "audio": None}
+        return to_clip(self, float(self.rate or 1), start_sec, end_sec)
 
     def frame_count(self) -> int:
         """Return the number of frames, counted without decoding if the time stamps can be trusted."""
-        with self._open() as (container, stream):
+        with self._open() as (container, stream, _):
             packets = self._packets(container, stream)
             plan = plan_of(container, packets)
         return plan.count if plan else self._whole([])[1]
 
     def frames(self, choose: ChooseFrames) -> Tensor:
-        """Return the frames that `choose` takes, uint8 (T, H, W, 3); it is asked again if fewer frames decode."""
-        with self._open() as (container, stream):
+        """Return the frames that `choose` takes, uint8 (T, H, W, 3); it is asked again if fewer frames decode.
+
+        Frames of several sizes are resized to that of the first one taken.
+        """
+        to_rgb = VideoReformatter()
+        with self._open() as (container, stream, decoder):
             packets = self._packets(container, stream)
             plan = plan_of(container, packets)
             promised = plan.count if plan else sum(1 for p in packets if not p.is_discard)
-            found: Found | None = None
+            found: dict[int, Picture] | None = None
             if plan and promised:
                 indices = choose(promised)
-                try:
-                    found = _by_plan(stream, plan, set(indices))
-                except (_Doubt, av.FFmpegError):
-                    found = None
+                with suppress(Doubt, av.FFmpegError):
+                    found = decode_by(plan, decoder, set(indices), lambda frame: _rgb(to_rgb, frame))
         if found is None:
             indices = choose(promised) if promised else []
             found, decoded = self._whole(indices)
@@ -136,54 +132,58 @@ class PyAVVideo(Video):
                 found, _ = self._whole(indices)
         if not found:
             raise InputError(f"{self.name}: no frame could be decoded")
-        _one_size(self.name, {frame.shape[:2] for frame in found.values()})
-        return torch.from_numpy(np.stack([found[i] for i in indices]))
+        return torch.from_numpy(stacked([found[i] for i in indices]))
 
     def inspect(self) -> Inspection:
-        """Decode every packet, converting none; InputError if no frame comes out, or frames of several sizes."""
+        """Decode every packet, converting none; InputError if no frame comes out."""
         frames = errors = concealed = 0
-        sizes = set()
+        sizes: dict[tuple[int, int], None] = {}
         reason = ""
-        with self._open() as (container, stream):
+        with self._open() as (container, stream, decoder):
             packets = self._packets(container, stream)
             # The header's count, less what an edit list hides. An AVI's header also counts packets without a frame.
-            timed = TIMED & set(container.format.name.split(","))
+            timed = is_timed(container)
             promised = stream.frames - sum(p.is_discard for p in packets) if timed else 0.9 * stream.frames
             for packet in [*packets, None]:
                 try:
-                    decoded = stream.codec_context.decode(packet)
+                    decoded = decoder.decode(packet)
                 except av.FFmpegError as error:
                     errors, reason = errors + 1, error.strerror or str(error)
                     continue
                 frames += len(decoded)
-                sizes |= {(frame.height, frame.width) for frame in decoded}
+                sizes |= dict.fromkeys((frame.height, frame.width) for frame in decoded)
                 concealed += sum(frame.is_corrupt for frame in decoded)
             context = stream.codec_context
             if not frames:
                 raise InputError(f"{self.name}: unreadable video ({reason or 'no frame in it'})")
-            height, width = _one_size(self.name, sizes)
             trouble = [f"{errors} packets do not decode ({reason})"] if errors else []
             trouble += [f"{concealed} frames are damaged"] if concealed else []
-            trouble += [f"{frames} of {stream.frames} frames are there"] if frames < promised else []
+            if frames < promised:
+                trouble.append(f"{frames} of {stream.frames} frames are there")
+            elif missing := cut_off(self._bytes):
+                trouble.append(f"cut off: {missing}")
+            trouble += sizes_of(sizes)
             rate = float(stream.average_rate or 0)
+            height, width = next(iter(sizes))
             return Inspection(frames, rate, height, width, context.name, context.pix_fmt or "", "; ".join(trouble))
 
     def decoded(self) -> Iterator["av.VideoFrame"]:
         """Yield all frames in their order, in their coded pixel format; bad packets are skipped."""
-        with self._open() as (container, stream):
+        with self._open() as (container, stream, decoder):
             for packet in [*self._packets(container, stream), None]:
                 with suppress(av.FFmpegError):
-                    yield from stream.codec_context.decode(packet)
+                    yield from decoder.decode(packet)
 
-    def _whole(self, indices: Sequence[int]) -> tuple[Found, int]:
+    def _whole(self, indices: Sequence[int]) -> tuple[dict[int, Picture], int]:
         """Decode everything, skipping bad packets; return those of `indices` that are there, and the frame count."""
-        found, count, wanted = Found(), 0, set(indices)
+        found: dict[int, Picture] = {}
+        count, wanted = 0, set(indices)
         to_rgb = VideoReformatter()
         reason = "no frame in it"
-        with self._open() as (container, stream):
+        with self._open() as (container, stream, decoder):
             for packet in [*self._packets(container, stream), None]:
                 try:
-                    decoded = stream.codec_context.decode(packet)
+                    decoded = decoder.decode(packet)
                 except av.FFmpegError as error:
                     reason = error.strerror or str(error)
                     continue
@@ -206,7 +206,7 @@ class PyAVVideo(Video):
         return packets
 
     @contextmanager
-    def _open(self) -> Iterator[tuple["av.container.InputContainer", "av.VideoStream"]]:
+    def _open(self) -> Iterator[tuple["av.container.InputContainer", "av.VideoStream", _Decoder]]:
         try:
             container = av.open(BytesIO(self._bytes), mode="r", metadata_errors="replace")
         except av.FFmpegError as error:
@@ -215,20 +215,15 @@ class PyAVVideo(Video):
             stream = _video_stream(container)
             if stream is None:
                 raise InputError(f"{self.name}: no video stream in the file")
-            if stream.codec_context is None:
+            context = stream.codec_context
+            if context is None:
                 raise InputError(f"{self.name}: unreadable video (no decoder for its codec)")
-            stream.codec_context.thread_count = 1  # the data workers are the threads
-            stream.codec_context.thread_type = ThreadType.NONE
-            yield container, stream
-
-
-def _one_size(name: str, sizes: Set[tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the size (height, width) that all frames have; InputError if there are several."""
-    if len(sizes) > 1:
-        one, other = sorted(sizes)[:2]
-        raise InputError(f"{name}: the frame size changes within the video, {one} and {other}")
-    (size,) = sizes
-    return size
+            if context.height and context.width:  # before a frame takes its memory
+                self.limits.check_frame(self.name, context.height, context.width)
+            context.options = {"max_pixels": str(int(self.limits.megapixels * MEGA))}
+            context.thread_count = 1  # the data workers are the threads
+            context.thread_type = ThreadType.NONE
+            yield container, stream, _Decoder(self.name, stream, self.limits)
 
 
 def has_video(file: Path) -> bool:
@@ -244,133 +239,10 @@ def _video_stream(container: "av.container.InputContainer") -> "av.VideoStream |
     return next((stream for stream in streams if not stream.disposition & Disposition.attached_pic), None)
 
 
-def plan_of(container: "av.container.InputContainer", packets: Sequence["av.Packet"]) -> DecodePlan | None:
-    """Return which packet holds which frame; None if the time stamps cannot be trusted."""
-    if not TIMED & set(container.format.name.split(",")) or not packets or not packets[0].is_keyframe:
-        return None
-    times = [p.pts for p in packets if not p.is_discard]
-    if any(time is None for time in times) or len(set(times)) < len(times):
-        return None
-    if any(p.is_corrupt or p.pts is None for p in packets):
-        return None
-    groups: list[list[av.Packet]] = []
-    for packet in packets:
-        if packet.is_keyframe:
-            groups.append([])
-        groups[-1].append(packet)
-    return DecodePlan(sorted(time for time in times if time is not None), groups)
-
-
-def _by_plan(stream: "av.VideoStream", plan: DecodePlan, wanted: set[int]) -> Found:
-    """Decode the groups that hold a wanted frame, each up to its last; _Doubt if a wanted frame does not come out."""
-    index_of = {plan.times[i]: i for i in wanted}
-    last = _last_needed(plan, index_of)
-    codec, to_rgb, found = stream.codec_context, VideoReformatter(), Found()
-
-    def take(frames: Sequence["av.VideoFrame"]) -> None:
-        for frame in frames:
-            i = index_of.get(frame.pts) if frame.pts is not None else None
-            if i is not None:
-                found[i] = _rgb(to_rgb, frame)
-
-    gap = False
-    for group, end in zip(plan.groups, last, strict=True):
-        if not end:
-            gap = True
-            continue
-        if gap:
-            take(codec.decode(None))
-            codec.flush_buffers()
-        for packet in group[:end]:
-            # Skip frames that are not wanted and that no other frame refers to.
-            codec.skip_frame = "DEFAULT" if packet.pts in index_of else "NONREF"
-            take(codec.decode(packet))
-        gap = end < len(group)
-    take(codec.decode(None))
-    if len(found) < len(wanted):
-        raise _Doubt
-    return found
-
-
-def _last_needed(plan: DecodePlan, index_of: dict[int, int]) -> list[int]:
-    """Return how many packets of each group must be decoded, from its first; 0: none."""
-    last = [0] * len(plan.groups)
-    for g, group in enumerate(plan.groups):
-        for n, packet in enumerate(group, 1):
-            if packet.pts in index_of:
-                last[g] = n
-                # A frame shown before its group's keyframe also refers to the group before.
-                if g and packet.pts is not None and packet.pts < (group[0].pts or 0):
-                    last[g - 1] = len(plan.groups[g - 1])
-    return last
-
-
-def _rgb(to_rgb: VideoReformatter, frame: "av.VideoFrame") -> np.ndarray:
+def _rgb(to_rgb: VideoReformatter, frame: "av.VideoFrame") -> Picture:
     # One thread: else libswscale would start a thread a core for each frame.
-    picture = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
-    # Upright, as players show it: a phone stores frames lying on their side, and by how much to turn them.
-    return np.rot90(picture, round(frame.rotation / 90)) if frame.rotation else picture
-
-
-class FrameFolder(Video):
-    """A video as a folder of pictures, in the order of their numbers (Something-Something v2's usual form).
-
-    Pictures of optical flow, `flow_x_00001.jpg`, that lie beside are left out.
-    """
-
-    def __init__(self, folder: Path, fps: float = 12) -> None:
-        """Take the folder's pictures; InputError if there is none. ``fps`` (default: SSv2's) only matters to times."""
-        self.name, self.fps, self.rate = str(folder), fps, Fraction(fps)
-        files = [f for f in folder.iterdir() if f.suffix.lower() in PICTURES and not f.name.startswith((".", "flow_"))]
-        if not files:
-            raise InputError(f"{folder}: no picture in the folder ({', '.join(sorted(PICTURES))} are looked for)")
-        numbers = {file: [int(n) for n in re.findall("[0-9]+", file.stem)] for file in files}
-        series = sorted({re.sub("[0-9]+", "N", file.stem) for file in files})
-        if len(series) > 1 and any(numbers.values()):
-            raise InputError(f"{folder}: pictures of several series, {', '.join(series[:3])}; one is expected")
-        self._files = sorted(files, key=lambda file: (numbers[file], file.name))
-
-    @property
-    def duration(self) -> float:
-        """Length in seconds."""
-        return len(self._files) / self.fps
-
-    def get_clip(self, start_sec: float, end_sec: float) -> dict[str, Tensor | None]:
-        """Return the frames in [start_sec, end_sec) in PyTorchVideo's form: float32 (3, frames, H, W) from 0 to 255."""
-        first, last = (max(math.ceil(float(t) * self.fps - 1e-6), 0) for t in (start_sec, end_sec))
-        if first >= min(last, len(self._files)):
-            return {"video": None, "audio": None}
-        frames = self.frames(lambda n: list(range(first, min(last, n))))
-        return {"video": frames.permute(3, 0, 1, 2).float(), "audio": None}
-
-    def frame_count(self) -> int:
-        """Return the number of pictures."""
-        return len(self._files)
-
-    def decoded(self) -> Iterator["av.VideoFrame"]:
-        """Yield all frames in their order."""
-        for file in self._files:
-            yield av.VideoFrame.from_ndarray(self._read(file), format="rgb24")
-
-    def inspect(self) -> Inspection:
-        """Read every picture; InputError names the first that cannot be read, or two sizes."""
-        height, width = _one_size(self.name, {self._read(file).shape[:2] for file in self._files})
-        codec = self._files[0].suffix[1:].lower()
-        return Inspection(len(self._files), self.fps, height, width, codec, "rgb24", "")
-
-    def frames(self, choose: ChooseFrames) -> Tensor:
-        """Return the frames that `choose` takes, uint8 (T, H, W, 3)."""
-        indices = choose(len(self._files))
-        read = {i: self._read(self._files[i]) for i in set(indices)}
-        _one_size(self.name, {frame.shape[:2] for frame in read.values()})
-        return torch.from_numpy(np.stack([read[i] for i in indices]))
-
-    def _read(self, file: Path) -> np.ndarray:
-        try:
-            with Image.open(file) as picture:
-                return np.asarray(picture.convert("RGB"))
-        except (OSError, NotImplementedError, Image.DecompressionBombError) as error:  # UnidentifiedImageError is one
-            raise InputError(f"{file}: unreadable picture ({error})") from None
+    picture: Any = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
+    return turned(picture, turn_of(frame))
 
 
 AnyVideo = PyAVVideo | FrameFolder
@@ -379,14 +251,17 @@ AnyVideo = PyAVVideo | FrameFolder
 class PathHandler(VideoPathHandler):
     """PyTorchVideo's path handler with our readers in place of its decoders."""
 
+    def __init__(self, limits: Limits | None = None) -> None:
+        super().__init__()
+        self.limits = limits or Limits()
+
     def video_from_path(
         self, filepath: str, decode_audio: bool = False, decoder: str = "pyav", fps: int = 12
     ) -> AnyVideo:
-        """Open the file, or the folder of frames, at `filepath`; InputError if it is missing or empty."""
+        """Open the file, or the folder of frames, at `filepath`; InputError if it is missing, empty or too large."""
         path = Path(filepath)
+        self.limits.check_file(path)
         if path.is_dir():
-            return FrameFolder(path, fps)
-        if not path.is_file():
-            raise InputError(f"{filepath}: no such video")
+            return FrameFolder(path, fps, self.limits)
         with path.open("rb") as file:
-            return PyAVVideo(file, str(path))
+            return PyAVVideo(file, str(path), limits=self.limits)

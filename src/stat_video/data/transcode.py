@@ -8,6 +8,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,14 +20,16 @@ from av.video.frame import PictureType
 from av.video.reformatter import Interpolation, VideoReformatter
 from rich.table import Table
 
-from ..errors import InputError, check_ranges, one_of, ranged
+from ..errors import InputError, check_ranges, one_of, printable, ranged
 from ..files import replacing, write_json
 from ..models.base import Clip
 from ..progress import say
 from .config import DataConfig
 from .layouts import SPLITS
+from .limits import Limits
 from .lists import find_root, read_listing
 from .manifest import ABSENT, DAMAGED, VideoRow, manifest_path, read_manifest
+from .orientation import Turn, turn_of, turned_yuv
 from .parallel import in_parallel
 from .reader import READ_ERRORS, AnyVideo, PathHandler, PyAVVideo, reason_of
 from .sampling import ChooseFrames, view_frames
@@ -36,7 +39,7 @@ Pixels = npt.NDArray[np.uint8]
 SAMPLE = 12  # videos on which speed and quality are measured
 REPEATS = 5  # readings of each
 RGB = 0  # FFmpeg's number of a "colour matrix" that is none
-TRANSCODED, COPIED = "transcoded", "copied as it is"
+TRANSCODED, COPIED, EMPTY = "transcoded", "copied as it is", "left empty"
 BEGUN = "transcode.json"  # in the new folder: what its copies are made of, and how
 PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
@@ -81,8 +84,8 @@ class Copy:
 def transcode(config: DataConfig, out: Path, encoding: Encoding, workers: int | None) -> list[Copy]:
     """Write copies and lists (`path label`) into `out`, keeping those that a killed call finished; return all copies.
 
-    A video of which no frame can be read is copied as it is, and one that is absent stays in the lists, so that the
-    copies' data set counts both as the original one does.
+    A video of which no frame can be read is copied as it is (a folder, or what is too large: as an empty file), and one
+    that is absent stays in the lists, so that the copies' data set counts both as the original one does.
     """
     root = find_root(config).resolve()
     rows = listed(root, config)
@@ -95,7 +98,7 @@ def transcode(config: DataConfig, out: Path, encoding: Encoding, workers: int | 
     _say_damaged(root, config)
 
     def make(row: VideoRow) -> Copy:
-        return copy(root, out, row, names[row.path], encoding)
+        return copy(root, out, row, names[row.path], encoding, config.limits)
 
     copies = []
     for made in in_parallel(make, unique, workers, "transcode"):
@@ -139,7 +142,8 @@ def name_of_copy(root: Path, path: str) -> str:
     place = Path(path)
     if place.is_absolute() or ".." in place.parts:  # a list may name videos outside its folder
         place = Path("outside", *(root / path).resolve().parts[1:])
-    return str(place) if place.suffix == ".mp4" else f"{place}.mp4"
+    name = str(place) if place.suffix == ".mp4" else f"{place}.mp4"
+    return printable(name).lstrip()  # a list holds a name a line, in UTF-8
 
 
 def _begin(root: Path, out: Path, encoding: Encoding) -> None:
@@ -150,7 +154,10 @@ def _begin(root: Path, out: Path, encoding: Encoding) -> None:
     about = {"source": str(root), **asdict(encoding)}
     begun = out / BEGUN
     if begun.is_file():
-        before = json.loads(begun.read_text(encoding="utf-8"))
+        try:
+            before = dict(json.loads(begun.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            raise InputError(f"{begun}: not what do=transcode writes; name another folder") from None
         if other := [f"{key}={before.get(key)}" for key, value in about.items() if before.get(key) != value]:
             raise InputError(f"out={out}: it holds copies made with {', '.join(other)}; name another folder")
         return
@@ -163,7 +170,7 @@ def _begin(root: Path, out: Path, encoding: Encoding) -> None:
     write_json(begun, about)
 
 
-def copy(root: Path, out: Path, row: VideoRow, name: str, encoding: Encoding) -> Copy:
+def copy(root: Path, out: Path, row: VideoRow, name: str, encoding: Encoding, limits: Limits) -> Copy:
     """Make one copy unless it is there. It gets its original's time, so that a later change of that is noticed."""
     source, target = root / row.path, out / name
     if not target.parent.resolve().is_relative_to(out.resolve()):
@@ -172,49 +179,60 @@ def copy(root: Path, out: Path, row: VideoRow, name: str, encoding: Encoding) ->
     before = sum(f.stat().st_size for f in source.iterdir()) if source.is_dir() else source.stat().st_size
     # Some file systems keep whole seconds only.
     whole = target.is_file() and target.stat().st_mtime_ns in (when, when // 10**9 * 10**9)
-    if whole and not _same(source, target):
+    if whole and not _unread(source, target, limits):
         return Copy(row, name, TRANSCODED, "", before, target.stat().st_size)
     state, reason = TRANSCODED, ""
     try:
-        content = encode(source, encoding)
+        content = encode(source, encoding, limits)
     except READ_ERRORS as error:
-        state, reason = COPIED, reason_of(error, str(source))
-        content = b"" if source.is_dir() else source.read_bytes()
+        reason = reason_of(error, str(source))
+        state = COPIED if _can_be_copied(source, limits) else EMPTY
+        content = source.read_bytes() if state == COPIED else b""
     with replacing(target) as file:
         file.write(content)
     os.utime(target, ns=(when, when))
     return Copy(row, name, state, reason, before, len(content))
 
 
-def _same(source: Path, target: Path) -> bool:
-    if source.is_dir():
-        return target.stat().st_size == 0
-    return source.stat().st_size == target.stat().st_size and source.read_bytes() == target.read_bytes()
+def _can_be_copied(source: Path, limits: Limits) -> bool:
+    with suppress(InputError):
+        limits.check_file(source)
+        return source.is_file()
+    return False
 
 
-def encode(source: Path, encoding: Encoding) -> bytes:
-    """Return an mp4 of all frames of a video that decode, evenly spaced in time; InputError if none does."""
-    video = PathHandler().video_from_path(str(source))
+def _unread(source: Path, target: Path, limits: Limits) -> bool:
+    """Return whether a copy is that of a video which could not be read; it is tried again."""
+    size = target.stat().st_size
+    if not size or not _can_be_copied(source, limits):
+        return size == 0
+    return source.stat().st_size == size and source.read_bytes() == target.read_bytes()
+
+
+def encode(source: Path, encoding: Encoding, limits: Limits | None = None) -> bytes:
+    """Return an mp4 of all frames of a video that decode, upright, evenly spaced in time; InputError if none does."""
+    video = PathHandler(limits).video_from_path(str(source))
     # Into memory: the error of a full disk then comes from the write of the file, which names it.
     content, count, to_yuv = io.BytesIO(), 0, VideoReformatter()
     rate = video.rate.limit_denominator(1001) or Fraction(25)
     options = {"crf": str(encoding.crf), "preset": encoding.preset, "g": str(encoding.gop), "bf": "3"}
     options |= {"tune": "fastdecode", "x264-params": "b-adapt=0:b-pyramid=none:scenecut=0:open-gop=0:threads=1"}
     stream: av.VideoStream | None = None
+    turn: Turn | None = None
     with av.open(content, "w", format="mp4") as container:
         for frame in video.decoded():
             if stream is None:
                 stream = container.add_stream("libx264", rate=rate, options=options)
-                stream.height, stream.width = encoding.size(frame.height, frame.width)
+                height, width = encoding.size(frame.height, frame.width)
+                turn = turn_of(frame)
+                stream.height, stream.width = (width, height) if turn and turn.swap else (height, width)
                 stream.pix_fmt = "yuv420p"
-                if frame.rotation:
-                    stream.set_display_rotation(frame.rotation)
-            picture = to_yuv.reformat(
-                frame, stream.width, stream.height, "yuv420p", interpolation=Interpolation.BICUBIC, threads=1
-            )
+            picture = to_yuv.reformat(frame, width, height, "yuv420p", interpolation=Interpolation.BICUBIC, threads=1)
             if count == 0 and picture.colorspace != RGB:  # else the copy would be shown in other colours
                 for tag in ("colorspace", "color_range", "color_primaries", "color_trc"):
                     setattr(stream.codec_context, tag, getattr(picture, tag))
+            if turn:
+                picture = turned_yuv(picture, turn)
             picture.pts, picture.time_base, picture.pict_type = count, 1 / rate, PictureType.NONE
             container.mux(stream.encode(picture))
             count += 1
@@ -290,9 +308,9 @@ def copies_table(out: Path, copies: Sequence[Copy], gain: Gain | None) -> Table:
             f"the files are {1 / gain.smaller:.2f} x as large, PSNR {gain.psnr:.1f} dB"
         )
     table = Table(title=f"copies in {out}", caption=about)
-    for column in ("videos", TRANSCODED, COPIED):
+    for column in ("videos", TRANSCODED, COPIED, EMPTY):
         table.add_column(column, justify="right")
-    table.add_row(str(len(copies)), str(states[TRANSCODED]), str(states[COPIED]))
+    table.add_row(str(len(copies)), *(str(states[state]) for state in (TRANSCODED, COPIED, EMPTY)))
     return table
 
 

@@ -15,8 +15,9 @@ from ..errors import InputError
 from ..files import replacing
 from ..progress import say
 from .config import DataConfig
-from .layouts import LAYOUTS, SPLITS, find
-from .lists import below, find_root, read_listing, warn_of_others
+from .layouts import LAYOUTS, SPLITS, find, split_number
+from .limits import Limits
+from .lists import allow, below, find_root, read_listing, warn_of_oddities
 from .manifest import (
     ABSENT,
     DAMAGED,
@@ -39,35 +40,40 @@ Stamp = list[int]  # size and time of a file; other numbers mean that the file h
 def listed(root: Path, config: DataConfig) -> list[VideoRow]:
     """Return a row for each video of the lists, in their order; its status is ABSENT, or '' until it is read."""
     listing, rows = read_listing(root, config), []
-    warn_of_others(root, listing)
+    warn_of_oddities(root, listing)
     for split in SPLITS:
         names = [name for name, _ in listing.entries[split]]
         places = find(root / config.videos, names, LAYOUTS[config.layout].by_stem)
         for name, label in listing.entries[split]:
             place = places[name]
             path = name if place is None else below(root, place)
-            rows.append(VideoRow(split, path, label, listing.classes[label], ABSENT if place is None else ""))
+            row = VideoRow(split, path, label, listing.classes[label], ABSENT if place is None else "")
+            # A folder's list may say how many pictures it has; `inspect` compares.
+            frames = (
+                split_number(name)[1] if place is not None and place.is_dir() and place.name != Path(name).name else ""
+            )
+            rows.append(replace(row, frames=int(frames)) if frames else row)
     return rows
 
 
-def inspect(root: Path, row: VideoRow) -> VideoRow:
-    """Return the row, filled in from decoding every packet."""
-    path = root / row.path
+def inspect(root: Path, row: VideoRow, limits: Limits) -> VideoRow:
+    """Return the row, filled in from decoding every packet; its `frames` were those that its list promises, if any."""
+    path, promised = root / row.path, row.frames
+    row = replace(row, frames=None)
     try:
-        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-        digest, size = hashlib.sha256(), 0
-        for file in files:
-            content = file.read_bytes()
-            size += len(content)
-            digest.update(content if file is path else file.name.encode() + content)
-        row = replace(row, bytes=size, sha256=digest.hexdigest())
-        found = PathHandler().video_from_path(str(path)).inspect()
+        limits.check_file(path)
+        size, digest = _digest(path)
+        row = replace(row, bytes=size, sha256=digest)
+        found = PathHandler(limits).video_from_path(str(path)).inspect()
     except READ_ERRORS as error:
         return replace(row, status=UNREADABLE, reason=reason_of(error, str(path)))
+    trouble = [found.trouble] if found.trouble else []
+    if promised not in (None, found.frames):
+        trouble.append(f"its list says {promised} frames, {found.frames} are there")
     return replace(
         row,
-        status=DAMAGED if found.trouble else OK,
-        reason=found.trouble,
+        status=DAMAGED if trouble else OK,
+        reason="; ".join(trouble),
         frames=found.frames,
         fps=round(found.fps, 3),
         width=found.width,
@@ -75,6 +81,18 @@ def inspect(root: Path, row: VideoRow) -> VideoRow:
         codec=found.codec,
         pixels=found.pixels,
     )
+
+
+def _digest(path: Path) -> tuple[int, str]:
+    """Return the bytes and the SHA-256 of a file, or of all files of a folder with their names."""
+    size, digest = 0, hashlib.sha256()
+    for file in sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]:
+        digest.update(b"" if file is path else os.fsencode(file.name))
+        with file.open("rb") as content:
+            while part := content.read(2**20):
+                size += len(part)
+                digest.update(part)
+    return size, digest.hexdigest()
 
 
 def verify(config: DataConfig, workers: int | None) -> list[VideoRow]:
@@ -95,7 +113,7 @@ def verify(config: DataConfig, workers: int | None) -> list[VideoRow]:
     say(f"Reading {len(todo)} of {len(present)} videos in {root}{others}")
 
     def read(row: VideoRow) -> tuple[Stamp, VideoRow]:
-        return _stamp(root, row), inspect(root, row)
+        return _stamp(root, row), inspect(root, row, config.limits)
 
     for stamp, row in in_parallel(read, todo, workers, "verify"):
         journal.add(stamp, row)
@@ -186,7 +204,17 @@ def _write_csv(path: Path, head: Sequence[str], lines: Sequence[Sequence[object]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([head, *lines])
     with replacing(path) as file:
-        file.write(text.getvalue().encode())
+        file.write(text.getvalue().encode(errors="surrogateescape"))  # names as the disk has them
+
+
+def check_shares(config: DataConfig, rows: Sequence[VideoRow]) -> None:
+    """Raise InputError if training would refuse the data set, since too many videos are absent or unreadable."""
+    for split in SPLITS:
+        of = f"{config.name}, {split} list"
+        of_split = [row for row in rows if row.split == split]
+        for what, limit in ((ABSENT, "max_absent"), (UNREADABLE, "max_unreadable")):
+            names = [row.path for row in of_split if row.status == what]
+            allow(of, what, names, len(of_split), getattr(config, limit), f"data.{limit}")
 
 
 def summary_table(name: str, rows: Sequence[VideoRow]) -> Table:

@@ -23,14 +23,14 @@ Resize = Callable[[Tensor, torch.Size], Tensor]  # a weight, the shape that it g
 class Clip:
     """What a model sees of a video: keys `clip.*`. data/sampling.py draws the frames, data/transforms.py the pixels."""
 
-    T: int = ranged(16, 1)  # frames
-    crop: int = ranged(224, 1)  # height and width in training, pixels
-    test_crop: int | None = ranged(None, 1)  # in validation and test; null: crop
+    T: int = ranged(16, 1, 4096)  # frames
+    crop: int = ranged(224, 1, 4096)  # height and width in training, pixels
+    test_crop: int | None = ranged(None, 1, 4096)  # in validation and test; null: crop
     short_side: int | None = ranged(
-        None, 1
+        None, 1, 4096
     )  # of the frame that a test's crops are cut from, pixels; null: data.short_side
     sampling: str = one_of("segments", SAMPLING)
-    stride: int = ranged(1, 1)  # dense: from one frame to the next
+    stride: int = ranged(1, 1, 4096)  # dense: from one frame to the next
     snippet: int = ranged(5, 1)  # snippets: consecutive frames of each of the T / snippet segments
     views: str | None = None  # clips x crops of the test; null: data.views
     mean: list[float] = ranged([], 0, 1)  # of the pixels, 0 to 1, one or three; none: data.mean

@@ -1,7 +1,8 @@
 """Open checkpoints as plain data; refuse in one line a file that is damaged or holds something else."""
 
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..errors import InputError
 
 WEIGHTS = "model."  # prefix of the model's tensors in the VideoModule's state
 ZIP = b"PK\3\4"  # how files of torch.save begin since torch 1.6; torch.load tells older ones by it, too
+VALUES, DEPTH = 10**5, 12  # that the config and the classes of a checkpoint may hold
 WRAPPED = ("state_dict", "model_state", "model_state_dict", "model")  # where other projects' files keep their weights
 
 
@@ -42,6 +44,9 @@ def load_plain(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # torch raises many kinds: of zip, of pickle, at the file's end
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            what = f"{found[1]}: code or an object that is neither a tensor nor a plain value, and is not run"
+            raise InputError(f"{path}: it holds {what:.200}") from None
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{path}: not a readable checkpoint ({reason[:120]})") from None
 
@@ -61,6 +66,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
     tensors = {}
     if isinstance(content, Mapping):
         tensors = {str(k).removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
+        _check_weights(path, tensors)
     if not tensors:
         raise InputError(f"{path}: no weights in it: neither this project's nor a dictionary of tensors by name")
     return tensors, False
@@ -79,23 +85,53 @@ def _parts(path: Path, content: Any) -> dict[str, Any]:
     ours = content.get("stat_video") if isinstance(content, dict) else None
     if not isinstance(ours, dict) or not {"config", "classes"} <= ours.keys() or "state_dict" not in content:
         raise InputError(f"{path}: a checkpoint, but not one of this project's (no 'stat_video' entry in it)")
-    weights = {k.removeprefix(WEIGHTS): v for k, v in content["state_dict"].items() if k.startswith(WEIGHTS)}
-    if (wrong := _not_plain(ours["config"], "config")) or (wrong := _not_plain(ours["classes"], "classes")):
+    state, config, classes = content["state_dict"], ours["config"], ours["classes"]
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+        raise InputError(f"{path}: its state_dict is not a mapping from names")
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: config is a {type(config).__name__}, where a mapping is expected")
+    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+        raise InputError(f"{path}: classes are not a list of names")
+    try:
+        "".join(classes).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{path}: classes are not UTF-8") from None
+    values = iter(range(VALUES, -1, -1))
+    if (wrong := _not_plain(config, "config", values)) or (wrong := _not_plain(classes, "classes", values)):
         raise InputError(f"{path}: {wrong}")
+    weights = {k.removeprefix(WEIGHTS): v for k, v in state.items() if k.startswith(WEIGHTS)}
+    _check_weights(path, weights)
     known = {key: ours.get(key) for key in ("config", "classes", "manifest", "place")}
     return {**known, "weights": weights, "epoch": content.get("epoch")}
 
 
-def _not_plain(value: Any, key: str) -> str | None:
-    """Return which part of a value is not plain YAML or asks to be interpreted ('_target_', '${...}'); else None."""
+def _check_weights(path: Path, weights: Mapping[str, Any]) -> None:
+    """Raise InputError unless each is a tensor that lies whole in the file."""
+    for name, weight in weights.items():
+        if not isinstance(weight, Tensor):
+            raise InputError(f"{path}: {name} is a {type(weight).__name__}, where a tensor is expected")
+        if weight.layout != torch.strided or weight.device.type != "cpu" or weight.is_quantized:
+            raise InputError(f"{path}: {name} is a tensor without plain values (sparse, meta or quantized)")
+        if weight.numel() * weight.element_size() > weight.untyped_storage().nbytes():
+            raise InputError(f"{path}: {name} is said to have {weight.numel():,} numbers, more than the file holds")
+
+
+def _not_plain(value: Any, key: str, left: Iterator[int]) -> str | None:
+    """Return which part of a value is not plain YAML or asks to be interpreted ('_target_', '${...}'); else None.
+
+    ``left`` counts down the values that are still looked at: a value may contain itself.
+    """
+    if not next(left) or key.count(".") + key.count("[") > DEPTH:
+        return f"{key:.60} is one value too many: config and classes are nested without end, or absurdly large"
     if isinstance(value, dict):
         for name, part in value.items():
             if not isinstance(name, str) or name.startswith("_"):
                 return f"{key} has a key {str(name)!r:.40}, which no config of this project has"
-            if wrong := _not_plain(part, f"{key}.{name}"):
+            if wrong := _not_plain(part, f"{key}.{name}", left):
                 return wrong
     elif isinstance(value, list | tuple):
-        return next((wrong for i, part in enumerate(value) if (wrong := _not_plain(part, f"{key}[{i}]"))), None)
+        parts = enumerate(value)
+        return next((wrong for i, part in parts if (wrong := _not_plain(part, f"{key}[{i}]", left))), None)
     elif isinstance(value, str):
         return f"{key} holds an interpolation, {value!r:.60}" if key.startswith("config") and "${" in value else None
     elif not isinstance(value, bool | int | float | None):

@@ -65,7 +65,7 @@ class NonFinite(Callback):
         trainer.save_checkpoint(state, weights_only=False)
         if trainer.is_global_zero:
             with replacing(state.with_suffix(".txt")) as file:
-                file.write("".join(f"{name}\n" for name in names).encode())
+                file.write("".join(f"{name}\n" for name in names).encode(errors="surrogateescape"))
         more = f" and {len(names) - NAMED} more in {state.with_suffix('.txt')}" if len(names) > NAMED else ""
         raise InputError(
             f"{what[0]} of step {trainer.global_step + 1} is NaN or infinite; the step is not taken, the state before "

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
+from ..data.frame_folder import PICTURES
 from ..data.layouts import is_video, read_lines, split_number
-from ..data.reader import PICTURES, READ_ERRORS, PathHandler, reason_of
+from ..data.reader import READ_ERRORS, PathHandler, reason_of
 from ..data.sampling import view_frames
 from ..data.transforms import Normalize, ViewTransform
 from ..draw import draw
@@ -37,10 +38,10 @@ def predictor(ckpt: Path) -> Callable[[Path, Path | None], Top]:
     """Return what gives the top 5 of a video's centre view, and draws it if a path for the picture is given."""
     model, config, classes = rebuild(ckpt)
     choose, view = view_frames(config.clip, 0, 1), ViewTransform(config.short_side, config.clip.view_crop)
-    normalize = Normalize(*config.normalization)
+    normalize, handler = Normalize(*config.normalization), PathHandler(config.data.limits)
 
     def predict_one(video: Path, picture: Path | None) -> Top:
-        frames = PathHandler().video_from_path(str(video)).frames(choose)  # (T, H, W, 3)
+        frames = handler.video_from_path(str(video)).frames(choose)  # (T, H, W, 3)
         pixels = view(frames)  # (T, 3, view_crop, view_crop)
         clip = normalize(pixels[None])
         with torch.no_grad():

@@ -1,12 +1,14 @@
 """Test a checkpoint: rebuild its model, data and protocol from what it carries."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
@@ -27,6 +29,10 @@ from .module import VideoModule
 from .saving import Signals
 from .unreadable import UnreadableVideos
 
+LARGEST = 10_000  # number in a model's config
+SPARE = 2**31  # bytes that a model may need beyond its weights, such as its masks
+GENERATED = 20_000  # built-in videos that a test generates unasked
+
 
 def rebuild(path: Path) -> tuple[VideoModel, Config, list[str]]:
     """Return the model with its weights, the config of its run, and its class names.
@@ -39,9 +45,26 @@ def rebuild(path: Path) -> tuple[VideoModel, Config, list[str]]:
     except (OmegaConfBaseException, ValueError, KeyError, TypeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{path}: its config is of another version: {reason}") from None
+    _check_size(path, config, len(content["classes"]), content["weights"])
     model = config.build(len(content["classes"]))
     load_init(model, content["weights"], True, str(path), new_classifier=False)
     return model.eval(), config, content["classes"]
+
+
+def _check_size(path: Path, config: Config, num_classes: int, weights: Mapping[str, Tensor]) -> None:
+    """Raise InputError if the config describes a model much larger than its weights, before that takes memory."""
+
+    def bytes_of(tensors: Iterable[Tensor]) -> int:
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    for key, value in asdict(config.model).items():
+        if any(isinstance(n, int) and abs(n) > LARGEST for n in (value if isinstance(value, list) else [value])):
+            raise InputError(f"{path}: config.model.{key}={value} is absurd; {LARGEST} is the most that is read")
+    with torch.device("meta"):
+        model = config.build(num_classes)
+    needed, there = bytes_of(chain(model.parameters(), model.buffers())), bytes_of(weights.values())
+    if needed > 4 * there + SPARE:
+        raise InputError(f"{path}: its config is of a model of {needed:,} bytes, its weights are {there:,}")
 
 
 def evaluate(path: Path, asked: EvaluateConfig) -> dict[str, Any]:
@@ -87,6 +110,19 @@ def evaluate_ensemble(paths: Sequence[Path], asked: EvaluateConfig) -> dict[str,
     return result
 
 
+def _check_generation(path: Path, data: DataConfig) -> None:
+    """Raise InputError if a checkpoint would have us generate more videos than anyone expects of a test."""
+    made = data.built_in
+    if made is None or data.root is None or (Path(data.root).expanduser() / made.folder_name).exists():
+        return
+    if (videos := made.train_videos + made.val_videos) > GENERATED:
+        numbers = f"data.{data.name}.train_videos={made.train_videos} data.{data.name}.val_videos={made.val_videos}"
+        raise InputError(
+            f"{path}: trained on {videos:,} built-in videos that are not in {data.setting}={data.root}; a test makes "
+            f"{GENERATED:,} at most; python src/prepare.py do=verify data={data.name} {numbers} makes them"
+        )
+
+
 def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tensor, Tensor]]:
     model, config, classes = rebuild(path)
     views = Views.parse(asked.views or config.views)
@@ -100,6 +136,7 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
         config.data = replace(
             config.data, layout=asked.layout, classes=same.classes, train=same.train, val=same.val, videos=same.videos
         )
+    _check_generation(path, config.data)
     data = make_data(config, views)
     found = data.check()
     if found.classes != classes:

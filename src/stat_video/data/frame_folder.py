@@ -1,0 +1,160 @@
+"""Reads a video that lies as a folder of pictures; and what a video file and such a folder have in common."""
+
+import logging
+import math
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import av
+import numpy as np
+import torch
+from PIL import Image
+from pytorchvideo.data.video import Video
+from torch import Tensor
+
+from ..errors import InputError
+from .limits import Limits
+from .orientation import Picture
+from .sampling import ChooseFrames
+
+log = logging.getLogger(__name__)
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}  # the files that are read in a folder of frames
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What decoding every packet, or every picture, tells of a video."""
+
+    frames: int
+    fps: float
+    height: int
+    width: int
+    codec: str
+    pixels: str  # FFmpeg's name of the pixel format
+    trouble: str  # '' if it is whole
+
+
+class _HasFrames(Protocol):
+    def frame_count(self) -> int: ...
+    def frames(self, choose: ChooseFrames) -> Tensor: ...
+
+
+def to_clip(video: _HasFrames, rate: float, start_sec: float, end_sec: float) -> dict[str, Tensor | None]:
+    """Return the frames in [start_sec, end_sec) in PyTorchVideo's form: float32 (3, frames, H, W) from 0 to 255."""
+    # The first frame at or after each time; 1e-6, as the float of a time such as 0.07 s lies a little after it.
+    first, last = (max(math.ceil(float(t) * rate - 1e-6), 0) for t in (start_sec, end_sec))
+    if first >= min(last, video.frame_count()):
+        return {"video": None, "audio": None}
+    frames = video.frames(lambda n: list(range(min(first, n - 1), min(last, n))))
+    return {"video": frames.permute(3, 0, 1, 2).float(), "audio": None}
+
+
+def stacked(pictures: Sequence[Picture]) -> Picture:
+    """Return pictures as (T, H, W, 3); those of another size are resized to the first one's."""
+    height, width = pictures[0].shape[:2]
+    return np.stack(
+        [
+            p if p.shape[:2] == (height, width) else np.asarray(Image.fromarray(p).resize((width, height)))
+            for p in pictures
+        ]
+    )
+
+
+def sizes_of(sizes: Collection[tuple[int, int]]) -> list[str]:
+    """Return a line on the sizes (height, width) of a video's frames if there are several."""
+    if len(sizes) < 2:
+        return []
+    named = ", ".join(f"{width}x{height}" for height, width in [*sizes][:3])
+    return [f"frames of {len(sizes)} sizes, {named}; those of a clip are resized to its first"]
+
+
+class FrameFolder(Video):
+    """A video as a folder of pictures, in the order of their numbers (Something-Something v2's usual form).
+
+    Pictures of optical flow, `flow_x_00001.jpg`, that lie beside are left out; those that can't be read are, too, and
+    are named.
+    """
+
+    def __init__(self, folder: Path, fps: float, limits: Limits) -> None:
+        """Take the folder's pictures; InputError if there is none. ``fps`` (SSv2's is 12) only matters to times."""
+        self.name, self.fps, self.rate, self.limits = str(folder), fps, Fraction(fps), limits
+        files = [f for f in folder.iterdir() if f.suffix.lower() in PICTURES and not f.name.startswith((".", "flow_"))]
+        if not files:
+            raise InputError(f"{folder}: no picture in the folder ({', '.join(sorted(PICTURES))} are looked for)")
+        numbers = {file: [int(n) for n in re.findall("[0-9]+", file.stem)] for file in files}
+        series = sorted({re.sub("[0-9]+", "N", file.stem) for file in files})
+        if len(series) > 1 and any(numbers.values()):
+            raise InputError(f"{folder}: pictures of several series, {', '.join(series[:3])}; one is expected")
+        self._files = sorted(files, key=lambda file: (numbers[file], file.name))
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return len(self._files) / self.fps
+
+    def get_clip(self, start_sec: float, end_sec: float) -> dict[str, Tensor | None]:
+        """Return the frames in [start_sec, end_sec) in PyTorchVideo's form: float32 (3, frames, H, W) from 0 to 255."""
+        return to_clip(self, self.fps, start_sec, end_sec)
+
+    def frame_count(self) -> int:
+        """Return the number of pictures."""
+        return len(self._files)
+
+    def decoded(self) -> Iterator["av.VideoFrame"]:
+        """Yield all frames in their order; pictures that can't be read are skipped."""
+        for _, picture in self._readable([]):
+            yield av.VideoFrame.from_ndarray(picture, format="rgb24")
+
+    def inspect(self) -> Inspection:
+        """Read every picture; InputError if none can be read."""
+        bad: list[InputError] = []
+        count, sizes = 0, dict[tuple[int, int], None]()
+        for _, picture in self._readable(bad):
+            count += 1
+            sizes[picture.shape[0], picture.shape[1]] = None
+        first = bad[0].line.removeprefix(f"{self.name}/") if bad else ""
+        trouble = [f"{len(bad)} pictures can't be read, first {first}"] if bad else []
+        if not count:
+            raise InputError(f"{self.name}: {trouble[0]}")
+        trouble += sizes_of(sizes)
+        (height, width), codec = next(iter(sizes)), self._files[0].suffix[1:].lower()
+        return Inspection(count, self.fps, height, width, codec, "rgb24", "; ".join(trouble))
+
+    def frames(self, choose: ChooseFrames) -> Tensor:
+        """Return the frames that `choose` takes, uint8 (T, H, W, 3); it is asked again if some can't be read."""
+        indices = choose(len(self._files))
+        try:
+            read = {i: self._read(self._files[i]) for i in set(indices)}
+        except InputError as error:
+            readable = [file for file, _ in self._readable([])]
+            if not readable:
+                raise
+            count = f"{len(readable)} of {len(self._files)} pictures"
+            log.warning("%s: %s can be read, and clips are drawn from those (%s)", self.name, count, error.line)
+            self._files = readable
+            return self.frames(choose)
+        return torch.from_numpy(stacked([read[i] for i in indices]))
+
+    def _readable(self, bad: list[InputError]) -> Iterator[tuple[Path, Picture]]:
+        """Yield each picture that can be read; add why the others can't to ``bad``."""
+        for file in self._files:
+            try:
+                yield file, self._read(file)
+            except InputError as error:
+                bad.append(error)
+
+    def _read(self, file: Path) -> Picture:
+        if not file.is_file():
+            raise InputError(f"{file}: unreadable picture (not a file)")
+        try:
+            with Image.open(file) as picture:
+                self.limits.check_frame(str(file), picture.height, picture.width)
+                return np.asarray(picture.convert("RGB"))
+        except InputError:
+            raise
+        except (OSError, ValueError, NotImplementedError, Image.DecompressionBombError) as error:
+            raise InputError(f"{file}: unreadable picture ({error})") from None

@@ -1,0 +1,50 @@
+"""What reading one video may cost."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError, check_ranges, ranged
+
+GIB, MEGA = 2**30, 10**6
+
+
+@dataclass
+class Limits:
+    """What reading a video may take, keys `data.limits.*`; one that takes more is named and counts as unreadable.
+
+    Each method raises InputError if its limit is passed. A clip's memory is bounded by the file's size plus T frames.
+    """
+
+    gib: float = ranged(4.0, 0, above=True)  # size of the file, or of all pictures of a folder, in GiB
+    megapixels: float = ranged(36.0, 0, above=True)  # of a frame, as coded; one of 8K has 33
+    aspect: float = ranged(16.0, 1)  # long side of a frame / short side, which is what a resize keeps
+    seconds: float = ranged(600.0, 0, above=True)  # CPU time of decoding, each time that the video is opened
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "data.limits.")
+
+    def check_file(self, path: Path) -> None:
+        """Refuse what is no file or folder, such as a pipe, and what is too large."""
+        if path.is_dir():
+            size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+        elif path.is_file():
+            size = path.stat().st_size
+        else:
+            raise InputError(f"{path}: {'not a file' if path.exists() else 'no such video'}")
+        if size > self.gib * GIB:
+            raise InputError(f"{path}: has {size / GIB:,.1f} GiB; data.limits.gib={self.gib:g} is allowed")
+
+    def check_frame(self, name: str, height: int, width: int) -> None:
+        """Refuse a frame that is too large or too long."""
+        if height * width > self.megapixels * MEGA:
+            allowed = f"data.limits.megapixels={self.megapixels:g} is allowed"
+            raise InputError(f"{name}: frames of {width}x{height} pixels; {allowed}")
+        if max(height, width) > self.aspect * min(height, width):
+            raise InputError(
+                f"{name}: frames of {width}x{height} pixels; data.limits.aspect={self.aspect:g} is allowed"
+            )
+
+    def check_time(self, name: str, seconds: float) -> None:
+        """Refuse what has taken too long."""
+        if seconds > self.seconds:
+            raise InputError(f"{name}: takes longer to decode than data.limits.seconds={self.seconds:g} allows")
