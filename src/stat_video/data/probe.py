@@ -65,7 +65,7 @@ class ProbeConfig(BuiltIn):
     """Which probe videos to generate."""
 
     KIND = "probe"
-    VERSION = 3
+    VERSION = 4
     CLASSES = CLASSES
 
     width: int = ranged(48, 32, 1024)
