@@ -30,7 +30,7 @@ from rich.console import Console
 from ..errors import InputError, check_ranges, ranged
 from ..files import locked
 from ..progress import shown
-from .layouts import SPLITS
+from .splits import SPLITS
 
 TRIES = 16  # at a video before it is given up
 

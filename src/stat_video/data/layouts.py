@@ -19,9 +19,9 @@ from typing import Any
 from ..errors import InputError
 from ..files import named_errors
 from .reader import has_video
+from .splits import SPLITS
 
 log = logging.getLogger(__name__)
-SPLITS = ("train", "val")
 VIDEOS = {
     ".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
     ".mts", ".mxf", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv",

@@ -14,8 +14,9 @@ from ..errors import InputError
 from ..files import named_errors
 from .built_in import ensure
 from .config import DataConfig
-from .layouts import LAYOUTS, SPLITS, Listing, OtherForm, find
+from .layouts import LAYOUTS, Listing, OtherForm, find
 from .manifest import ABSENT, UNREADABLE, VideoRow, content_hash, manifest_path, read_manifest
+from .splits import SPLITS
 
 log = logging.getLogger(__name__)
 

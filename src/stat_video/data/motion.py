@@ -15,8 +15,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from .built_in import BuiltIn
-from .layouts import SPLITS
 from .pictures import DIGIT_CUT, Crop, Floats, cut, digits, draw_crop
+from .splits import SPLITS
 
 
 class _Motion(NamedTuple):

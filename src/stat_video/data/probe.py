@@ -30,8 +30,8 @@ import numpy.typing as npt
 
 from ..errors import ranged
 from .built_in import BuiltIn
-from .layouts import SPLITS
 from .pictures import Crop, cut, draw_crop
+from .splits import SPLITS
 
 BURSTS = ((0, 1), (3, 4), (6, 7))
 MOMENTS = 8

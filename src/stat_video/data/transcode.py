@@ -25,7 +25,6 @@ from ..files import replacing, write_json
 from ..models.base import Clip
 from ..progress import say
 from .config import DataConfig
-from .layouts import SPLITS
 from .limits import Limits
 from .lists import find_root, read_listing
 from .manifest import ABSENT, DAMAGED, VideoRow, manifest_path, read_manifest
@@ -33,6 +32,7 @@ from .orientation import Turn, turn_of, turned_yuv
 from .parallel import in_parallel
 from .reader import READ_ERRORS, AnyVideo, PathHandler, PyAVVideo, reason_of
 from .sampling import ChooseFrames, view_frames
+from .splits import SPLITS
 from .verify import listed
 
 Pixels = npt.NDArray[np.uint8]

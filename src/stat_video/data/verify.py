@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..files import replacing
 from ..progress import say
 from .config import DataConfig
-from .layouts import LAYOUTS, SPLITS, find, split_number
+from .layouts import LAYOUTS, find, split_number
 from .limits import Limits
 from .lists import allow, below, find_root, read_listing, warn_of_oddities
 from .manifest import (
@@ -33,6 +33,7 @@ from .manifest import (
 )
 from .parallel import in_parallel
 from .reader import READ_ERRORS, PathHandler, reason_of
+from .splits import SPLITS
 
 Stamp = list[int]  # size and time of a file; other numbers mean that the file has changed
 
