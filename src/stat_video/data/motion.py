@@ -190,18 +190,20 @@ def render(scene: MotionScene) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(frames.astype(np.uint8).transpose(1, 2, 3, 0))
 
 
-def _bilinear(planes: Floats, at: Floats) -> Floats:
-    """Return square planes (C, S, S) at N places (2, N), rows and columns in -1 to 1: (C, N)."""
+def _bilinear(planes: Floats, at: Floats) -> list[Floats]:
+    """Return square planes (C, S, S) at N places (2, N), rows and columns in -1 to 1: C x (N,)."""
     side = planes.shape[-1]
     place = (at + 1) * np.float32((side - 1) / 2)
-    low = np.clip(place.astype(np.intp), 0, side - 2)
-    (down, right), flat = place - low, planes.reshape(len(planes), -1)
-    first = low[0] * side + low[1]
-    mixed = flat[:, first] * ((1 - down) * (1 - right))
-    mixed += flat[:, first + 1] * ((1 - down) * right)
-    mixed += flat[:, first + side] * (down * (1 - right))
-    mixed += flat[:, first + side + 1] * (down * right)
-    return np.asarray(mixed, dtype=np.float32)
+    low = np.minimum(place.astype(np.intp), side - 2)
+    (down, right), first = (place - low).astype(np.float32), low[0] * side + low[1]
+    up, left = 1 - down, 1 - right
+    corners = [
+        (first, up * left),
+        (first + 1, up * right),
+        (first + side, down * left),
+        (first + side + 1, down * right),
+    ]
+    return [sum(plane.take(place) * share for place, share in corners) for plane in planes.reshape(len(planes), -1)]
 
 
 def _sprite(scene: MotionScene) -> Floats:
