@@ -264,7 +264,7 @@ def hashes(folder: Path) -> dict[Path, str]:
 
 
 def result(**changes: Any) -> str:
-    plain: dict[str, Any] = dict.fromkeys(("name", "scale", "seed", "finished"), 1)
+    plain: dict[str, Any] = {"name": "x", "scale": "tiny", "seed": 1, "finished": "now"}
     return json.dumps({**plain, "id": "12345678", "metrics": {}, "config": {"views": "5x1"}, **changes})
 
 
@@ -276,6 +276,11 @@ def result(**changes: Any) -> str:
         result(config={}),
         result(config="x"),
         result(id=None, config=[]),
+        result(seed="many"),
+        result(seed=True),
+        result(metrics={"test/top1_5x1": "best"}),
+        result(gmacs=[1]),
+        result(finished=None),
         '{"a": ' * 5000,
     ],
 )

@@ -219,6 +219,11 @@ def test_copies_made_in_another_way_are_not_mixed_in(root: Path, tmp_path: Path)
     before = content(tmp_path / "copies")
     with pytest.raises(InputError, match=r"copies made with short_side=32, gop=4; name another folder"):
         run(root, tmp_path / "copies", replace(QUICK, short_side=48, gop=12))
+    for text in ("null", "[1]", "{"):
+        (tmp_path / "odd").mkdir(exist_ok=True)
+        (tmp_path / "odd" / "transcode.json").write_text(text)
+        with pytest.raises(InputError, match=r"transcode\.json: not what do=transcode writes"):
+            run(root, tmp_path / "odd")
     moved = shutil.copytree(root, tmp_path / "other")
     with pytest.raises(InputError, match=r"copies made with source="):
         run(moved, tmp_path / "copies")

@@ -126,7 +126,7 @@ def test_what_is_not_ours_is_named_in_one_line(tmp_path: Path, write: Callable[[
 def test_code_in_a_file_is_refused_and_does_not_run(tmp_path: Path, read: Callable[[Path], Any], zipped: bool) -> None:
     path = tmp_path / "some.pt"
     torch.save({"w": torch.ones(1), "e": Evil(tmp_path / "ran")}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(InputError, match="not a readable checkpoint") as caught:
+    with pytest.raises(InputError, match=r"it holds posix\.mkdir: code or an object") as caught:
         read(path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()

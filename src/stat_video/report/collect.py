@@ -169,8 +169,12 @@ def collect(logs: Path, scales: Sequence[str]) -> Collection:
     found = read_results(logs)
     runs: dict[str, list[FoundRun]] = {}
     for folder, result in found.results:
-        run = FoundRun(folder, result)
-        runs.setdefault(row_id(result["config"]), []).append(run)
+        try:
+            row = row_id(result["config"])
+        except (KeyError, TypeError, AttributeError) as error:  # of no config of ours
+            found.broken.append((folder / "result.json", f"its config is not a run's ({error!r:.60})"))
+        else:
+            runs.setdefault(row, []).append(FoundRun(folder, result))
     tables = {scale: [_rows(table, scale, runs) for table in paper.load().tables.values()] for scale in scales}
     used = {r.folder for ts in tables.values() for t in ts for row in t for r in (*row.trainings, *row.stale)}
     others = [run for same in runs.values() for run in same if run.folder not in used]

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from html import escape
 from typing import Any
 
@@ -52,10 +53,15 @@ class Picture:
 
     def svg(self, ink: str = "currentColor") -> str:
         """Return an <svg> element whose text and axes have the colour `ink`."""
+        return self._svg.replace(INK, ink)
+
+    @cached_property
+    def _svg(self) -> str:  # drawn once, for the page and the file
         text = io.StringIO()
         self.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        self.figure.set_layout_engine("none")  # it is laid out
         svg = text.getvalue()
-        svg = svg[svg.index("<svg ") :].replace(INK, ink)
+        svg = svg[svg.index("<svg ") :]
         for gid, tip in self.hover.items():
             svg = svg.replace(f'<g id="{gid}">', f'<g id="{gid}"><title>{escape(tip)}</title>')
         # Ids are those of the whole page, and matplotlib counts them anew in each picture.

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 VIEWS = r"\d+x\d+"
-NEEDED = ("name", "scale", "id", "metrics", "seed", "config", "finished")
+NEEDED = {"name": str, "scale": str, "id": str, "metrics": dict, "seed": int, "config": dict, "finished": str}
+NUMBERS = ("gmacs", "train_seconds")  # that a result may lack
 
 
 @dataclass
@@ -26,13 +27,29 @@ def read_results(logs: Path) -> Results:
             continue
         try:
             result = json.loads(file.read_text(encoding="utf-8"))
-            if not isinstance(result, dict) or (missing := [key for key in NEEDED if key not in result]):
-                raise ValueError(f"lacks {', '.join(missing)}" if isinstance(result, dict) else "is not a mapping")
-            # Both become parts of file names.
-            if not re.fullmatch(r"\w+", str(result["id"])) or not re.fullmatch(VIEWS, str(result["config"]["views"])):
-                raise ValueError("its id or config.views is none of this project's")
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            if (wrong := _wrong(result)) is not None:
+                raise ValueError(wrong)
+        except (OSError, ValueError, RecursionError) as error:
             found.broken.append((file, str(error)))
         else:
             found.results.append((file.parent, result))
     return found
+
+
+def _wrong(result: Any) -> str | None:
+    """Return what in a result is not as a run writes it, None if nothing is."""
+    if not isinstance(result, dict):
+        return "is not a mapping"
+    if missing := [key for key in NEEDED if key not in result]:
+        return f"lacks {', '.join(missing)}"
+    for key, kind in NEEDED.items():
+        if type(result[key]) is not kind:
+            return f"{key} is a {type(result[key]).__name__}, where {kind.__name__} is expected"
+    numbers = {**result["metrics"], **{key: result[key] for key in NUMBERS if result.get(key) is not None}}
+    for key, value in numbers.items():
+        if type(value) not in (int, float):
+            return f"{key} is a {type(value).__name__}, where a number is expected"
+    # Both become parts of file names.
+    if not re.fullmatch(r"\w+", result["id"]) or not re.fullmatch(VIEWS, str(result["config"].get("views"))):
+        return "its id or config.views is none of this project's"
+    return None
