@@ -162,6 +162,16 @@ def test_faults_at_random_points(starts: Starts) -> None:
 
 
 @pytest.mark.slow
+def test_all_processes_of_a_run_are_asked_to_stop_at_once(starts: Starts) -> None:
+    """Wherever they are, also while a data worker hands over a batch."""
+    words = (*ALL_ON, "trainer.workers=2")
+    numbers = [starts.add(f"at {i}", words, at="group", count=1 + i % 5, signal=TERM) for i in range(10)]
+    codes = run(starts.jobs)
+    assert codes == [143] * 10, starts.said(next(n for n in numbers if codes[n] != 143))
+    assert not any("Traceback" in starts.said(n) for n in numbers)
+
+
+@pytest.mark.slow
 def test_with_data_workers_one_of_which_dies(starts: Starts) -> None:
     """Two workers: one is killed, then the run, then all processes of it are asked to stop at once."""
     words = (*ALL_ON, "trainer.workers=2")

@@ -2,6 +2,7 @@
 
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -202,16 +203,22 @@ def _explained(trainer: L.Trainer) -> Iterator[None]:
     """Raise InputError, with one line, if a data worker was killed, as the system does when memory runs out."""
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker (pid" not in str(error):
+    except (RuntimeError, EOFError, OSError) as error:
+        if not _is_of_lost_worker(error):
             raise
         saving = callback_of(trainer, Saving)
         if saving.asked:  # the signal that ended the worker asked this process to stop, too
             saving.stop(trainer)
-        reason = str(error).partition(". ")[0]
+        reason = str(error).partition(". ")[0] if isinstance(error, RuntimeError) else "a DataLoader worker is gone"
         raise InputError(
             f"{reason}; if memory is short, fewer trainer.workers need less; the same command goes on"
         ) from error
+
+
+def _is_of_lost_worker(error: BaseException) -> bool:
+    """Return whether a data worker was killed: PyTorch says so, or the batch that it was handing over breaks off."""
+    frames = (frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__))
+    return "DataLoader worker (pid" in str(error) or "_try_get_data" in frames
 
 
 def _prepare_for_training(model: VideoModel, config: Config) -> None:
