@@ -100,6 +100,30 @@ def test_items_of_both_kinds(videos: LabeledVideoPaths) -> None:
         assert (item["label"], item["index"], item["view"]) == (17 % 12, 17, view)
 
 
+def test_repeats_share_their_frames_and_nothing_else(
+    videos: LabeledVideoPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are decoded once, and what a clip is does not depend on which was asked for before."""
+    reads: list[str] = []
+    read = PathHandler.video_from_path
+    monkeypatch.setattr(PathHandler, "video_from_path", lambda self, path: reads.append(path) or read(self, path))
+    whole = TrainTransform(32, Augment((1.0, 1.0), (1.0, 1.0)), hflip=False)  # the middle, so frames alone differ
+    cropped = TrainTransform(CROP, Augment(), hflip=False)
+    for share in (True, False):
+        data = ClipDataset(videos, CLIP, train=cropped, share_frames=share)
+        pairs = [[data[TrainRequest(i, e, r)]["video"] for r in (0, 1)] for e in (0, 1) for i in (3, 4)]
+        assert len(reads) == (4 if share else 8)
+        assert not any(torch.equal(*pair) for pair in pairs)  # other crops
+        alone = ClipDataset(videos, CLIP, train=cropped, share_frames=share)
+        for pair, (e, i) in zip(pairs, ((0, 3), (0, 4), (1, 3), (1, 4)), strict=True):
+            assert torch.equal(alone[TrainRequest(i, e, 1)]["video"], pair[1])
+        data = ClipDataset(videos, CLIP, train=whole, share_frames=share)
+        same = [torch.equal(*(data[TrainRequest(i, 0, r)]["video"] for r in (0, 1))) for i in range(8)]
+        assert all(same) if share else not all(same)
+        assert not torch.equal(*(data[TrainRequest(0, e, 0)]["video"] for e in (0, 1)))
+        reads.clear()
+
+
 def test_views_are_the_frames_and_crops_they_should_be(videos: LabeledVideoPaths) -> None:
     """16 frames, T = 4, two clips: offsets 1/4 and 3/4 of segments of 4 frames; 32 x 40 pixels, crops of 32."""
     data = ClipDataset(videos, CLIP, view=ViewTransform(32, 32), views=Views(2, 3))

@@ -19,7 +19,6 @@ from stat_video.data.transforms import (
     Erase,
     MultiScaleCrop,
     Normalize,
-    RandAugment,
     ShortSideCrop,
     TrainTransform,
     ViewTransform,
@@ -143,29 +142,6 @@ def test_a_window_is_resized_to_the_crop() -> None:
     clip = TrainTransform(40, Augment((), crop_scales=(1.0,)), hflip=False)(frames)
     assert torch.equal(clip, frames.permute(0, 3, 1, 2))  # the whole short side of a square: every place is the same
     assert TrainTransform(24, SCALES, hflip=False)(frames).shape == (2, 3, 24, 24)
-
-
-def test_magnitude_is_drawn_around_its_mean_and_kept_in_range() -> None:
-    torch.manual_seed(0)
-    image = torch.zeros(3, 8, 8, dtype=torch.uint8)
-    for mean, low, high in ((7.0, 6.9, 7.1), (10.0, 9.7, 9.9), (0.0, 0.1, 0.3)):  # a cut half-normal: 0.2 off
-        augment, drawn = RandAugment(1, mean, 0.5), []
-        for _ in range(400):
-            augment(image)
-            drawn.append(augment.magnitude / augment.STEPS)
-        assert all(0 <= m <= 10 for m in drawn)
-        assert low < np.mean(drawn) < high
-        assert len(set(drawn)) > 10
-
-
-def test_each_drawn_operation_is_applied_with_one_half() -> None:
-    torch.manual_seed(0)
-    augment, image, applied = RandAugment(4, 7.0, 0.5), torch.zeros(3, 8, 8, dtype=torch.uint8), []
-    for _ in range(400):
-        augment(image)
-        applied.append(augment.num_ops)
-    counts = np.bincount(applied, minlength=5) / 400
-    assert np.abs(counts - np.array([1, 4, 6, 4, 1]) / 16).max() < 0.08  # binomial; three standard deviations
 
 
 def test_color_jitter_is_torchvisions() -> None:

@@ -65,11 +65,16 @@ class ClipDataset(Dataset[Sample]):
         views: Views = Views(1, 1),
         seed: int = 0,
         limits: Limits | None = None,
+        share_frames: bool = False,
     ) -> None:
-        """``train`` is needed for TrainRequests, ``view`` for ViewRequests of the protocol ``views``."""
+        """``train`` is needed for TrainRequests, ``view`` for ViewRequests of the protocol ``views``.
+
+        With ``share_frames`` all repeats of a video in an epoch are of the same frames, which are decoded once.
+        """
         self.videos, self.clip, self.views, self.seed = videos, clip, views, seed
         self.train_transform, self.view_transform = train, view
-        self.handler = PathHandler(limits)
+        self.handler, self.share_frames = PathHandler(limits), share_frames
+        self.shared: tuple[tuple[int, int], Tensor] | None = None  # (video, epoch) and its frames, read last
         self.named: set[str] = set()  # unreadable videos that this process has logged
 
     def __len__(self) -> int:
@@ -96,17 +101,24 @@ class ClipDataset(Dataset[Sample]):
         """Return a random clip of the video, or of the first readable one of those drawn in its place."""
         assert self.train_transform is not None
         rng = np.random.default_rng([self.seed, request.epoch, request.video, request.repeat])
-        choose = training_frames(self.clip, rng)
+        of_frames = np.random.default_rng([self.seed, request.epoch, request.video]) if self.share_frames else rng
+        choose = training_frames(self.clip, of_frames)
         asked, info = path, _ = self.videos[request.video]
+        key = (request.video, request.epoch)
+        frames = self.shared[1] if self.shared and self.shared[0] == key else None  # repeats are neighbours
         for _ in range(TRIES):
-            frames = self._read(path, choose, "drawn ones take its place")
             if frames is not None:
                 break
-            path, info = self.videos[int(rng.integers(len(self.videos)))]
+            frames = self._read(path, choose, "drawn ones take its place")
+            if frames is None:
+                path, info = self.videos[int(rng.integers(len(self.videos)))]
         else:
-            raise InputError(
-                f"{asked}: unreadable, and so are {TRIES - 1} videos drawn in its place; see src/prepare.py"
-            )
+            if frames is None:
+                raise InputError(
+                    f"{asked}: unreadable, and so are {TRIES - 1} videos drawn in its place; see src/prepare.py"
+                )
+        if self.share_frames and path == asked:
+            self.shared = key, frames
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
             # torch.manual_seed would also queue a call with its stack trace for each kind of device, and keep it.
             torch.default_generator.manual_seed(int(rng.integers(2**63)))

@@ -40,6 +40,7 @@ class VideoDataModule(LightningDataModule):
         augment: Augment,
         seed: int,
         repeats: int = 1,
+        share_frames: bool = True,
         val_videos: int | None = None,
         batch_size: int = 16,
         step: int | None = None,
@@ -51,7 +52,8 @@ class VideoDataModule(LightningDataModule):
         passes.
         """
         super().__init__()
-        self.config, self.clip, self.views, self.seed, self.repeats = config, clip, views, seed, repeats
+        self.config, self.clip, self.views, self.seed = config, clip, views, seed
+        self.repeats, self.share_frames = repeats, share_frames
         self.val_videos, self.batch_size, self.step, self.workers = val_videos, batch_size, step, workers
         self.train_transform = TrainTransform(clip.crop, augment, config.hflip)
         self.view_transform = ViewTransform(short_side, clip.view_crop)
@@ -72,7 +74,11 @@ class VideoDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         """Return random clips; an incomplete last step is left out, as all recipes here do."""
         videos = self.check().videos["train"]
-        data = ClipDataset(videos, self.clip, train=self.train_transform, seed=self.seed, limits=self.config.limits)
+        how_read: dict[str, Any] = {
+            "limits": self.config.limits,
+            "share_frames": self.repeats > 1 and self.share_frames,
+        }
+        data = ClipDataset(videos, self.clip, train=self.train_transform, seed=self.seed, **how_read)
         ranks = self._ranks()
         start = (self.start[0], self.start[1] // ranks["world_size"])
         how: dict[str, Any] = {"repeats": self.repeats, "step": self.step, "start": start, **ranks}

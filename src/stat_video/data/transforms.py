@@ -11,9 +11,11 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from ..errors import InputError, check_ranges, ranged
+from .randaugment import RandAugment
 from .sampling import crop_corner
 
 BICUBIC: Any = {"interpolation": v2.InterpolationMode.BICUBIC, "antialias": True}
+BILINEAR: Any = {"interpolation": v2.InterpolationMode.BILINEAR, "antialias": False}  # of SlowFast's and MViT's crops
 
 
 @dataclass
@@ -52,7 +54,7 @@ class Window(v2.Transform):
         self.crop = crop
 
     def transform(self, inpt: Tensor, params: dict[str, int]) -> Tensor:
-        return F.resized_crop(inpt, **params, size=[self.crop, self.crop], **BICUBIC)
+        return F.resized_crop(inpt, **params, size=[self.crop, self.crop], **BILINEAR)
 
 
 class ShortSideCrop(Window):
@@ -96,26 +98,6 @@ def _integer(low: int, high: int) -> int:
     return int(torch.randint(low, high + 1, ()))
 
 
-class RandAugment(v2.RandAugment):
-    """timm's `rand-m7-n4-mstd0.5`, MViT's: the magnitude is drawn anew for each clip.
-
-    NOTE: as there, each of the operations drawn is applied with probability 1/2, so two of four on average.
-    """
-
-    STEPS = 20  # per unit of magnitude, so that a drawn 7.35 is not rounded to 7
-    PROBABILITY = 0.5
-
-    def __init__(self, ops: int, magnitude: float, std: float) -> None:
-        super().__init__(num_ops=ops, num_magnitude_bins=10 * self.STEPS + 1)
-        self.ops, self.mean, self.std = ops, magnitude, std
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        self.num_ops = int((torch.rand(self.ops) < self.PROBABILITY).sum())
-        drawn = self.mean + self.std * torch.randn(()).item()
-        self.magnitude = round(min(max(drawn, 0.0), 10.0) * self.STEPS)
-        return super().forward(*inputs)
-
-
 class ColorJitter(v2.ColorJitter):
     """torchvision's brightness, contrast and saturation of a uint8 clip (T, 3, H, W), in place on floats.
 
@@ -148,14 +130,17 @@ class ColorJitter(v2.ColorJitter):
 
 
 class TrainTransform(nn.Module):
-    """Makes a random training clip of frames: uint8 (T, H, W, 3) -> uint8 (T, 3, crop, crop)."""
+    """Makes a random training clip of frames: uint8 (T, H, W, 3) -> uint8 (T, 3, crop, crop).
+
+    NOTE: crops first, and changes the crop's pixels only. MViT's release runs RandAugment on the whole frames.
+    """
 
     def __init__(self, crop: int, augment: Augment, hflip: bool) -> None:
         super().__init__()
         a = augment
         steps: list[nn.Module] = []
         if a.crop_area:
-            steps.append(v2.RandomResizedCrop(crop, a.crop_area, a.crop_aspect, **BICUBIC))
+            steps.append(v2.RandomResizedCrop(crop, a.crop_area, a.crop_aspect, **BILINEAR))
         if a.crop_short_side:
             steps.append(ShortSideCrop(crop, a.crop_short_side))
         if a.crop_scales:

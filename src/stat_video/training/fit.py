@@ -193,7 +193,8 @@ def _trained_and_tested(
             # Lightning skips on_train_end when no epoch is left; call it so that the averaged weights are swapped in.
             callback.on_train_end(trainer, module)
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-    if not metrics:  # the run was killed after its last epoch: nothing was left to train, so nothing was validated
+    # Nothing is validated if the run was killed after its last epoch, and that epoch is not if val_every leaves it out.
+    if not metrics or trainer.current_epoch % (trainer.check_val_every_n_epoch or 1):
         metrics = {k: float(v) for k, v in trainer.validate(module, datamodule=data, verbose=False)[0].items()}
     return metrics | {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
 
@@ -269,6 +270,7 @@ def make_data(config: Config, views: Views, batch_size: int | None = None) -> Vi
         augment=config.recipe.augment,
         seed=config.seed,
         repeats=config.recipe.repeats,
+        share_frames=config.recipe.repeats_share_frames,
         val_videos=config.recipe.val_videos,
         batch_size=batch_size or config.trainer.batch_per_device,
         step=config.recipe.batch_size,

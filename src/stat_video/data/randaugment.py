@@ -1,0 +1,96 @@
+"""RandAugment as MViT's release runs it, timm's `rand-m7-n4-mstd0.5-inc1`, on all frames of a clip alike.
+
+By Pillow, frame by frame, as there: its rounding and its bicubic are part of the operators.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance, ImageOps
+from torch import Tensor, nn
+from torchvision import tv_tensors
+
+Operator = Callable[[Image.Image, float], Image.Image]  # (picture, level from -1 to 1) -> picture
+GREY = (128, 128, 128)  # what comes in from outside the frame
+HIGHEST = 10.0  # magnitude, of level 1
+
+
+def _enhance(what: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operator:
+    return lambda picture, level: what(picture).enhance(max(0.1, 1 + 0.9 * level))
+
+
+def _affine(matrix: Callable[[float, int, int], tuple[float, ...]]) -> Operator:
+    """Return an operator that takes the pixel at (x, y) from (a x + b y + c, d x + e y + f)."""
+
+    def move(picture: Image.Image, level: float) -> Image.Image:
+        how = Image.Transform.AFFINE, matrix(level, *picture.size), Image.Resampling.BICUBIC
+        return picture.transform(picture.size, *how, fillcolor=GREY)
+
+    return move
+
+
+def _posterize(picture: Image.Image, level: float) -> Image.Image:
+    kept = 4 - int(4 * abs(level))  # bits; none at the highest level, which Pillow's own posterize refuses
+    return picture.point([i >> 8 - kept << 8 - kept for i in range(256)] * 3)
+
+
+def _solarize_add(picture: Image.Image, level: float) -> Image.Image:
+    add = int(110 * abs(level))
+    return picture.point([min(255, i + add) if i < 128 else i for i in range(256)] * 3)
+
+
+# The fifteen in timm's order. Of those without a direction the sign of the level is left out.
+OPERATORS: dict[str, Operator] = {
+    "AutoContrast": lambda picture, level: ImageOps.autocontrast(picture),
+    "Equalize": lambda picture, level: ImageOps.equalize(picture),
+    "Invert": lambda picture, level: ImageOps.invert(picture),
+    "Rotate": lambda picture, level: picture.rotate(30 * level, Image.Resampling.BICUBIC, fillcolor=GREY),
+    "PosterizeIncreasing": _posterize,
+    "SolarizeIncreasing": lambda picture, level: ImageOps.solarize(picture, 256 - int(256 * abs(level))),
+    "SolarizeAdd": _solarize_add,
+    "ColorIncreasing": _enhance(ImageEnhance.Color),
+    "ContrastIncreasing": _enhance(ImageEnhance.Contrast),
+    "BrightnessIncreasing": _enhance(ImageEnhance.Brightness),
+    "SharpnessIncreasing": _enhance(ImageEnhance.Sharpness),
+    "ShearX": _affine(lambda level, width, height: (1, 0.3 * level, 0, 0, 1, 0)),
+    "ShearY": _affine(lambda level, width, height: (1, 0, 0, 0.3 * level, 1, 0)),
+    "TranslateXRel": _affine(lambda level, width, height: (1, 0, 0.45 * level * width, 0, 1, 0)),
+    "TranslateYRel": _affine(lambda level, width, height: (1, 0, 0, 0, 1, 0.45 * level * height)),
+}
+
+
+class RandAugment(nn.Module):
+    """Changes a clip, uint8 (T, 3, H, W), by operators that are drawn with replacement.
+
+    Each is applied with probability 1/2, at a magnitude of its own (normal, cut to 0 to 10) and in one of two
+    directions.
+    """
+
+    PROBABILITY = 0.5
+
+    def __init__(self, ops: int, magnitude: float, std: float) -> None:
+        super().__init__()
+        self.ops, self.magnitude, self.std = ops, magnitude, std
+
+    def draw(self) -> list[tuple[str, float]]:
+        """Draw (name, level) of the operators that are applied."""
+        names, drawn = list(OPERATORS), []
+        for _ in range(self.ops):
+            name = names[int(torch.randint(len(names), ()))]
+            applied, forward = (torch.rand(2) < self.PROBABILITY).tolist()
+            magnitude = self.magnitude + self.std * torch.randn(()).item()
+            level = min(max(magnitude, 0.0), HIGHEST) / HIGHEST
+            if applied:
+                drawn.append((name, level if forward else -level))
+        return drawn
+
+    def forward(self, clip: Tensor) -> Tensor:
+        drawn = self.draw()
+        if not drawn:
+            return clip
+        frames = [Image.fromarray(frame) for frame in clip.permute(0, 2, 3, 1).contiguous().numpy()]
+        for name, level in drawn:
+            frames = [OPERATORS[name](frame, level) for frame in frames]
+        pixels = torch.from_numpy(np.stack([np.asarray(frame) for frame in frames]))
+        return tv_tensors.wrap(pixels.permute(0, 3, 1, 2), like=clip)
