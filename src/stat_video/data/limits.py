@@ -15,7 +15,7 @@ class Limits:
     Each method raises InputError if its limit is passed. A clip's memory is bounded by the file's size plus T frames.
     """
 
-    gib: float = ranged(4.0, 0, above=True)  # size of the file, or of all pictures of a folder, in GiB
+    gib: float = ranged(4.0, 0, above=True)  # size of the file in GiB; of a folder no more than T pictures are read
     megapixels: float = ranged(36.0, 0, above=True)  # of a frame, as coded; one of 8K has 33
     aspect: float = ranged(16.0, 1)  # long side of a frame / short side, which is what a resize keeps
     seconds: float = ranged(600.0, 0, above=True)  # CPU time of decoding, each time that the video is opened
@@ -26,12 +26,10 @@ class Limits:
     def check_file(self, path: Path) -> None:
         """Refuse what is no file or folder, such as a pipe, and what is too large."""
         if path.is_dir():
-            size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
-        elif path.is_file():
-            size = path.stat().st_size
-        else:
+            return
+        if not path.is_file():
             raise InputError(f"{path}: {'not a file' if path.exists() else 'no such video'}")
-        if size > self.gib * GIB:
+        if (size := path.stat().st_size) > self.gib * GIB:
             raise InputError(f"{path}: has {size / GIB:,.1f} GiB; data.limits.gib={self.gib:g} is allowed")
 
     def check_frame(self, name: str, height: int, width: int) -> None:
