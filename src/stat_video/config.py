@@ -47,9 +47,7 @@ class Recipe:
     epochs: int = ranged(200, 1)
     batch_size: int = ranged(512, 1)  # clips of one optimizer step, whatever the number of devices
     repeats: int = ranged(1, 1)  # clips of a video in a batch (repeated augmentation)
-    repeats_share_frames: bool = (
-        True  # of the same frames, decoded once, as in MViT's release; false: each draws its own
-    )
+    repeats_share_frames: bool = True  # decoded once, as in MViT's release; false: each draws its own
     optimizer: str = one_of("adamw", ("adamw", "sgd"))
     momentum: float = ranged(0.9, 0, 1, below=True)  # of SGD
     nesterov: bool = False  # SGD

@@ -105,18 +105,18 @@ class ClipDataset(Dataset[Sample]):
         choose = training_frames(self.clip, of_frames)
         asked, info = path, _ = self.videos[request.video]
         key = (request.video, request.epoch)
-        frames = self.shared[1] if self.shared and self.shared[0] == key else None  # repeats are neighbours
-        for _ in range(TRIES):
+        then = "drawn ones take its place"
+        # Repeats are neighbours.
+        frames = self.shared[1] if self.shared and self.shared[0] == key else self._read(path, choose, then)
+        for _ in range(TRIES - 1):
             if frames is not None:
                 break
-            frames = self._read(path, choose, "drawn ones take its place")
-            if frames is None:
-                path, info = self.videos[int(rng.integers(len(self.videos)))]
-        else:
-            if frames is None:
-                raise InputError(
-                    f"{asked}: unreadable, and so are {TRIES - 1} videos drawn in its place; see src/prepare.py"
-                )
+            path, info = self.videos[int(rng.integers(len(self.videos)))]
+            frames = self._read(path, choose, then)
+        if frames is None:
+            raise InputError(
+                f"{asked}: unreadable, and so are {TRIES - 1} videos drawn in its place; see src/prepare.py"
+            )
         if self.share_frames and path == asked:
             self.shared = key, frames
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator

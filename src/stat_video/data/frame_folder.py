@@ -38,6 +38,16 @@ class Inspection:
     trouble: str  # '' if it is whole
 
 
+_WARNED: set[str] = set()  # videos that this process has warned of
+
+
+def warn_of_damage(name: str, readable: int, of: int, what: str) -> None:
+    """Log, once for each video, that clips are drawn from fewer frames than there should be."""
+    if name not in _WARNED:
+        _WARNED.add(name)
+        log.warning("%s: %d of %d %s; clips are drawn from those", name, readable, of, what)
+
+
 class _HasFrames(Protocol):
     def frame_count(self) -> int: ...
     def frames(self, choose: ChooseFrames) -> Tensor: ...
@@ -129,12 +139,11 @@ class FrameFolder(Video):
         indices = choose(len(self._files))
         try:
             read = {i: self._read(self._files[i]) for i in set(indices)}
-        except InputError as error:
+        except InputError:
             readable = [file for file, _ in self._readable([])]
             if not readable:
                 raise
-            count = f"{len(readable)} of {len(self._files)} pictures"
-            log.warning("%s: %s can be read, and clips are drawn from those (%s)", self.name, count, error.line)
+            warn_of_damage(self.name, len(readable), len(self._files), "pictures can be read")
             self._files = readable
             return self.frames(choose)
         return torch.from_numpy(stacked([read[i] for i in indices]))

@@ -8,7 +8,6 @@ Whoever reads a video, for training, a test, a prediction, a verification or a c
 can be read, and on the frames.
 """
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,14 +27,12 @@ from torch import Tensor
 from ..errors import InputError
 from .cut_off import cut_off
 from .decode_plan import Doubt, Skip, decode_by, is_timed, plan_of
-from .frame_folder import FrameFolder, Inspection, sizes_of, stacked, to_clip
+from .frame_folder import FrameFolder, Inspection, sizes_of, stacked, to_clip, warn_of_damage
 from .limits import MEGA, Limits
 from .orientation import Picture, turn_of, turned
 from .sampling import ChooseFrames
 
-log = logging.getLogger(__name__)
 READ_ERRORS = (InputError, av.FFmpegError, OSError, ValueError)  # what reading a video may raise
-_DAMAGED: set[str] = set()  # videos that this process has warned of
 
 
 def reason_of(error: Exception, path: str) -> str:
@@ -125,9 +122,8 @@ class PyAVVideo(Video):
             indices = choose(promised) if promised else []
             found, decoded = self._whole(indices)
             if decoded and decoded != promised:
-                if plan and self.name not in _DAMAGED:  # a sound AVI may have packets without a frame
-                    _DAMAGED.add(self.name)
-                    log.warning("%s: %d of %d frames decode; clips are drawn from those", self.name, decoded, promised)
+                if plan:  # a sound AVI may have packets without a frame
+                    warn_of_damage(self.name, decoded, promised, "frames decode")
                 indices = choose(decoded)
                 found, _ = self._whole(indices)
         if not found:
