@@ -19,6 +19,7 @@ from .errors import InputError, check_ranges, one_of, ranged
 from .models.base import Clip, ModelConfig, VideoModel
 
 SCALES = ("tiny", "paper")
+ATTENTION = ("auto", "cudnn", "efficient", "flash", "math")  # auto: all but cuDNN's; another: it, else math
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
 
@@ -111,6 +112,10 @@ class TrainerKeys:
     clips_per_second: float | None = None  # training speed measured elsewhere, of all devices; only for plan=true
     compile: bool = False
     deterministic: bool = False
+    attention: str = one_of("auto", ATTENTION)  # kernels of scaled_dot_product_attention on CUDA (hardware.py)
+    window: str = one_of("auto", ("auto", "masked", "grouped"))  # how STA leaves out neighbours beyond the clip's ends
+    depthwise: str = one_of("pytorch", ("pytorch", "triton"))  # 3-D depthwise convolutions; triton: on CUDA alone
+    recompute: Any = one_of("auto", ("auto", True, False))  # norms and activations in the backward pass, to keep less
     save_minutes: float = ranged(10, 0)  # between two checkpoints inside an epoch; each epoch's end has one
     save_steps: int | None = ranged(None, 1)  # also every so many optimizer steps
     keep_checkpoints: int = ranged(2, 1)  # of a run that is not finished: the newest and those before

@@ -2,14 +2,21 @@
 
 import os
 import re
+from dataclasses import asdict
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from .config import TrainerKeys
 from .errors import InputError
+from .models.parts.backend import BACKEND
 
 MOST_WORKERS = 16  # data loading processes of a device if trainer.workers is not given
+# For trainer.attention=auto. cuDNN's kernel, PyTorch's first choice on Hopper, is left out: it gives NaN gradients with
+# a mask (pytorch#196678) and for a single query (cudnn-frontend#1072), and STA has both.
+WITHOUT_CUDNN = ("efficient", "flash", "math")
+AUTO_WINDOW = {"cuda": "masked", "cpu": "masked"}  # the faster of the two on each
 
 
 def rank_zero() -> bool:
@@ -84,3 +91,41 @@ def lightning_arguments(config: TrainerKeys) -> dict[str, Any]:
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
+
+
+def choose_backends(config: TrainerKeys) -> dict[str, Any]:
+    """Set the ways in which this process computes, of several equal ones, and return those in use, for the result.
+
+    They are PyTorch's kernels of attention on CUDA and `BACKEND`. The CPU has kernels of its own for attention, which
+    are left as they are. Raises InputError if a way that is asked for can't be had here.
+    """
+    cuda = on_cuda(config)
+    if config.attention != "auto":
+        _check_attention(config)
+    if config.depthwise == "triton" and not (cuda and find_spec("triton")):
+        lacks = "triton is not installed" if cuda else "no CUDA device here"
+        raise InputError(f"trainer.depthwise=triton: {lacks}; pytorch is allowed")
+    if cuda:
+        # Named alone, a kernel shares the work with math, which takes what the other can't: flash takes no mask.
+        kernels = WITHOUT_CUDNN if config.attention == "auto" else (config.attention, "math")
+        torch.backends.cuda.enable_cudnn_sdp("cudnn" in kernels)
+        torch.backends.cuda.enable_mem_efficient_sdp("efficient" in kernels)
+        torch.backends.cuda.enable_flash_sdp("flash" in kernels)
+        torch.backends.cuda.enable_math_sdp("math" in kernels)
+    else:
+        kernels = ("flash", "math")
+    BACKEND.window = AUTO_WINDOW["cuda" if cuda else "cpu"] if config.window == "auto" else config.window
+    BACKEND.depthwise = config.depthwise
+    BACKEND.recompute = not cuda if config.recompute == "auto" else config.recompute
+    return {"attention": " or ".join(dict.fromkeys(kernels)), **asdict(BACKEND)}
+
+
+def _check_attention(config: TrainerKeys) -> None:
+    """Raise InputError if the kernel that trainer.attention names can't run."""
+    if not on_cuda(config):
+        raise InputError(f"trainer.attention={config.attention}: no CUDA device here; auto is allowed")
+    if config.attention in ("cudnn", "flash") and "16" not in precision_of(config):
+        raise InputError(
+            f"trainer.attention={config.attention}: computes in 16 bits alone, not in {precision_of(config)}; "
+            f"auto, efficient and math are allowed"
+        )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +13,19 @@ import torch
 from lightning import Trainer
 
 from stat_video import hardware
-from stat_video.config import TrainerKeys
+from stat_video.compose import rows
+from stat_video.config import Config, TrainerKeys, from_plain
 from stat_video.errors import InputError
-from stat_video.hardware import data_workers, devices, lightning_arguments, rank_zero, world_size
+from stat_video.hardware import choose_backends, data_workers, devices, lightning_arguments, rank_zero, world_size
+from stat_video.models.parts.backend import BACKEND
+from stat_video.runs.run import Run
+
+
+def row(*words: str) -> Config:
+    """Return the config that words compose to."""
+    (found,) = rows("train", Config, words)
+    config: Config = found.config
+    return config
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, cuda: int, cores: int, **environment: str) -> None:
@@ -136,3 +150,115 @@ def test_lightning_counts_the_same_processes(config: dict[str, Any]) -> None:
     """World size is told without a Trainer; here Lightning is asked."""
     keys = TrainerKeys(accelerator="cpu", **config)
     assert world_size(keys) == Trainer(**lightning_arguments(keys)).world_size
+
+
+KERNELS = ("cudnn", "mem_efficient", "flash", "math")
+
+
+def enabled() -> set[str]:
+    """Return the kernels of attention that PyTorch may take on CUDA."""
+    return {name for name in KERNELS if getattr(torch.backends.cuda, f"{name}_sdp_enabled")()}
+
+
+@pytest.fixture
+def backends() -> Iterator[None]:
+    """What a test chooses is put back after it."""
+    kernels, ways = enabled(), replace(BACKEND)
+    yield
+    for name in KERNELS:
+        getattr(torch.backends.cuda, f"enable_{name}_sdp")(name in kernels)
+    vars(BACKEND).update(asdict(ways))
+
+
+@pytest.mark.usefixtures("backends")
+@pytest.mark.parametrize(
+    ("attention", "expected"),
+    [
+        ("auto", {"mem_efficient", "flash", "math"}),
+        ("cudnn", {"cudnn", "math"}),
+        ("efficient", {"mem_efficient", "math"}),
+        ("flash", {"flash", "math"}),
+        ("math", {"math"}),
+    ],
+)
+def test_kernels_of_attention(monkeypatch: pytest.MonkeyPatch, attention: str, expected: set[str]) -> None:
+    machine(monkeypatch, 1, 4)
+    said = choose_backends(TrainerKeys(attention=attention))["attention"]
+    assert enabled() == expected
+    assert {{"efficient": "mem_efficient"}.get(name, name) for name in said.split(" or ")} == expected
+
+
+@pytest.mark.usefixtures("backends")
+def test_the_cpu_keeps_its_kernels_of_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch reads the switches of CUDA on the CPU, too."""
+    before = enabled()
+    machine(monkeypatch, 0, 4)
+    assert choose_backends(TrainerKeys())["attention"] == "flash or math"
+    assert enabled() == before
+
+
+@pytest.mark.usefixtures("backends")
+@pytest.mark.parametrize(
+    ("config", "cuda", "expected"),
+    [
+        ({}, 0, {"window": "masked", "depthwise": "pytorch", "recompute": True}),
+        ({"recompute": False, "window": "grouped"}, 0, {"window": "grouped", "recompute": False}),
+        ({"recompute": True, "depthwise": "triton"}, 1, {"depthwise": "triton", "recompute": True}),
+        ({"accelerator": "cpu"}, 1, {"recompute": True}),
+    ],
+)
+def test_ways_that_the_models_compute_in(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], cuda: int, expected: dict[str, Any]
+) -> None:
+    machine(monkeypatch, cuda, 4)
+    monkeypatch.setattr(hardware, "find_spec", lambda name: ModuleSpec(name, None))
+    said = choose_backends(TrainerKeys(**config))
+    assert asdict(BACKEND).items() >= expected.items()
+    assert said.items() >= expected.items()
+
+
+@pytest.mark.usefixtures("backends")
+@pytest.mark.parametrize(
+    ("config", "cuda", "why"),
+    [
+        ({"attention": "flash"}, 0, r"^trainer\.attention=flash: no CUDA device here; auto is allowed$"),
+        ({"attention": "math", "accelerator": "cpu"}, 1, r"^trainer\.attention=math: no CUDA device"),
+        ({"attention": "cudnn", "precision": "32-true"}, 1, r"^trainer\.attention=cudnn: computes in 16 bits alone"),
+        ({"depthwise": "triton"}, 0, r"^trainer\.depthwise=triton: no CUDA device here; pytorch is allowed$"),
+        ({"depthwise": "triton"}, 1, r"^trainer\.depthwise=triton: triton is not installed; pytorch is allowed$"),
+    ],
+)
+def test_a_way_that_can_not_be_had_is_refused(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], cuda: int, why: str
+) -> None:
+    machine(monkeypatch, cuda, 4)
+    monkeypatch.setattr(hardware, "find_spec", lambda name: None)
+    before = enabled(), replace(BACKEND)
+    with pytest.raises(InputError, match=why) as caught:
+        choose_backends(TrainerKeys(**config))
+    assert "\n" not in str(caught.value)
+    assert (enabled(), BACKEND) == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("attention", "cudnn "), ("window", "varlen"), ("depthwise", "auto"), ("recompute", "yes")]
+)
+def test_other_ways_are_refused(key: str, value: str) -> None:
+    with pytest.raises(InputError, match=rf"^trainer\.{key}={value}: allowed are .*") as caught:
+        TrainerKeys(**{key: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_ways_of_computing_are_not_part_of_a_run(tmp_path: Path) -> None:
+    config = asdict(row("model=stat"))
+    ways = {"attention": "math", "window": "grouped", "depthwise": "triton", "recompute": False, "compile": True}
+    assert ways.keys() <= config["trainer"].keys()
+    assert Run.of(config, tmp_path, None) == Run.of(config | {"trainer": config["trainer"] | ways}, tmp_path, None)
+
+
+def test_a_config_of_before_a_key_gets_its_default() -> None:
+    """A checkpoint carries the config of its run."""
+    config = asdict(row("model=stat"))
+    for key in ("attention", "window", "depthwise", "recompute"):
+        del config["trainer"][key]
+    assert from_plain(config).trainer == row("model=stat").trainer

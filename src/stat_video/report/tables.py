@@ -95,6 +95,8 @@ def run_table(runs: Sequence[FoundRun]) -> TextTable:
         machine = (
             f"{hardware.get('devices', '?')} x {hardware.get('device', '?')}, {hardware.get('threads', '?')} threads"
         )
+        if "attention" in hardware:  # older results do not say it
+            machine += f", attention by {hardware['attention']}"
         train, wall = (r.get(key, float("nan")) for key in ("train_seconds", "wall_seconds"))
         name = f"{run.folder.parent.name}/{run.folder.name}"
         about = [name, str(run.seed), run.commit, str(r.get("manifest")), f"{train:.0f}", f"{wall:.0f}", machine]

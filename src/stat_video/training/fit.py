@@ -21,7 +21,7 @@ from ..data.modules import VideoDataModule
 from ..data.sampling import Views
 from ..errors import InputError
 from ..files import remove_unfinished, replacing, write_json
-from ..hardware import data_workers, lightning_arguments, rank_zero, world_size
+from ..hardware import choose_backends, data_workers, lightning_arguments, rank_zero, world_size
 from ..models.base import VideoModel
 from ..models.count import gmacs
 from ..models.parts.recompute import recompute_units
@@ -99,7 +99,7 @@ def _refuse_other_data(run: Run, then: str | None, now: str | None) -> None:
 def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) -> dict[str, Any]:
     # Gather: an error in the hardware, the files or the data shows here, before anything is begun.
     recipe, views, ranks = config.recipe, Views.parse(config.views), world_size(config.trainer)
-    hardware = lightning_arguments(config.trainer)
+    hardware, backends = lightning_arguments(config.trainer), choose_backends(config.trainer)
     clips, passes = accumulation(recipe, ranks, config.trainer.batch_per_device)
     weights = read_weights(Path(config.init)) if config.init is not None else None
     data = make_data(config, views, batch_size=clips)
@@ -164,12 +164,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
                 "seed": config.seed,
                 "checkpoint": run.checkpoint.name,
                 **code,
-                "hardware": {
-                    "device": str(trainer.strategy.root_device),
-                    "devices": trainer.world_size,
-                    "threads": torch.get_num_threads(),
-                    "precision": str(trainer.precision),
-                },
+                "hardware": {**hardware_of(trainer), **backends, "compile": config.trainer.compile},
                 "config": plain,
             }
             save_logits(module, run.folder / f"logits_{views}.pt")
@@ -257,6 +252,16 @@ def say_lacking(result: dict[str, Any]) -> None:
         counts = {split: n if isinstance(n, int) else len(n) for split, n in result.get(what, {}).items()}
         if any(counts.values()):
             say(f"{MEANS[what]}: {', '.join(f'{n} in {split}' for split, n in counts.items() if n)}")
+
+
+def hardware_of(trainer: L.Trainer) -> dict[str, Any]:
+    """Return what a Trainer computes on, for the result."""
+    return {
+        "device": str(trainer.strategy.root_device),
+        "devices": trainer.world_size,
+        "threads": torch.get_num_threads(),
+        "precision": str(trainer.precision),
+    }
 
 
 def make_data(config: Config, views: Views, batch_size: int | None = None) -> VideoDataModule:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..config import TrainerKeys
 from ..data.frame_folder import PICTURES
 from ..data.layouts import is_video, read_lines, split_number
 from ..data.reader import READ_ERRORS, PathHandler, reason_of
@@ -17,6 +18,7 @@ from ..data.transforms import Normalize, ViewTransform
 from ..draw import draw
 from ..errors import InputError
 from ..files import replacing
+from ..hardware import choose_backends
 from .metrics import likeliest
 from .testing import rebuild
 
@@ -36,6 +38,7 @@ class Prediction:
 
 def predictor(ckpt: Path) -> Callable[[Path, Path | None], Top]:
     """Return what gives the top 5 of a video's centre view, and draws it if a path for the picture is given."""
+    choose_backends(TrainerKeys(accelerator="cpu"))  # not those of the run, which may have had a GPU
     model, config, classes = rebuild(ckpt)
     choose, view = view_frames(config.clip, 0, 1), ViewTransform(config.short_side, config.clip.view_crop)
     normalize, handler = Normalize(*config.normalization), PathHandler(config.data.limits)

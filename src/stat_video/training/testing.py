@@ -18,12 +18,12 @@ from ..data.lists import manifest_hash
 from ..data.sampling import Views
 from ..errors import InputError
 from ..files import write_json
-from ..hardware import lightning_arguments, rank_zero
+from ..hardware import choose_backends, lightning_arguments, rank_zero
 from ..models.base import VideoModel
 from ..progress import say
 from ..runs.run import provenance, same_data
 from .checkpoint import read_checkpoint
-from .fit import load_init, make_data, progress_callbacks, save_logits, say_lacking
+from .fit import hardware_of, load_init, make_data, progress_callbacks, save_logits, say_lacking
 from .metrics import accuracy, ensemble_of
 from .module import VideoModule
 from .saving import Signals
@@ -151,7 +151,8 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
     callbacks, bar = progress_callbacks()
     unreadable = UnreadableVideos(found.counts["train"], config.data.max_unreadable)
     callbacks += [unreadable, Signals()]
-    trainer = L.Trainer(**lightning_arguments(config.trainer), callbacks=callbacks, enable_progress_bar=bar)
+    hardware, backends = lightning_arguments(config.trainer), choose_backends(config.trainer)
+    trainer = L.Trainer(**hardware, callbacks=callbacks, enable_progress_bar=bar)
     say(f"Testing {path} on {found.counts['val']} videos, {views} views")
     metrics = {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
     result = {
@@ -167,6 +168,7 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
         "seed": config.seed,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         **provenance(),
+        "hardware": {**hardware_of(trainer), **backends},
         "config": asdict(config),
     }
     test = save_logits(module, path.parent / f"logits_{views}.pt")
