@@ -1,5 +1,6 @@
 """Results that are cheap to make are made again in the backward pass instead of being kept for it."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -12,17 +13,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..base import VideoModel
+from .backend import BACKEND
 
 SMALL = 2**20  # bytes a clip; below it memory is not short and the call's own time counts, as in a tiny model
 
 
 def recompute(function: Callable[..., Tensor], x: Tensor, *inputs: Any) -> Tensor:
-    """``function(x, *inputs)``, keeping its inputs alone for its gradients; all, where x (B, ...) is below SMALL.
+    """``function(x, *inputs)``, keeping its inputs alone for its gradients.
+
+    All is kept where x (B, ...) is below SMALL, or without `BACKEND.recompute`.
 
     What it ends in (a linear layer, a convolution) is not computed a second time: the backward pass stops where it has
     the inputs of that layer. So a norm or an activation before it costs a little time and no memory.
     """
-    if not torch.is_grad_enabled() or x.nbytes < SMALL * len(x):
+    size = math.prod(x.shape[1:]) * x.element_size()  # torch.compile knows no nbytes of an x with any number of clips
+    if not (BACKEND.recompute and torch.is_grad_enabled()) or size < SMALL:
         return function(x, *inputs)
     result: Tensor = checkpoint(function, x, *inputs, use_reentrant=False, preserve_rng_state=False)
     return result
