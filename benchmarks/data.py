@@ -312,7 +312,7 @@ def waiting(folder: Path, steps: int) -> tuple[Figure, dict[str, Any]]:
         told = ["scale=tiny", f"folders.built_in={folder}", "data.motion.train_videos=480", "data.motion.val_videos=12"]
         (row,) = rows_of("train", Config, [*told, f"trainer.workers={workers or 'null'}"])
         config = row.config
-        data = make_data(config, Views.parse(config.views))
+        data = make_data(config, Views.parse(config.views), config.trainer.batch_per_device)
         model = config.build(12)
         optimizer = make_optimizer(model, config.recipe)
         shares[name] = step_shares(data.train_dataloader(), data.normalize, model, optimizer, steps)

@@ -96,6 +96,11 @@ class Recipe:
         """Peak learning rate at batch_size clips."""
         return self.lr * self.batch_size / self.lr_batch
 
+    @property
+    def copies(self) -> int:
+        """Numbers kept of each weight beside it and its gradient: AdamW's two, SGD's with momentum, the average's."""
+        return (2 if self.optimizer == "adamw" else int(self.momentum > 0)) + int(self.ema > 0)
+
 
 @dataclass
 class TrainerKeys:
@@ -106,11 +111,11 @@ class TrainerKeys:
     num_nodes: int = ranged(1, 1)
     strategy: str = one_of("auto", ("auto", "ddp"))  # auto: ddp if there are several processes
     precision: str = one_of("auto", PRECISIONS)  # auto: bf16-mixed on CUDA, 32-true elsewhere
-    batch_per_device: int = 16  # clips of one pass; passes are accumulated up to recipe.batch_size
+    batch_per_device: Any = "auto"  # clips of one pass, accumulated up to recipe.batch_size; auto: by a GPU's memory
     gradient_checkpointing: bool = False  # compute each unit of the model again in the backward pass
     workers: int | None = None  # data loading processes of a device; default: the cores shared out, 16 at most
     clips_per_second: float | None = None  # training speed measured elsewhere, of all devices; only for plan=true
-    compile: bool = False
+    compile: bool = False  # the model's parts by torch.compile, which draws other random numbers in them
     deterministic: bool = False
     attention: str = one_of("auto", ATTENTION)  # kernels of scaled_dot_product_attention on CUDA (hardware.py)
     window: str = one_of("auto", ("auto", "masked", "grouped"))  # how STA leaves out neighbours beyond the clip's ends
@@ -122,6 +127,9 @@ class TrainerKeys:
 
     def __post_init__(self) -> None:
         check_ranges(self, "trainer.")
+        clips = self.batch_per_device
+        if clips != "auto" and not (isinstance(clips, int) and clips >= 1):
+            raise InputError(f"trainer.batch_per_device={clips}: allowed is auto, or a number of 1 or more")
 
 
 @dataclass

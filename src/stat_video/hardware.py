@@ -2,17 +2,23 @@
 
 import os
 import re
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from .config import TrainerKeys
+from .config import Config, TrainerKeys
 from .errors import InputError
+from .models.memory import USABLE, StepMemory, step_memory
 from .models.parts.backend import BACKEND
 
 MOST_WORKERS = 16  # data loading processes of a device if trainer.workers is not given
+CPU_CLIPS = 16  # of a pass if trainer.batch_per_device=auto
+# On CUDA: 64, 32 and 16 clips of 16, 32 and 64 frames. A pass then takes a GPU long enough (85 ms of an H100, by the
+# count of STAT's operations) that launching its kernels, less than half of that, is hidden. More gains nothing there,
+# and the loader's batches grow: 154 MB of pixels each.
+MOST_FRAMES = 1024
 # For trainer.attention=auto. cuDNN's kernel, PyTorch's first choice on Hopper, is left out: it gives NaN gradients with
 # a mask (pytorch#196678) and for a single query (cudnn-frontend#1072), and STA has both.
 WITHOUT_CUDNN = ("efficient", "flash", "math")
@@ -73,6 +79,11 @@ def precision_of(config: TrainerKeys) -> str:
     return ("bf16-mixed" if on_cuda(config) else "32-true") if config.precision == "auto" else config.precision
 
 
+def in_16_bits(config: TrainerKeys) -> bool:
+    """Return whether a run computes in 16 bits."""
+    return "16" in precision_of(config)
+
+
 def lightning_arguments(config: TrainerKeys) -> dict[str, Any]:
     """Return the arguments of Lightning's Trainer that choose the hardware; InputError if it is not there."""
     if config.accelerator in ("cuda", "gpu") and not on_cuda(config):
@@ -93,11 +104,63 @@ def lightning_arguments(config: TrainerKeys) -> dict[str, Any]:
     }
 
 
-def choose_backends(config: TrainerKeys) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Pass:
+    """What a device computes at once."""
+
+    clips: int
+    recompute: bool  # `BACKEND.recompute`
+    needs: StepMemory | None = None  # by which that was chosen; None: all of it was told, or is that of a CPU
+
+
+def device_memory(config: TrainerKeys) -> int | None:
+    """Return the bytes of the smallest CUDA device that is visible; None if a run computes on the CPU."""
+    if not on_cuda(config):
+        return None
+    return min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
+
+
+def choose_pass(config: Config, num_classes: int, memory: float | None, mixed: bool) -> Pass:
+    """Return how a device of so many bytes, None for the CPU, computes a training step in mixed precision or fp32.
+
+    `trainer.batch_per_device=auto` is what fits, MOST_FRAMES at most, 0 clips if not one fits; on the CPU 16.
+    `trainer.recompute=auto` keeps everything where the clips, or one if their number is auto, fit without recomputing;
+    on the CPU it recomputes. Validation and test take as many clips at once, and less memory.
+    """
+    trainer, asked, again = config.trainer, config.trainer.batch_per_device, config.trainer.recompute
+    if memory is None:
+        return Pass(CPU_CLIPS if asked == "auto" else asked, again == "auto" or again)
+    if "auto" not in (asked, again):
+        return Pass(asked, again)
+    most = max(1, MOST_FRAMES // config.clip.T) if asked == "auto" else asked
+    least = 1 if asked == "auto" else min(asked, max(1, config.recipe.batch_size // world_size(trainer)))
+    for recompute in (False, True) if again == "auto" else (again,):
+        copies, checkpointing = config.recipe.copies, trainer.gradient_checkpointing
+        needs = step_memory(config.model, config.clip, num_classes, mixed, checkpointing, recompute, copies)
+        if (fit := needs.largest_batch(memory)) >= least:
+            break
+    clips = min(fit, most) if asked == "auto" else asked  # a number stands, even if too large by our count
+    return Pass(clips, recompute, needs)
+
+
+def choose_pass_here(config: Config, num_classes: int) -> Pass:
+    """Return how the devices of this machine compute a training step; InputError if not one clip fits into them."""
+    memory = device_memory(config.trainer)
+    found = choose_pass(config, num_classes, memory, in_16_bits(config.trainer))
+    if not found.clips and memory and found.needs:
+        raise InputError(
+            f"trainer.batch_per_device=auto: a step of one clip takes {found.needs.whole(1) / 2**30:.1f} GiB, a device "
+            f"has {memory / 2**30:.1f}, {USABLE:.0%} of it usable; trainer.gradient_checkpointing=true takes less, "
+            f"and trainer.batch_per_device=1 tries it"
+        )
+    return found
+
+
+def choose_backends(config: TrainerKeys, recompute: bool = True) -> dict[str, Any]:
     """Set the ways in which this process computes, of several equal ones, and return those in use, for the result.
 
     They are PyTorch's kernels of attention on CUDA and `BACKEND`. The CPU has kernels of its own for attention, which
-    are left as they are. Raises InputError if a way that is asked for can't be had here.
+    are left as they are. ``recompute`` is for training alone. Raises InputError if a way can't be had here.
     """
     cuda = on_cuda(config)
     if config.attention != "auto":
@@ -116,7 +179,7 @@ def choose_backends(config: TrainerKeys) -> dict[str, Any]:
         kernels = ("flash", "math")
     BACKEND.window = AUTO_WINDOW["cuda" if cuda else "cpu"] if config.window == "auto" else config.window
     BACKEND.depthwise = config.depthwise
-    BACKEND.recompute = not cuda if config.recompute == "auto" else config.recompute
+    BACKEND.recompute = recompute
     return {"attention": " or ".join(dict.fromkeys(kernels)), **asdict(BACKEND)}
 
 
@@ -124,7 +187,7 @@ def _check_attention(config: TrainerKeys) -> None:
     """Raise InputError if the kernel that trainer.attention names can't run."""
     if not on_cuda(config):
         raise InputError(f"trainer.attention={config.attention}: no CUDA device here; auto is allowed")
-    if config.attention in ("cudnn", "flash") and "16" not in precision_of(config):
+    if config.attention in ("cudnn", "flash") and not in_16_bits(config):
         raise InputError(
             f"trainer.attention={config.attention}: computes in 16 bits alone, not in {precision_of(config)}; "
             f"auto, efficient and math are allowed"

@@ -24,7 +24,7 @@ def test_hours_are_assumed_off_the_cpu_and_marked(tmp_path):
     assert row["clips"] == 240_000 * 200 * 2  # the paper's Kinetics-400, which is not there
     assert row["seconds"] == pytest.approx(3600 * estimate.gpu_hours)
     assert row["assumed"].startswith("A100-80GB, speed assumed")
-    assert row["step_bytes"] == estimate.memory(True, False).whole(asked.trainer.batch_per_device)
+    assert row["step_bytes"] == estimate.memory(True, False, False).whole(64)  # 1024 frames
     table = plan_table([row])
     assert list(table.columns[-1].cells) == [f"~{estimate.gpu_hours:.2f}"]
     assert "~ on A100-80GB" in table.caption
@@ -34,7 +34,7 @@ def test_hours_on_the_cpu_are_known_or_not_given(tmp_path):
     asked = config(tmp_path)
     row = plan(asked)
     assert (row["seconds"], row["assumed"]) == (None, None)
-    assert row["step_bytes"] == Estimate(asked, Hardware()).memory(False, False).whole(asked.trainer.batch_per_device)
+    assert row["step_bytes"] == Estimate(asked, Hardware()).memory(False, False, True).whole(8)  # clips of a step
     asked.trainer = replace(asked.trainer, clips_per_second=40.0)
     assert plan(asked)["seconds"] == row["clips"] / 40
     assert "~" not in plan_table([row]).caption

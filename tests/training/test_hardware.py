@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +17,22 @@ from stat_video import hardware
 from stat_video.compose import rows
 from stat_video.config import Config, TrainerKeys, from_plain
 from stat_video.errors import InputError
-from stat_video.hardware import choose_backends, data_workers, devices, lightning_arguments, rank_zero, world_size
+from stat_video.hardware import (
+    Pass,
+    choose_backends,
+    choose_pass_here,
+    data_workers,
+    devices,
+    lightning_arguments,
+    rank_zero,
+    world_size,
+)
+from stat_video.models.base import Clip
+from stat_video.models.memory import USABLE, step_memory
 from stat_video.models.parts.backend import BACKEND
+from stat_video.models.stat.stat import Config as StatConfig
 from stat_video.runs.run import Run
+from stat_video.training.optim import accumulation
 
 
 def row(*words: str) -> Config:
@@ -201,10 +215,9 @@ def test_the_cpu_keeps_its_kernels_of_attention(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("config", "cuda", "expected"),
     [
-        ({}, 0, {"window": "masked", "depthwise": "pytorch", "recompute": True}),
-        ({"recompute": False, "window": "grouped"}, 0, {"window": "grouped", "recompute": False}),
-        ({"recompute": True, "depthwise": "triton"}, 1, {"depthwise": "triton", "recompute": True}),
-        ({"accelerator": "cpu"}, 1, {"recompute": True}),
+        ({}, 0, {"window": "masked", "depthwise": "pytorch"}),
+        ({"window": "grouped"}, 0, {"window": "grouped"}),
+        ({"depthwise": "triton"}, 1, {"depthwise": "triton"}),
     ],
 )
 def test_ways_that_the_models_compute_in(
@@ -212,9 +225,10 @@ def test_ways_that_the_models_compute_in(
 ) -> None:
     machine(monkeypatch, cuda, 4)
     monkeypatch.setattr(hardware, "find_spec", lambda name: ModuleSpec(name, None))
-    said = choose_backends(TrainerKeys(**config))
-    assert asdict(BACKEND).items() >= expected.items()
-    assert said.items() >= expected.items()
+    for recompute in (False, True):
+        said = choose_backends(TrainerKeys(**config), recompute)
+        assert asdict(BACKEND).items() >= {**expected, "recompute": recompute}.items()
+        assert said.items() >= {**expected, "recompute": recompute}.items()
 
 
 @pytest.mark.usefixtures("backends")
@@ -238,6 +252,105 @@ def test_a_way_that_can_not_be_had_is_refused(
         choose_backends(TrainerKeys(**config))
     assert "\n" not in str(caught.value)
     assert (enabled(), BACKEND) == before
+
+
+GIB = 2**30
+FULL = ("model=stat", "experiment=kinetics", "scale=paper", "trainer=ddp")
+WINDOW = {16: 3, 32: 5, 64: 7}  # t_o by clip length, as in the paper
+
+
+def memory_of(monkeypatch: pytest.MonkeyPatch, *gib: float) -> None:
+    """Let this machine have CUDA devices of so much memory."""
+    machine(monkeypatch, len(gib), 64)
+    devices = [SimpleNamespace(total_memory=int(n * GIB)) for n in gib]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", devices.__getitem__)
+
+
+def chosen(*words: str, classes: int = 400) -> tuple[Pass, tuple[int, int]]:
+    """Return how a step is computed here, and (clips of a pass, passes)."""
+    config = row(*words)
+    found = choose_pass_here(config, classes)
+    return found, accumulation(config.recipe, world_size(config.trainer), found.clips)
+
+
+@pytest.mark.parametrize(
+    ("T", "gib", "most", "passes"),
+    [
+        (16, 80, 64, (64, 1)),
+        (32, 80, 32, (32, 2)),
+        (64, 80, 16, (16, 4)),
+        (16, 24, 41, (32, 2)),
+        (32, 24, 20, (16, 4)),
+        (64, 24, 9, (8, 8)),
+    ],
+)
+def test_clips_that_fit_into_a_device(
+    monkeypatch: pytest.MonkeyPatch, T: int, gib: int, most: int, passes: tuple[int, int]
+) -> None:
+    """Of eight, the smallest counts; and by the prediction one more clip does not fit, or is more than 1024 frames."""
+    memory_of(monkeypatch, *[96] * 7, gib)
+    found, made_up = chosen(*FULL, f"T={T}", f"t_o={WINDOW[T]}")
+    assert (found.clips, found.recompute, made_up) == (most, False, passes)
+    needs = step_memory(StatConfig(t_o=WINDOW[T]), Clip(T=T), 400, mixed=True, checkpointing=False, recompute=False)
+    assert needs.whole(most) <= USABLE * gib * GIB
+    assert needs.whole(most + 1) > USABLE * gib * GIB or (most + 1) * T > 1024
+
+
+def test_one_clip_that_fits_only_if_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("T=64", "t_o=7")
+    needs = [
+        step_memory(StatConfig(t_o=7), Clip(T=64), 400, mixed=True, checkpointing=False, recompute=on).whole(1)
+        for on in (False, True)
+    ]
+    between = (needs[0] + needs[1]) / 2 / USABLE / GIB
+    memory_of(monkeypatch, between)
+    assert (chosen(*FULL, *words)[0].clips, chosen(*FULL, *words)[0].recompute) == (1, True)
+    # Only if it may be. And a number is taken as it is.
+    with pytest.raises(
+        InputError, match=r"^trainer\.batch_per_device=auto: a step of one clip takes \d\.\d GiB"
+    ) as caught:
+        chosen(*FULL, *words, "trainer.recompute=false")
+    assert "\n" not in str(caught.value)
+    told = chosen(*FULL, *words, "trainer.batch_per_device=8")[0]
+    assert (told.clips, told.recompute) == (8, True)
+
+
+def test_told_clips_are_recomputed_only_if_they_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory_of(monkeypatch, 24)
+    found = {n: chosen(*FULL, f"trainer.batch_per_device={n}")[0] for n in (41, 42, 64)}
+    assert {n: (p.clips, p.recompute) for n, p in found.items()} == {41: (41, False), 42: (42, True), 64: (64, True)}
+    # Eight devices have 64 of the 512 clips each, so more are never taken at once.
+    memory_of(monkeypatch, *[80] * 8)
+    assert not chosen(*FULL, "trainer.batch_per_device=1000")[0].recompute
+    both = chosen(*FULL, "trainer.batch_per_device=7", "trainer.recompute=true")[0]
+    assert both == Pass(7, True)
+
+
+def test_checkpointing_takes_more_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory_of(monkeypatch, 24)
+    clips = [chosen(*FULL, "T=64", "t_o=7", *words)[0].clips for words in ([], ["trainer.gradient_checkpointing=true"])]
+    assert clips[0] < clips[1] == 16
+
+
+def test_clips_of_a_tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a step on the CPU and on a GPU, where it is never more than 1024 frames."""
+    batch = row("model=stat").recipe.batch_size
+    machine(monkeypatch, 0, 2)
+    for words in (["trainer=auto"], ["trainer=cpu"], ["trainer=ddp_cpu", "trainer.batch_per_device=auto"]):
+        assert chosen("model=stat", *words)[0] == Pass(16, True)
+    memory_of(monkeypatch, 24)
+    found, made_up = chosen("model=stat", "trainer=gpu", classes=12)
+    assert (found.clips, found.recompute, made_up) == (64, False, (batch, 1))
+    assert chosen("model=stat", "trainer=cpu")[0] == Pass(16, True)
+
+
+@pytest.mark.parametrize("value", [0, -1, "many", 1.5, None, [8], ""])
+def test_clips_that_make_no_sense_are_refused(value: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"^trainer\.batch_per_device=.*: allowed is auto, or a number of 1 or"
+    ) as caught:
+        TrainerKeys(batch_per_device=value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

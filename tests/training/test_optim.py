@@ -409,11 +409,6 @@ def test_batch_that_can_not_be_shared_out_is_refused(batch: int, devices: int, n
     assert "\n" not in str(caught.value)
 
 
-def test_a_pass_of_no_clip_is_refused() -> None:
-    with pytest.raises(InputError, match=r"trainer\.batch_per_device=0: allowed is 1 or more"):
-        accumulation(Recipe(batch_size=16), 1, 0)
-
-
 def test_what_is_accepted_makes_up_the_batch_exactly() -> None:
     accepted = 0
     for batch in (2, 6, 16, 24, 64):

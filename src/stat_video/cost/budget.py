@@ -10,14 +10,14 @@ from rich.table import Table
 from ..config import Config
 from ..data.config import DataConfig
 from ..data.lists import read_counts
-from ..hardware import devices
+from ..hardware import Pass, choose_pass, devices
 from ..models.base import Clip, ModelConfig
 from ..models.count import gmacs, step_gmacs
+from ..models.memory import USABLE, StepMemory, step_memory
 from ..progress import WideTable
 from ..runs.differing import differing, in_words
 from .config import Hardware
 from .gpus import GPU, find_gpu
-from .memory import USABLE, StepMemory, moments, step_memory
 
 # (classes, training videos) as published, for a data set that is not there. Kinetics-400: the paper; 600 and 700:
 # Carreira et al. 2018, 2019; SSv2: its authors' release; UCF101 and HMDB51: split 1.
@@ -120,9 +120,13 @@ class Estimate:
         """Time of the training on one GPU, without validation and test."""
         return None if self.clips is None else self.clips / self.clips_per_second / 3600
 
-    def memory(self, mixed: bool, checkpointing: bool) -> StepMemory:
-        """Return the memory of a training step, in mixed precision or fp32, with or without gradient checkpointing."""
-        return step_memory(*self.model, mixed, checkpointing, moments(self.config.recipe))
+    def at_once(self, memory: float | None, mixed: bool) -> Pass:
+        """Return how a GPU of so many bytes, None for a CPU, computes a step in mixed precision or fp32."""
+        return choose_pass(self.config, self.model[2], memory, mixed)
+
+    def memory(self, mixed: bool, checkpointing: bool, recompute: bool) -> StepMemory:
+        """Return the memory of a step in mixed precision or fp32, with or without gradient checkpointing, recompute."""
+        return step_memory(*self.model, mixed, checkpointing, recompute, self.config.recipe.copies)
 
     @property
     def mixed(self) -> bool:
@@ -146,18 +150,21 @@ class Estimate:
 
 def memory_table(e: Estimate) -> Table:
     """Return the memory of a training step over batch sizes, and the largest batch that the GPU takes."""
+    at_once = e.at_once(e.gpu.bytes, e.mixed)
     ways = {
-        f"{words}{', recomputed' if again else ''}": e.memory(mixed, again)
+        f"{words}{', recomputed' if again else ''}": e.memory(mixed, again, at_once.recompute)
         for mixed, words in ((False, "fp32"), (True, "bf16/fp16"))
         for again in (False, True)
     }
-    state = e.memory(False, False).state
+    state = e.memory(False, False, at_once.recompute).state
     table = Table(
         title="Memory of a training step, GB",
         box=SIMPLE,
         padding=(0, 1),
         caption="recomputed: trainer.gradient_checkpointing=true; kept: activations that wait for the backward pass\n"
-        f"{state / 1e9:.2f} GB of each step are weights, gradients and what {e.config.recipe.optimizer} keeps of each",
+        f"{state / 1e9:.2f} GB of each step are weights, gradients and what {e.config.recipe.optimizer} keeps of each\n"
+        f"a run takes up to {at_once.clips} (trainer.batch_per_device={e.config.trainer.batch_per_device}), "
+        f"trainer.recompute={str(at_once.recompute).lower()}",
     )
     table.add_column("clips at once")
     for way in ways:
@@ -224,7 +231,8 @@ def grid_table(estimates: Sequence[Estimate]) -> Table:
     for n in first.hardware.gpus:
         table.add_column(f"on {n}", _duration(total, n), justify="right", no_wrap=True)
     for i, e in enumerate(estimates):
-        plain, checkpointed = (e.memory(e.mixed, again) for again in (False, True))
+        recompute = e.at_once(e.gpu.bytes, e.mixed).recompute
+        plain, checkpointed = (e.memory(e.mixed, again, recompute) for again in (False, True))
         table.add_row(
             *(values[i] for values in axes.values()),
             f"{e.gmacs:.2f}",

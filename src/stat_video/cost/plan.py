@@ -9,6 +9,7 @@ from typing import Any
 from ..config import Config
 from ..data.lists import manifest_hash
 from ..errors import InputError
+from ..hardware import device_memory, world_size
 from ..models.count import parameters
 from ..progress import WideTable
 from ..runs.differing import differing, in_words
@@ -44,7 +45,9 @@ def plan(config: Config) -> dict[str, Any]:
     elif estimate.gpu_hours is not None and not on_cpu:
         seconds, assumed = 3600 * estimate.gpu_hours, f"{estimate.gpu.name}, {how_fast(estimate)}"
     mixed = not on_cpu and estimate.mixed
-    memory = estimate.memory(mixed, config.trainer.gradient_checkpointing).whole(config.trainer.batch_per_device)
+    at_once = estimate.at_once(None if on_cpu else device_memory(config.trainer) or estimate.gpu.bytes, mixed)
+    clips_of_pass = max(1, min(at_once.clips, config.recipe.batch_size // world_size(config.trainer)))
+    memory = estimate.memory(mixed, config.trainer.gradient_checkpointing, at_once.recompute).whole(clips_of_pass)
     return {
         "name": config.name,
         "config": plain,

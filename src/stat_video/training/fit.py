@@ -16,14 +16,15 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from torch import Tensor
 
 from ..config import Config
-from ..data.lists import Lists, manifest_hash
+from ..data.lists import Lists, manifest_hash, read_counts
 from ..data.modules import VideoDataModule
 from ..data.sampling import Views
 from ..errors import InputError
 from ..files import remove_unfinished, replacing, write_json
-from ..hardware import choose_backends, data_workers, lightning_arguments, rank_zero, world_size
+from ..hardware import Pass, choose_backends, choose_pass_here, data_workers, lightning_arguments, rank_zero, world_size
 from ..models.base import VideoModel
 from ..models.count import gmacs
+from ..models.parts.compiled import compile_parts
 from ..models.parts.recompute import recompute_units
 from ..models.weights import load_foreign, load_weights
 from ..progress import say
@@ -99,8 +100,10 @@ def _refuse_other_data(run: Run, then: str | None, now: str | None) -> None:
 def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) -> dict[str, Any]:
     # Gather: an error in the hardware, the files or the data shows here, before anything is begun.
     recipe, views, ranks = config.recipe, Views.parse(config.views), world_size(config.trainer)
-    hardware, backends = lightning_arguments(config.trainer), choose_backends(config.trainer)
-    clips, passes = accumulation(recipe, ranks, config.trainer.batch_per_device)
+    hardware = lightning_arguments(config.trainer)
+    at_once = choose_pass_here(config, read_counts(config.data)[0] or 2)  # if there are no lists, data.check says so
+    backends = choose_backends(config.trainer, at_once.recompute)
+    clips, passes = accumulation(recipe, ranks, at_once.clips)
     weights = read_weights(Path(config.init)) if config.init is not None else None
     data = make_data(config, views, batch_size=clips)
     lists = data.check()
@@ -122,7 +125,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
     _prepare_for_training(model, config)
     module = VideoModule(model, recipe, data.normalize, lists.classes, views, plain, config.data.class_groups, manifest)
     batch = describe_batch(recipe, ranks, clips, passes)
-    say_begin(config, run, model, lists, batch, resumed=checkpoint is not None)
+    say_begin(config, run, model, lists, batch, at_once, resumed=checkpoint is not None)
     if rank_zero():
         write_json(run.folder / "config.json", plain)
     started, code = time.monotonic(), provenance()  # now, since files may be edited during the run
@@ -136,11 +139,11 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
             at_the_end.callback(logger.finish)
             logger.log_hyperparams({"batch": batch})
         unreadable = UnreadableVideos(lists.counts["train"], config.data.max_unreadable)
-        callbacks = [unreadable, SameOnAllRanks(_agreed(plain, manifest, data)), *run_callbacks(config, run)]
+        callbacks = [unreadable, SameOnAllRanks(_agreed(plain, manifest, data, batch)), *run_callbacks(config, run)]
         trainer = make_trainer(config, run, callbacks, logger, hardware, passes)
 
         # Run.
-        with _explained(trainer):
+        with out_of_memory_explained(clips), _explained(trainer):
             metrics = _trained_and_tested(trainer, module, data, checkpoint)
             result = {
                 "name": config.name,
@@ -164,7 +167,12 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
                 "seed": config.seed,
                 "checkpoint": run.checkpoint.name,
                 **code,
-                "hardware": {**hardware_of(trainer), **backends, "compile": config.trainer.compile},
+                "hardware": {
+                    **hardware_of(trainer),
+                    **backends,
+                    "recompute": at_once.recompute,
+                    "compile": config.trainer.compile,
+                },
                 "config": plain,
             }
             save_logits(module, run.folder / f"logits_{views}.pt")
@@ -211,6 +219,19 @@ def _explained(trainer: L.Trainer) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def out_of_memory_explained(clips: int) -> Iterator[None]:
+    """Raise InputError, with one line, if the memory of a device runs out over passes of so many clips."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        fewer = f"fewer clips, such as {clips // 2}, " if clips > 1 else ""
+        raise InputError(
+            f"trainer.batch_per_device={clips}: the memory of the device has run out; {fewer}trainer.recompute=true "
+            f"and trainer.gradient_checkpointing=true take less"
+        ) from error
+
+
 def _is_of_lost_worker(error: BaseException) -> bool:
     """Return whether a data worker was killed: PyTorch says so, or the batch that it was handing over breaks off."""
     frames = (frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__))
@@ -225,16 +246,20 @@ def _prepare_for_training(model: VideoModel, config: Config) -> None:
             )
         recompute_units(model)
     if config.trainer.compile:
-        model.compile()
+        compile_parts(model)
 
 
-def _agreed(plain: dict[str, Any], manifest: str | None, data: VideoDataModule) -> dict[str, Any]:
+def _agreed(
+    plain: dict[str, Any], manifest: str | None, data: VideoDataModule, batch: dict[str, Any]
+) -> dict[str, Any]:
     """Return the values in which all ranks of a run have to agree."""
     trainer = {key: value for key, value in plain["trainer"].items() if key not in ("workers", "clips_per_second")}
-    return {**definition(plain), "manifest": manifest, "trainer": trainer, "begins_at": data.start}
+    return {**definition(plain), "manifest": manifest, "trainer": trainer, "batch": batch, "begins_at": data.start}
 
 
-def say_begin(config: Config, run: Run, model: VideoModel, lists: Lists, batch: dict[str, Any], resumed: bool) -> None:
+def say_begin(
+    config: Config, run: Run, model: VideoModel, lists: Lists, batch: dict[str, Any], at_once: Pass, resumed: bool
+) -> None:
     """Print the model, its data and the make-up of a step before training begins."""
     recipe, millions = config.recipe, sum(p.numel() for p in model.parameters()) / 1e6
     say(
@@ -244,6 +269,12 @@ def say_begin(config: Config, run: Run, model: VideoModel, lists: Lists, batch: 
         f"{batch['clips_per_device_and_pass']} clips x {batch['passes']} passes; "
         f"lr {recipe.scaled_lr:.2e}, {recipe.lr:.2e} for {recipe.lr_batch} clips"
     )
+    if at_once.needs:
+        clips = batch["clips_per_device_and_pass"]
+        say(
+            f"Chosen by the devices' memory: {clips} clips a pass, recompute={str(at_once.recompute).lower()}; "
+            f"{at_once.needs.whole(clips) / 2**30:.1f} GiB by the count"
+        )
 
 
 def say_lacking(result: dict[str, Any]) -> None:
@@ -264,8 +295,8 @@ def hardware_of(trainer: L.Trainer) -> dict[str, Any]:
     }
 
 
-def make_data(config: Config, views: Views, batch_size: int | None = None) -> VideoDataModule:
-    """Return the data module of a config."""
+def make_data(config: Config, views: Views, batch_size: int) -> VideoDataModule:
+    """Return the data module of a config, with so many clips in a pass of a device."""
     return VideoDataModule(
         config.data,
         clip=config.clip,
@@ -277,7 +308,7 @@ def make_data(config: Config, views: Views, batch_size: int | None = None) -> Vi
         repeats=config.recipe.repeats,
         share_frames=config.recipe.repeats_share_frames,
         val_videos=config.recipe.val_videos,
-        batch_size=batch_size or config.trainer.batch_per_device,
+        batch_size=batch_size,
         step=config.recipe.batch_size,
         workers=data_workers(config.trainer),
     )

@@ -18,8 +18,6 @@ def accumulation(recipe: Recipe, devices: int, per_device: int) -> tuple[int, in
     A pass has the most clips, up to `per_device`, that divide a device's share: the batch is always the recipe's.
     Raises InputError if the devices can't share the batch evenly.
     """
-    if per_device < 1:
-        raise InputError(f"trainer.batch_per_device={per_device}: allowed is 1 or more")
     share, left = divmod(recipe.batch_size, devices)
     if left or not share:
         unit = math.lcm(devices, recipe.repeats)

@@ -18,12 +18,20 @@ from ..data.lists import manifest_hash
 from ..data.sampling import Views
 from ..errors import InputError
 from ..files import write_json
-from ..hardware import choose_backends, lightning_arguments, rank_zero
+from ..hardware import choose_backends, choose_pass_here, lightning_arguments, rank_zero
 from ..models.base import VideoModel
 from ..progress import say
 from ..runs.run import provenance, same_data
 from .checkpoint import read_checkpoint
-from .fit import hardware_of, load_init, make_data, progress_callbacks, save_logits, say_lacking
+from .fit import (
+    hardware_of,
+    load_init,
+    make_data,
+    out_of_memory_explained,
+    progress_callbacks,
+    save_logits,
+    say_lacking,
+)
 from .metrics import accuracy, ensemble_of
 from .module import VideoModule
 from .saving import Signals
@@ -137,7 +145,8 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
             config.data, layout=asked.layout, classes=same.classes, train=same.train, val=same.val, videos=same.videos
         )
     _check_generation(path, config.data)
-    data = make_data(config, views)
+    at_once = choose_pass_here(config, len(classes))
+    data = make_data(config, views, at_once.clips)
     found = data.check()
     if found.classes != classes:
         raise InputError(
@@ -154,7 +163,8 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
     hardware, backends = lightning_arguments(config.trainer), choose_backends(config.trainer)
     trainer = L.Trainer(**hardware, callbacks=callbacks, enable_progress_bar=bar)
     say(f"Testing {path} on {found.counts['val']} videos, {views} views")
-    metrics = {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
+    with out_of_memory_explained(at_once.clips):
+        metrics = {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
     result = {
         "name": config.name,
         "scale": config.scale,

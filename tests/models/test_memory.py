@@ -13,8 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from running import ROOT
 from stat_video.config import Recipe
-from stat_video.cost import memory
-from stat_video.models import find
+from stat_video.models import find, memory
 from stat_video.models.base import Clip, ModelConfig, VideoModel
 from stat_video.models.count import parameters
 from stat_video.models.parts.recompute import recompute_units
@@ -228,15 +227,15 @@ def test_a_line_over_batches(mixed, checkpointing):
     assert m.largest_batch(m.state) == 0
 
 
-def test_the_optimizer_keeps_its_moments():
-    sgd = [memory.moments(Recipe(optimizer="sgd", momentum=momentum)) for momentum in (0.9, 0.0)]
-    assert [memory.moments(Recipe()), *sgd] == [2, 1, 0]
+def test_what_is_kept_of_each_weight():
+    sgd = [Recipe(optimizer="sgd", momentum=momentum).copies for momentum in (0.9, 0.0)]
+    assert [Recipe().copies, *sgd, Recipe(ema=0.9).copies] == [2, 1, 0, 3]
     config, clip = MODELS["written"]
     weights = parameters(config, clip, CLASSES)
     buffers = 2 * 4 * 24 + 8  # of the batch norm: mean, variance, how often
-    for moments in (2, 1, 0):
-        m = memory.step_memory(config, clip, CLASSES, False, False, moments)
-        assert m.state == 4 * (2 + moments) * weights + buffers
+    for copies in (2, 1, 0):
+        m = memory.step_memory(config, clip, CLASSES, False, False, copies=copies)
+        assert m.state == 4 * (2 + copies) * weights + buffers
 
 
 def test_what_saves_memory_saves_memory():

@@ -6,7 +6,8 @@ kernels and the fragmentation of its allocator: see `USABLE`.
 """
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,18 +20,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ..config import Recipe
-from ..models.base import Clip, ModelConfig
-from ..models.count import Key
-from ..models.parts.recompute import recompute_units
+from .base import Clip, ModelConfig
+from .count import Key
+from .parts.backend import BACKEND
+from .parts.recompute import recompute_units
 
 USABLE = 0.9  # share of a GPU's memory that a step may fill; the rest is for what is not counted
 FITTED_AT = (4, 8)  # batches through whose figures the line is drawn
-
-
-def moments(recipe: Recipe) -> int:
-    """Return how many numbers the optimizer keeps of each parameter: AdamW two, SGD one with momentum, else none."""
-    return 2 if recipe.optimizer == "adamw" else int(recipe.momentum > 0)
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class StepMemory:
     From 2 clips on a full-size model is within 1 % of the line; a single clip takes up to 8 % more.
     """
 
-    state: int  # weights, buffers, gradients, moments of the optimizer
+    state: int  # weights, buffers, gradients, what the optimizer keeps
     kept: tuple[float, float]  # (fixed, of a clip) from the forward pass for the backward pass
     peak: tuple[float, float]  # the most that a step holds beside the state, likewise
 
@@ -58,37 +54,50 @@ class StepMemory:
 
 
 def step_memory(
-    config: ModelConfig, clip: Clip, num_classes: int, mixed: bool, checkpointing: bool, moments: int = 2
+    config: ModelConfig,
+    clip: Clip,
+    num_classes: int,
+    mixed: bool,
+    checkpointing: bool,
+    recompute: bool = True,
+    copies: int = 2,
 ) -> StepMemory:
     """Return the memory of a step in fp32 or mixed precision, with or without gradient checkpointing.
 
-    ``moments`` is how many numbers the optimizer keeps of each parameter.
+    ``recompute`` is `BACKEND.recompute`; ``copies`` is how many numbers training keeps of each parameter beside it and
+    its gradient. A pass of validation or test takes less: it keeps nothing for a backward pass.
     """
-    weights, buffers, kept, peak = _lines(Key((config, clip, num_classes, mixed, checkpointing)))
-    return StepMemory((2 + moments) * weights + buffers, kept, peak)
+    weights, buffers, kept, peak = _lines(Key((config, clip, num_classes, mixed, checkpointing, recompute)))
+    return StepMemory((2 + copies) * weights + buffers, kept, peak)
 
 
 @lru_cache(maxsize=64)
 def _lines(key: Key) -> tuple[int, int, tuple[float, float], tuple[float, float]]:
     """Return bytes of the weights and of the buffers, and (fixed, of a clip) of what is kept and of the peak."""
-    config, clip, num_classes, mixed, checkpointing = key.arguments
+    config, clip, num_classes, *how = key.arguments
     with torch.device("meta"):
         model = config.build(clip, num_classes)
     weights, buffers = (sum(t.nbytes for t in tensors) for tensors in (model.parameters(), model.buffers()))
     a, b = FITTED_AT
-    measured = (measure(config, clip, num_classes, n, mixed, checkpointing) for n in (a, b))
+    measured = (measure(config, clip, num_classes, n, *how) for n in (a, b))
     kept, peak = ((x - a * (y - x) / (b - a), (y - x) / (b - a)) for x, y in zip(*measured, strict=True))
     return weights, buffers, kept, peak
 
 
 def measure(
-    config: ModelConfig, clip: Clip, num_classes: int, batch: int, mixed: bool = False, checkpointing: bool = False
+    config: ModelConfig,
+    clip: Clip,
+    num_classes: int,
+    batch: int,
+    mixed: bool = False,
+    checkpointing: bool = False,
+    recompute: bool = True,
 ) -> tuple[int, int]:
     """Return (bytes kept by the forward pass, peak of both passes) of a batch of fp32 clips.
 
     Weights, buffers and gradients are there before and not in it.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _recomputing(recompute):
         model = config.build(clip, num_classes).train()
         if checkpointing:
             recompute_units(model)
@@ -101,6 +110,15 @@ def measure(
             kept = live.bytes
             backward(loss)
     return kept, live.peak
+
+
+@contextmanager
+def _recomputing(recompute: bool) -> Iterator[None]:
+    before, BACKEND.recompute = BACKEND.recompute, recompute
+    try:
+        yield
+    finally:
+        BACKEND.recompute = before
 
 
 def state_of(model: nn.Module) -> list[Tensor]:

@@ -1,0 +1,26 @@
+"""torch.compile of a model part by part."""
+
+from typing import Any
+
+from torch import nn
+
+from ..base import VideoModel
+
+SHAPES = 8  # programs of a part that PyTorch keeps by default: training, evaluation, and other numbers of clips
+
+
+def compile_parts(model: VideoModel, **how: Any) -> list[nn.Module]:
+    """Compile a model in place and return its parts that are compiled; ``how`` is torch.compile's.
+
+    The parts are `model.units()`, and beside them each child of the model that has several layers: a single layer is
+    one kernel already. A model without units is compiled as a whole. Units of one shape share a program, so a deep
+    model compiles as fast as one that has each shape once.
+    """
+    units = list(model.units())
+    of_units = {module for unit in units for module in unit.modules()}
+    beside = [child for child in model.children() if any(child.children()) and of_units.isdisjoint(child.modules())]
+    parts: list[nn.Module] = [*units, *beside] if units else [model]
+    for part in parts:
+        # PyTorch counts the programs of all modules of a class together, and past the limit it runs them uncompiled.
+        part.compile(recompile_limit=SHAPES * len(parts), **how)
+    return parts
