@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -157,7 +157,7 @@ def choose_pass_here(config: Config, num_classes: int) -> Pass:
 
 
 def choose_backends(config: TrainerKeys, recompute: bool = True) -> dict[str, Any]:
-    """Set the ways in which this process computes, of several equal ones, and return those in use, for the result.
+    """Set the ways in which this process computes, of several equal ones; return those of a forward pass, for results.
 
     They are PyTorch's kernels of attention on CUDA and `BACKEND`. The CPU has kernels of its own for attention, which
     are left as they are. ``recompute`` is for training alone. Raises InputError if a way can't be had here.
@@ -180,7 +180,7 @@ def choose_backends(config: TrainerKeys, recompute: bool = True) -> dict[str, An
     BACKEND.window = AUTO_WINDOW["cuda" if cuda else "cpu"] if config.window == "auto" else config.window
     BACKEND.depthwise = config.depthwise
     BACKEND.recompute = recompute
-    return {"attention": " or ".join(dict.fromkeys(kernels)), **asdict(BACKEND)}
+    return {"attention": " or ".join(dict.fromkeys(kernels)), "window": BACKEND.window, "depthwise": BACKEND.depthwise}
 
 
 def _check_attention(config: TrainerKeys) -> None:

@@ -17,12 +17,15 @@ from stat_video import compose, models
 from stat_video.config import Config, EvaluateConfig
 from stat_video.data.lists import manifest_hash
 from stat_video.errors import InputError
+from stat_video.hardware import AUTO_WINDOW
 from stat_video.models.parts import recompute
+from stat_video.models.parts.backend import BACKEND
 from stat_video.runs.run import Run
 from stat_video.training import fit as fit_module
 from stat_video.training.callbacks import EpochLog
 from stat_video.training.checkpoint import read_checkpoint
 from stat_video.training.fit import finished, fit, identify
+from stat_video.training.module import VideoModule
 from stat_video.training.testing import evaluate
 
 TOY = '''
@@ -297,6 +300,43 @@ def test_gradient_checkpointing_changes_no_weight(
     assert [name for name in kept if not torch.equal(kept[name], recomputed[name])] == []
     assert results[0]["id"] == results[1]["id"]  # the same run, on a smaller machine
     assert results[0]["metrics"] == results[1]["metrics"]
+
+
+@pytest.mark.usefixtures("toy")
+def test_memory_that_runs_out_is_one_line(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training, where the run then goes on with fewer clips, and in a test."""
+
+    def full(self: VideoModule, *batch: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total of ...")
+
+    words = ["model=toy", "trainer.batch_per_device=4"]
+    config = config_of(place, tmp_path / "logs", *words)
+    with monkeypatch.context() as during:
+        during.setattr(VideoModule, "training_step", full)
+        with pytest.raises(InputError) as caught:
+            fit(config)
+    check_one_line(caught.value, "trainer.batch_per_device=4: the memory of the device has run out", "such as 2, ")
+    result = fit(config_of(place, tmp_path / "logs", "model=toy", "trainer.batch_per_device=1"))
+    assert result["batch"]["passes"] == 8
+    monkeypatch.setattr(VideoModule, "test_step", full)
+    asked = EvaluateConfig(trainer=replace(config.trainer, batch_per_device=1), folders=config.folders)
+    with pytest.raises(InputError) as caught:
+        evaluate(Path(result["folder"]) / "last.ckpt", asked)
+    check_one_line(caught.value, "trainer.batch_per_device=1: the memory of the device has run out; trainer.recompute")
+
+
+@pytest.mark.usefixtures("toy")
+def test_results_say_how_they_were_computed(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr(BACKEND, "recompute", True)  # put back afterwards
+    config = config_of(place, tmp_path / "logs", "model=toy", "trainer.recompute=false")
+    result = fit(config)
+    ways = {"attention": "flash or math", "depthwise": "pytorch", "window": AUTO_WINDOW["cpu"]}
+    device = {"device": "cpu", "devices": 1, "threads": 1, "precision": "32-true"}
+    assert result["hardware"] == {**device, **ways, "recompute": False, "compile": False}
+    assert not BACKEND.recompute
+    asked = EvaluateConfig(trainer=config.trainer, folders=config.folders)
+    assert evaluate(Path(result["folder"]) / "last.ckpt", asked)["hardware"] == {**device, **ways}
 
 
 @pytest.mark.usefixtures("toy")

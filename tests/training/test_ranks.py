@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from running import SMALL, Place, only, read_json
 from stat_video import compose
@@ -23,6 +24,7 @@ from stat_video.data.lists import manifest_hash
 from stat_video.data.sampling import Views
 from stat_video.data.transforms import Normalize
 from stat_video.errors import InputError
+from stat_video.models.parts import recompute
 from stat_video.runs.run import Busy, Run
 from stat_video.training.callbacks import EpochLog
 from stat_video.training.fit import finished, fit
@@ -31,7 +33,7 @@ from stat_video.training.ranks import SameOnAllRanks
 from stat_video.training.testing import evaluate
 
 
-def on_ranks(task: Callable[[int], Any], ranks: int) -> list[Any]:
+def on_ranks(task: Callable[[int], Any], ranks: int, seconds: float = 120) -> list[Any]:
     """Run task(rank) in so many processes, as torchrun or Lightning would start them; what each raised, or None."""
     with socket.socket() as free:
         free.bind(("", 0))
@@ -61,7 +63,7 @@ def on_ranks(task: Callable[[int], Any], ranks: int) -> list[Any]:
         process.start()
     try:
         for process in processes:
-            process.join(120)
+            process.join(seconds)
             assert process.exitcode is not None
         return [outcome for _, outcome in sorted((outcomes.get() for _ in processes), key=lambda pair: pair[0])]
     finally:
@@ -126,6 +128,26 @@ def test_a_step_of_two_ranks_is_that_of_one(
     }
     assert two["metrics"].keys() == one["metrics"].keys()
     assert two["metrics"]["val/loss_1x1"] == pytest.approx(one["metrics"]["val/loss_1x1"], abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_compiled_step_of_two_ranks_is_that_of_one_plain_one(place: Place, tmp_path: Path) -> None:
+    """Compiled part by part, with the compiler's own backward pass, and recomputed inside the programs."""
+    words = ["model.depths=[1,1,1,1]", "T=4", "views=1x1", "recipe.val_videos=2"]
+
+    def compiled(rank: int) -> None:
+        torch.compiler.set_default_backend("aot_eager")
+        recompute.SMALL = 0
+        fit(one_step(place, tmp_path / "two", *words, *two, "trainer.compile=true"))
+        assert not counters["graph_break"]
+
+    two = ["trainer.devices=2", "trainer.strategy=ddp"]
+    assert on_ranks(lambda rank: fit(one_step(place, tmp_path / "alone", *words)), 1) == [None]
+    assert on_ranks(compiled, 2, seconds=1500) == [None, None]
+    folders = [only("result.json", tmp_path / name).parent for name in ("alone", "two")]
+    assert read_json(folders[1] / "result.json")["hardware"]["compile"]
+    check_same_step(folders[1], folders[0])
 
 
 @pytest.mark.slow

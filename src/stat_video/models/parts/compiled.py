@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from ..base import VideoModel
 
@@ -20,6 +21,9 @@ def compile_parts(model: VideoModel, **how: Any) -> list[nn.Module]:
     of_units = {module for unit in units for module in unit.modules()}
     beside = [child for child in model.children() if any(child.children()) and of_units.isdisjoint(child.modules())]
     parts: list[nn.Module] = [*units, *beside] if units else [model]
+    for module in model.modules():
+        if isinstance(module, _ConvNd):  # PyTorchVideo's strides are NumPy's numbers, which the compiler refuses
+            module.stride = tuple(map(int, module.stride))
     for part in parts:
         # PyTorch counts the programs of all modules of a class together, and past the limit it runs them uncompiled.
         part.compile(recompile_limit=SHAPES * len(parts), **how)
