@@ -115,7 +115,7 @@ class TrainerKeys:
     gradient_checkpointing: bool = False  # compute each unit of the model again in the backward pass
     workers: int | None = None  # data loading processes of a device; default: the cores shared out, 16 at most
     clips_per_second: float | None = None  # training speed measured elsewhere, of all devices; only for plan=true
-    compile: bool = False  # the model's parts by torch.compile, which draws other random numbers in them
+    compile: bool = False  # units of the model by torch.compile, which draws other numbers for dropout than PyTorch
     deterministic: bool = False
     attention: str = one_of("auto", ATTENTION)  # kernels of scaled_dot_product_attention on CUDA (hardware.py)
     window: str = one_of("auto", ("auto", "masked", "grouped"))  # how STA leaves out neighbours beyond the clip's ends
@@ -128,7 +128,7 @@ class TrainerKeys:
     def __post_init__(self) -> None:
         check_ranges(self, "trainer.")
         clips = self.batch_per_device
-        if clips != "auto" and not (isinstance(clips, int) and clips >= 1):
+        if clips != "auto" and not (isinstance(clips, int) and not isinstance(clips, bool) and clips >= 1):
             raise InputError(f"trainer.batch_per_device={clips}: allowed is auto, or a number of 1 or more")
 
 

@@ -1,4 +1,4 @@
-"""The hardware of this machine, and the part of it that a run takes."""
+"""The hardware of this machine, the part of it that a run takes, and how a run computes on it."""
 
 import os
 import re
@@ -15,9 +15,9 @@ from .models.parts.backend import BACKEND
 
 MOST_WORKERS = 16  # data loading processes of a device if trainer.workers is not given
 CPU_CLIPS = 16  # of a pass if trainer.batch_per_device=auto
-# On CUDA: 64, 32 and 16 clips of 16, 32 and 64 frames. A pass then takes a GPU long enough (85 ms of an H100, by the
-# count of STAT's operations) that launching its kernels, less than half of that, is hidden. More gains nothing there,
-# and the loader's batches grow: 154 MB of pixels each.
+# On CUDA: 64, 32 and 16 clips of 16, 32 and 64 frames. Such a pass takes a GPU long enough that launching its kernels is
+# hidden: 36 ms of a CPU core, against 85 ms of an H100 (an estimate, by STAT's operations). More gains nothing there, and
+# the loader's batches grow: 154 MB of pixels each.
 MOST_FRAMES = 1024
 # For trainer.attention=auto. cuDNN's kernel, PyTorch's first choice on Hopper, is left out: it gives NaN gradients with
 # a mask (pytorch#196678) and for a single query (cudnn-frontend#1072), and STA has both.
@@ -106,7 +106,7 @@ def lightning_arguments(config: TrainerKeys) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Pass:
-    """What a device computes at once."""
+    """How a device computes a pass, of which a step has one or more."""
 
     clips: int
     recompute: bool  # `BACKEND.recompute`
@@ -129,12 +129,12 @@ def choose_pass(config: Config, num_classes: int, memory: float | None, mixed: b
     """
     trainer, asked, again = config.trainer, config.trainer.batch_per_device, config.trainer.recompute
     if memory is None:
-        return Pass(CPU_CLIPS if asked == "auto" else asked, again == "auto" or again)
+        return Pass(CPU_CLIPS if asked == "auto" else asked, bool(again))  # of 'auto' true
     if "auto" not in (asked, again):
-        return Pass(asked, again)
+        return Pass(asked, bool(again))
     most = max(1, MOST_FRAMES // config.clip.T) if asked == "auto" else asked
     least = 1 if asked == "auto" else min(asked, max(1, config.recipe.batch_size // world_size(trainer)))
-    for recompute in (False, True) if again == "auto" else (again,):
+    for recompute in (False, True) if again == "auto" else (bool(again),):
         copies, checkpointing = config.recipe.copies, trainer.gradient_checkpointing
         needs = step_memory(config.model, config.clip, num_classes, mixed, checkpointing, recompute, copies)
         if (fit := needs.largest_batch(memory)) >= least:
@@ -156,11 +156,11 @@ def choose_pass_here(config: Config, num_classes: int) -> Pass:
     return found
 
 
-def choose_backends(config: TrainerKeys, recompute: bool = True) -> dict[str, Any]:
-    """Set the ways in which this process computes, of several equal ones; return those of a forward pass, for results.
+def choose_backends(config: TrainerKeys) -> dict[str, Any]:
+    """Set the ways in which this process computes a forward pass, of several equal ones; return them, for results.
 
-    They are PyTorch's kernels of attention on CUDA and `BACKEND`. The CPU has kernels of its own for attention, which
-    are left as they are. ``recompute`` is for training alone. Raises InputError if a way can't be had here.
+    They are PyTorch's kernels of attention on CUDA and those of `BACKEND`. The CPU has kernels of its own for attention,
+    which are left as they are. Raises InputError if a way can't be had here.
     """
     cuda = on_cuda(config)
     if config.attention != "auto":
@@ -179,7 +179,6 @@ def choose_backends(config: TrainerKeys, recompute: bool = True) -> dict[str, An
         kernels = ("flash", "math")
     BACKEND.window = AUTO_WINDOW["cuda" if cuda else "cpu"] if config.window == "auto" else config.window
     BACKEND.depthwise = config.depthwise
-    BACKEND.recompute = recompute
     return {"attention": " or ".join(dict.fromkeys(kernels)), "window": BACKEND.window, "depthwise": BACKEND.depthwise}
 
 

@@ -66,6 +66,7 @@ def run(model: VideoModel, clips: int, training: bool, shape: tuple[int, ...]) -
     """Return loss and gradients of random clips in training, logits in validation, as Lightning runs them."""
     x = torch.randn(clips, *shape, generator=torch.Generator().manual_seed(clips))
     model.train(training).zero_grad()
+    torch.manual_seed(clips)  # of dropout; these backends draw PyTorch's own numbers
     if not training:
         with torch.inference_mode():
             return [model(x)]
@@ -133,7 +134,7 @@ def test_strides_of_numpy() -> None:
 
 def stat(**sizes: Any) -> STAT:
     torch.manual_seed(0)
-    config = Config(widths=[24, 48, 96, 192], heads=[1, 2, 4, 8], stochastic_depth=0, head_dropout=0, **sizes)
+    config = Config(widths=[24, 48, 96, 192], heads=[1, 2, 4, 8], stochastic_depth=0.4, **sizes)
     return STAT(config, Clip(T=4, crop=32), CLASSES)
 
 
@@ -148,17 +149,16 @@ def test_stat_has_no_graph_break(recompute: bool, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("recompute", [True, False])
+@pytest.mark.parametrize(("recompute", "checkpointing"), [(True, False), (False, False), (True, True)])
 def test_stat_has_the_gradients_of_the_plain_model(
     recompute: bool, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the compiler's own backward pass; two of its five blocks have the same shape."""
+    """With the compiler's own backward pass; two of its six blocks have the same shape."""
     monkeypatch.setattr("stat_video.models.parts.recompute.SMALL", 0)
     monkeypatch.setattr(BACKEND, "recompute", recompute)
-    model = stat(depths=[1, 1, 3, 1])
+    model = stat(depths=[1, 1, 4, 1])
     plain = copy.deepcopy(model)
     if checkpointing:
         recompute_units(model)
     compile_parts(model, backend="aot_eager")
-    check_two_sizes(model, plain, 6, (3, 4, 32, 32))
+    check_two_sizes(model, plain, 7, (3, 4, 32, 32))

@@ -24,6 +24,7 @@ from ..files import remove_unfinished, replacing, write_json
 from ..hardware import Pass, choose_backends, choose_pass_here, data_workers, lightning_arguments, rank_zero, world_size
 from ..models.base import VideoModel
 from ..models.count import gmacs
+from ..models.parts.backend import BACKEND
 from ..models.parts.compiled import compile_parts
 from ..models.parts.recompute import recompute_units
 from ..models.weights import load_foreign, load_weights
@@ -100,9 +101,9 @@ def _refuse_other_data(run: Run, then: str | None, now: str | None) -> None:
 def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) -> dict[str, Any]:
     # Gather: an error in the hardware, the files or the data shows here, before anything is begun.
     recipe, views, ranks = config.recipe, Views.parse(config.views), world_size(config.trainer)
-    hardware = lightning_arguments(config.trainer)
+    hardware, backends = lightning_arguments(config.trainer), choose_backends(config.trainer)
     at_once = choose_pass_here(config, read_counts(config.data)[0] or 2)  # if there are no lists, data.check says so
-    backends = choose_backends(config.trainer, at_once.recompute)
+    BACKEND.recompute = at_once.recompute
     clips, passes = accumulation(recipe, ranks, at_once.clips)
     weights = read_weights(Path(config.init)) if config.init is not None else None
     data = make_data(config, views, batch_size=clips)

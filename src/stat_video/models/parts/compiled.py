@@ -14,8 +14,8 @@ def compile_parts(model: VideoModel, **how: Any) -> list[nn.Module]:
     """Compile a model in place and return its parts that are compiled; ``how`` is torch.compile's.
 
     The parts are `model.units()`, and beside them each child of the model that has several layers: a single layer is
-    one kernel already. A model without units is compiled as a whole. Units of one shape share a program, so a deep
-    model compiles as fast as one that has each shape once.
+    one kernel already. A model without units is compiled as a whole. Units of one shape share their programs: one for
+    the first number of clips, at the second one for any number.
     """
     units = list(model.units())
     of_units = {module for unit in units for module in unit.modules()}
