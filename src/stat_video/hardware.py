@@ -15,9 +15,9 @@ from .models.parts.backend import BACKEND
 
 MOST_WORKERS = 16  # data loading processes of a device if trainer.workers is not given
 CPU_CLIPS = 16  # of a pass if trainer.batch_per_device=auto
-# On CUDA: 64, 32 and 16 clips of 16, 32 and 64 frames. Such a pass takes a GPU long enough that launching its kernels is
-# hidden: 36 ms of a CPU core, against 85 ms of an H100 (an estimate, by STAT's operations). More gains nothing there, and
-# the loader's batches grow: 154 MB of pixels each.
+# On CUDA: 64, 32 and 16 clips of 16, 32 and 64 frames. Such a pass takes a GPU long enough that launching its kernels
+# is hidden: 36 ms of a CPU core, against 85 ms of an H100 (an estimate, by STAT's operations). More gains nothing there,
+# and the loader's batches grow: 154 MB of pixels each.
 MOST_FRAMES = 1024
 # For trainer.attention=auto. cuDNN's kernel, PyTorch's first choice on Hopper, is left out: it gives NaN gradients with
 # a mask (pytorch#196678) and for a single query (cudnn-frontend#1072), and STA has both.
@@ -159,7 +159,7 @@ def choose_pass_here(config: Config, num_classes: int) -> Pass:
 def choose_backends(config: TrainerKeys) -> dict[str, Any]:
     """Set the ways in which this process computes a forward pass, of several equal ones; return them, for results.
 
-    They are PyTorch's kernels of attention on CUDA and those of `BACKEND`. The CPU has kernels of its own for attention,
+    They are PyTorch's kernels of attention on CUDA and those of `BACKEND`. The CPU has its own kernels of attention,
     which are left as they are. Raises InputError if a way can't be had here.
     """
     cuda = on_cuda(config)
