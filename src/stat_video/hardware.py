@@ -16,7 +16,7 @@ from .models.parts.backend import BACKEND
 MOST_WORKERS = 16  # data loading processes of a device if trainer.workers is not given
 CPU_CLIPS = 16  # of a pass if trainer.batch_per_device=auto
 # On CUDA: 64, 32 and 16 clips of 16, 32 and 64 frames. Such a pass takes a GPU long enough that launching its kernels
-# is hidden: 36 ms of a CPU core, against 85 ms of an H100 (an estimate, by STAT's operations). More gains nothing there,
+# is hidden: 36 ms of a CPU core, against 85 ms of an H100 (an estimate by STAT's operations). More gains nothing then,
 # and the loader's batches grow: 154 MB of pixels each.
 MOST_FRAMES = 1024
 # For trainer.attention=auto. cuDNN's kernel, PyTorch's first choice on Hopper, is left out: it gives NaN gradients with
