@@ -65,11 +65,14 @@ def _forward(
     there, of_c = p < places, (c < C)[None, :]
     centre = x + (b * sb + t.to(tl.int64) * st + h.to(tl.int64) * sh + w.to(tl.int64) * sw)[:, None] + c[None, :]
     total = tl.zeros((P, BC), tl.float32)
-    for k in tl.static_range(27):
-        dt, dh, dw = k // 9 - 1, k // 3 % 3 - 1, k % 3 - 1
-        read = there & _inside(t + dt, T) & _inside(h + dh, H) & _inside(w + dw, W)
-        values = tl.load(centre + (dt * st + dh * sh + dw * sw), mask=read[:, None] & of_c, other=0.0)
-        total += values.to(tl.float32) * tl.load(taps + k * C + c[None, :], mask=of_c, other=0.0).to(tl.float32)
+    for row in range(9):
+        dt, dh = row // 3 - 1, row % 3 - 1
+        in_row = there & _inside(t + dt, T) & _inside(h + dh, H)
+        for k in tl.static_range(3):
+            read = (in_row & _inside(w + k - 1, W))[:, None] & of_c
+            values = tl.load(centre + (dt * st + dh * sh + (k - 1) * sw), mask=read, other=0.0).to(tl.float32)
+            tap = tl.load(taps + (row * 3 + k) * C + c[None, :], mask=of_c, other=0.0).to(tl.float32)
+            total += values * tap
     to = y + p.to(tl.int64)[:, None] * C + c[None, :]
     tl.store(to, total.to(y.dtype.element_ty), mask=there[:, None] & of_c)
 
@@ -87,20 +90,22 @@ def _backward_x(
     last = grad + (((b * T + t) * H_out + h_out) * W_out + w_out)[:, None] * C + c[None, :]
     total = tl.zeros((P, BC), tl.float32)
     n: tl.constexpr = (S + 2) // S
-    for k in tl.static_range(3 * n * n):
-        i, j = k // n % n, k % n
-        dt = k // (n * n) - 1
-        read = there & _inside(t - dt, T) & _inside(h_out - i, H_out) & _inside(w_out - j, W_out)
-        if S == 1:
-            tap = taps + (k * C + c)[None, :]
-            of_tap = of_c
-        else:  # which of the kernel's rows and columns it is depends on the place
-            kh, kw = (h + 1) % S + i * S, (w + 1) % S + j * S
-            read = read & (kh < 3) & (kw < 3)
-            tap = taps + (((dt + 1) * 3 + kh) * 3 + kw)[:, None] * C + c[None, :]
-            of_tap = read[:, None] & of_c
-        values = tl.load(last - ((dt * H_out + i) * W_out + j) * C, mask=read[:, None] & of_c, other=0.0)
-        total += values.to(tl.float32) * tl.load(tap, mask=of_tap, other=0.0).to(tl.float32)
+    for row in range(3 * n):
+        dt, i = row // n - 1, row % n
+        in_row = there & _inside(t - dt, T) & _inside(h_out - i, H_out)
+        for j in tl.static_range(n):
+            read = in_row & _inside(w_out - j, W_out)
+            if S == 1:
+                tap = taps + (row * 3 + j) * C + c[None, :]
+                of_tap = of_c
+            else:  # which of the kernel's rows and columns it is depends on the place
+                kh, kw = (h + 1) % S + i * S, (w + 1) % S + j * S
+                read = read & (kh < 3) & (kw < 3)
+                tap = taps + (((dt + 1) * 3 + kh) * 3 + kw)[:, None] * C + c[None, :]
+                of_tap = read[:, None] & of_c
+            from_ = last - ((dt * H_out + i) * W_out + j) * C
+            values = tl.load(from_, mask=read[:, None] & of_c, other=0.0).to(tl.float32)
+            total += values * tl.load(tap, mask=of_tap, other=0.0).to(tl.float32)
     to = grad_x + p.to(tl.int64)[:, None] * C + c[None, :]
     tl.store(to, total.to(grad_x.dtype.element_ty), mask=there[:, None] & of_c)
 
