@@ -1,15 +1,12 @@
 """A depthwise 3x3x3 convolution whose gradients are quick on a CPU too, and on CUDA if Triton is chosen."""
 
-import os
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backend import BACKEND
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton on the CPU, for tests
+from .backend import BACKEND, TRITON_DEVICES
 
 
 def depthwise_conv3d(x: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -19,7 +16,7 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     training step (docs/log.md), so they are written out below. On CUDA it is `F.conv3d` as it stands, which is cuDNN's
     and copies what is no tensor of its own, or with `BACKEND.depthwise == "triton"` our kernels, but for float64.
     """
-    if BACKEND.depthwise == "triton" and (x.is_cuda or INTERPRETED) and x.dtype != torch.float64:
+    if BACKEND.depthwise == "triton" and x.device.type in TRITON_DEVICES and x.dtype != torch.float64:
         from . import depthwise_triton  # here, since not every PyTorch comes with Triton
 
         return depthwise_triton.depthwise_conv3d(x, weight, stride)

@@ -7,6 +7,9 @@ A program makes PLACES tokens, counted through rows, frames and clips, so that n
 7 tokens, of up to CHANNELS channels. Neighbouring programs take the channels of the same tokens.
 """
 
+# The arguments of a kernel have types of Triton's.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 from typing import Any
 
 import torch
@@ -15,10 +18,11 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op, triton_op, wrap_triton
 
-from .depthwise import INTERPRETED
+from .backend import INTERPRETED
 
-# 64 channels are 128 bytes of bf16, a line of the cache, and divide 192, 384 and 768. With 32 tokens each of 128 threads
-# sums 16 numbers, so registers leave room for the many programs that hide the time a load takes.
+# 64 channels are 128 bytes of bf16, a line of the cache, and divide 192, 384 and 768. With 32 tokens each of the 128
+# threads sums 16 numbers: compiled for Hopper in bf16 that takes 56 to 68 registers, 100 for the taps, so 5 to 8
+# programs share a multiprocessor. With 64 tokens it would be 122 to 182, with all 27 taps unrolled 255.
 CHANNELS, PLACES = 64, 32
 CHUNKS = 64  # parts that a weight's gradient is summed in: their number must not depend on the device
 
@@ -112,7 +116,8 @@ def _backward_x(
 
 @triton.jit
 def _backward_taps(
-    grad, x, sums, sb, st, sh, sw, T, H, W, H_out, W_out, C, places, tiles, S: tl.constexpr, P: tl.constexpr, BC: tl.constexpr
+    grad, x, sums, sb, st, sh, sw, T, H, W, H_out, W_out, C, places, tiles,
+    S: tl.constexpr, P: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """The three taps of one row of the kernel, summed over `tiles` times P outputs."""
     part, c = _program(C, P, BC)
@@ -156,9 +161,7 @@ def _convolved(x: Tensor, taps: Tensor, stride: int) -> Tensor:
     places = y.numel() // C
     grid = (triton.cdiv(places, PLACES) * blocks,)
     strides = x.stride()[:4]
-    wrap_triton(_forward)[grid](
-        x, taps, y, *strides, T, H, W, H_out, W_out, C, places, S=stride, P=PLACES, BC=BC
-    )  # fmt: skip
+    wrap_triton(_forward)[grid](x, taps, y, *strides, T, H, W, H_out, W_out, C, places, S=stride, P=PLACES, BC=BC)
     return y
 
 
@@ -170,9 +173,7 @@ def _gradient_of_x(grad: Tensor, taps: Tensor, stride: int, H: int, W: int) -> T
     BC, blocks = _blocks(C)
     places = grad_x.numel() // C
     grid = (triton.cdiv(places, PLACES) * blocks,)
-    wrap_triton(_backward_x)[grid](
-        grad, taps, grad_x, T, H, W, H_out, W_out, C, places, S=stride, P=PLACES, BC=BC
-    )  # fmt: skip
+    wrap_triton(_backward_x)[grid](grad, taps, grad_x, T, H, W, H_out, W_out, C, places, S=stride, P=PLACES, BC=BC)
     return grad_x
 
 
@@ -189,7 +190,7 @@ def _gradient_of_taps(grad: Tensor, x: Tensor, stride: int) -> Tensor:
     strides = x.stride()[:4]
     wrap_triton(_backward_taps)[(chunks * 9 * blocks,)](
         grad, x, sums, *strides, T, H, W, H_out, W_out, C, places, tiles, S=stride, P=PLACES, BC=BC
-    )  # fmt: skip
+    )
     return sums.sum(0)
 
 

@@ -1,8 +1,9 @@
-"""Which keys a frame attends to (Eq. 7), and the attention itself (Eq. 8), with neighbours beyond the clip's ends left out.
+"""Which keys a frame attends to (Eq. 7), and the attention itself (Eq. 8); shapes are those of attention.py.
 
-Shapes are those of attention.py. There are two ways, `BACKEND.window`. Masked: every frame's list has a place for each
-neighbour of the window, and a mask takes out those that do not exist. Grouped: frames with equally many neighbours
-share a call whose lists hold no others, so no mask is needed, which the fastest kernels of CUDA do not take.
+A window that reaches beyond the clip's ends has fewer neighbours. There are two ways for it, `BACKEND.window`. Masked:
+the key list of every frame has a place for each neighbour of the window, and a mask takes out those that do not exist.
+Grouped: frames with equally many neighbours share a call whose lists hold no others, so it needs no mask, which CUDA's
+fastest kernels do not take.
 """
 
 from functools import lru_cache
