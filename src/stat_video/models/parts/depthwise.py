@@ -1,4 +1,4 @@
-"""A depthwise 3x3x3 convolution whose gradients are quick on a CPU too."""
+"""A depthwise 3x3x3 convolution whose gradients are quick on a CPU too, and on CUDA if Triton is chosen."""
 
 from typing import Any
 
@@ -6,13 +6,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .backend import BACKEND, TRITON_DEVICES
+
 
 def depthwise_conv3d(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """(B, C, T, H, W) -> (B, C, T, H', W'), padding 1, `stride` in space only; weight (C, 1, 3, 3, 3), no bias.
 
     PyTorch's own gradients of it take 50 to 100 times as long as the convolution on a CPU, 40 % of a tiny STAT's
-    training step (docs/log.md), so they are written out below; elsewhere it is `F.conv3d` as it stands.
+    training step (docs/log.md), so they are written out below. On CUDA it is `F.conv3d` as it stands, which is cuDNN's
+    and copies what is no tensor of its own, or with `BACKEND.depthwise == "triton"` our kernels, but for float64.
     """
+    if BACKEND.depthwise == "triton" and x.device.type in TRITON_DEVICES and x.dtype != torch.float64:
+        from . import depthwise_triton  # here, since not every PyTorch comes with Triton
+
+        return depthwise_triton.depthwise_conv3d(x, weight, stride)
     if x.device.type == "cpu" and torch.is_grad_enabled():
         y: Tensor = _DepthwiseConv3d.apply(x, weight, stride)
         return y

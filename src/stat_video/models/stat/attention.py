@@ -10,13 +10,13 @@ Shapes
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..parts.depthwise import depthwise_conv3d
+from .window import KeyLayout, Keys, attend, by_head, existing_keys
 
 MODULES = ("CA", "SA", "LA")
 Grid = tuple[int, int]
@@ -45,15 +45,6 @@ class PoolCA(nn.Module):
         x = x.unflatten(2, grid).permute(0, 4, 1, 2, 3)  # (B, C, n_t, n_h, n_w)
         x = depthwise_conv3d(x, self.conv.weight, self.conv.stride[-1])
         return self.norm(x.flatten(3).permute(0, 2, 3, 1))
-
-
-class KeyLayout(NamedTuple):
-    """Where the keys of one frame come from, in their order in the key list (Eq. 7)."""
-
-    ca: int  # keys of the frame itself
-    sa: int  # keys of one neighbour
-    neighbours: tuple[int, ...]  # offsets in frames, e.g. (-1, 1); len(neighbours) * sa keys
-    la: int  # class-token keys, one a frame of the clip (the frame's own included)
 
 
 class STA(nn.Module):
@@ -101,11 +92,8 @@ class STA(nn.Module):
 
         With ``class_queries_only`` the class tokens alone: (B, n_t, 1, C).
         """
-        B, n_t = x.shape[:2]
-        q, k, v, exists = self.queries_keys_values(x, self.class_queries_only)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=exists)  # scale 1 / sqrt(D): Eq. 8, per head
-        x = x.transpose(1, 2).reshape(B, n_t, q.shape[2], -1)
-        return self.proj(x)
+        q, keys, values = self._queries_keys_values(x, self.class_queries_only)
+        return self.proj(attend(q, keys, values, self.key_layout(x.shape[1]), self.heads))
 
     def attention(self, x: Tensor) -> tuple[Tensor, KeyLayout]:
         """Weights (B, n_t, H, N_q, L) that `forward` gives the keys, for pictures and tests, and the key layout."""
@@ -127,11 +115,20 @@ class STA(nn.Module):
             la=n_t if "LA" in self.modules_used else 0,
         )
 
-    def queries_keys_values(
-        self, x: Tensor, class_queries_only: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Q (B n_t, H, N_q, D), K and V (B n_t, H, L, D), and which keys exist (B n_t, 1, 1, L), Eqs. 1-7."""
-        B, n_t, n, _ = x.shape
+        B, n_t = x.shape[:2]
+        layout = self.key_layout(n_t)
+        q, keys, values = self._queries_keys_values(x)
+        q, k, v = (by_head(t, self.heads) for t in (q, keys.lists(layout), values.lists(layout)))
+        exists = existing_keys(layout, n_t, x.device)
+        if exists is not None:
+            exists = exists.expand(B, -1, -1).reshape(B * n_t, 1, 1, -1)
+        return q, k, v, exists
+
+    def _queries_keys_values(self, x: Tensor, class_queries_only: bool = False) -> tuple[Tensor, Keys, Keys]:
+        """Queries (B, n_t, N_q, C), and what the lists of keys and of values are made of, Eqs. 1-6."""
+        n_t, n = x.shape[1:3]
         S = self.first_patch
         if n != S + self.grid[0] * self.grid[1]:
             raise ValueError(f"{n} tokens a frame do not make a class token (S = {S}) and a grid of {self.grid}")
@@ -143,56 +140,28 @@ class STA(nn.Module):
             if self.pool_q is not None:  # Eq. 2; the class token passes by
                 class_tokens, patches = q.split([S, n - S], dim=2)
                 q = torch.cat([class_tokens, self.pool_q(patches, self.grid)], dim=2)
-
         layout = self.key_layout(n_t)
-        keys = self._key_list(k, self.pool_k, layout)
-        values = self._key_list(v, self.pool_v, layout)
-        # (B, n_t, N, C) -> (B n_t, H, N, D)
-        q, keys, values = (
-            t.flatten(0, 1).unflatten(2, (self.heads, self.head_dim)).transpose(1, 2) for t in (q, keys, values)
-        )
-        exists = existing_keys(layout, n_t, x.device)
-        if exists is not None:
-            exists = exists.expand(B, -1, -1).reshape(B * n_t, 1, 1, -1)
-        return q, keys, values, exists
+        return q, self._keys(k, self.pool_k, layout), self._keys(v, self.pool_v, layout)
 
-    def _key_list(self, k: Tensor, pool: PoolCA, layout: KeyLayout) -> Tensor:
-        """Keys, or values, of every frame: (B, n_t, n, C) -> (B, n_t, L, C), Eqs. 2-7."""
-        n_t, S = k.shape[1], self.first_patch
+    def _keys(self, k: Tensor, pool: PoolCA, layout: KeyLayout) -> Keys:
+        """What the lists of keys, or of values, are made of (B, n_t, n, C), Eqs. 2-6."""
+        S = self.first_patch
         # One split: slices would each fill the gradient of all tokens with zeros around their own.
         class_tokens, patches = k.split([S, k.shape[2] - S], dim=2)
         k_ca = pool(patches, self.grid)
-        parts = [k_ca]
-        if layout.neighbours:
-            parts += neighbours_of(self._pool_sa(k_ca), layout.neighbours)
+        k_sa = self._pool_sa(k_ca) if layout.neighbours else None
+        k_la = None
         if layout.la:
             # Eq. 6 takes the class tokens of K and V as projected, neither pooled nor normalised. Without a class
             # token (Table 3, 'spatial avg-pooling') the spatial mean of the frame's K and V stands in for it.
             k_la = class_tokens.squeeze(2) if S else patches.mean(2)  # (B, n_t, C)
-            parts.append(k_la[:, None].expand(-1, n_t, -1, -1))  # Eqs. 4 and 5
-        return torch.cat(parts, dim=2)
+        return Keys(k_ca, k_sa, k_la)
 
     def _pool_sa(self, k_ca: Tensor) -> Tensor:
         """P_SA of Eq. 3, 2-D average pooling: (B, n_t, n_ca, C) -> (B, n_t, n_sa, C)."""
         x = k_ca.flatten(0, 1).transpose(1, 2).unflatten(2, self.ca_grid)  # (B n_t, C, h, w)
         x = F.avg_pool2d(x, self.sa_kernel, self.sa_stride, self.sa_kernel // 2)
         return x.flatten(2).transpose(1, 2).unflatten(0, k_ca.shape[:2])
-
-
-def neighbours_of(x: Tensor, offsets: tuple[int, ...]) -> list[Tensor]:
-    """For each offset what that neighbour of every frame has of x, (B, n_t, n, C) like x; zeros where it is outside."""
-    n_t, reach = x.shape[1], max(offsets)
-    x = F.pad(x, (0, 0, 0, 0, reach, reach))  # never wrapped or repeated; `existing_keys` masks it out
-    return [x[:, reach + d : reach + d + n_t] for d in offsets]
-
-
-def existing_keys(layout: KeyLayout, n_t: int, device: torch.device) -> Tensor | None:
-    """Boolean (n_t, L): False where a key belongs to a neighbour outside the clip; None where all exist."""
-    if not layout.neighbours:
-        return None
-    # Made on the device: a tensor from a list of Python would have a GPU waited for in each block.
-    ca, sa, la = (torch.ones(1, n_t, n, 1, dtype=torch.bool, device=device) for n in (layout.ca, layout.sa, layout.la))
-    return torch.cat([ca, *neighbours_of(sa, layout.neighbours), la], dim=2).view(n_t, -1)
 
 
 def check_modules(modules: Sequence[str], t_o: int) -> None:
