@@ -147,7 +147,8 @@ class Slurm:
     side_by_side: int = 100  # jobs in the queue at a time
     cluster: str = "slurm"  # or local: the same without SLURM, as processes of this machine
     gpus_per_node: int = 8  # if trainer.devices=auto
-    cpus_per_gpu: int = 8
+    # A data worker each. Many nodes have 128 cores for 8 GPUs; a fast GPU takes more than 16: see src/cost.py, `cores`.
+    cpus_per_gpu: int = 16
     hours: float = 24
     warn_seconds: int = 180  # SIGUSR1 so long before the time is over
     partition: str | None = None
