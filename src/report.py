@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from stat_video.config import ReportConfig
+from stat_video.cost.kept import keeping
 from stat_video.launch.script import script
 from stat_video.progress import console, say
 from stat_video.report.collect import collect
@@ -13,8 +14,9 @@ def report(config: ReportConfig) -> None:
     """Write the report, then say how many rows are filled and where it is."""
     logs = Path(config.folders.logs)
     out = Path(config.out) if config.out else logs / "report"
-    collection = collect(logs, config.scales)
-    files, parts = write(collection, out, console, counted=config.gflops == "counted")
+    with keeping(logs) as kept:
+        collection = collect(logs, config.scales, kept)
+        files, parts = write(collection, out, console, counted=config.gflops == "counted")
     for part in parts:
         say(f"scale {part.scale}: {part.filled}")
     for what, found in (("runs that are no row of a table", collection.others), ("not readable", collection.broken)):

@@ -5,7 +5,8 @@ on the command line; there is no second list of keys.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -159,7 +160,8 @@ class Slurm:
     side_by_side: int = 100  # jobs in the queue at a time
     cluster: str = "slurm"  # or local: the same without SLURM, as processes of this machine
     gpus_per_node: int = 8  # if trainer.devices=auto
-    cpus_per_gpu: int = 8
+    # A data worker each. Many nodes have 128 cores for 8 GPUs; a fast GPU takes more than 16: see src/cost.py, `cores`.
+    cpus_per_gpu: int = 16
     hours: float = 24
     warn_seconds: int = 180  # SIGUSR1 so long before the time is over
     partition: str | None = None
@@ -323,9 +325,15 @@ def from_plain(plain: dict[str, Any], schema: type = Config) -> Any:
 
     Raises OmegaConf's errors for a key or type that does not belong there, ValueError for a value that is not allowed.
     """
-    base = OmegaConf.structured(schema)
     model = plain.get("model")
-    if isinstance(model, dict) and "model" in base:
-        found = models.find(str(model.get("name")))
-        base = OmegaConf.merge(base, {"model": OmegaConf.structured(found)})
-    return OmegaConf.to_object(OmegaConf.merge(base, plain))
+    of_model: Any = None
+    if isinstance(model, dict) and "model" in {f.name for f in fields(schema)}:
+        of_model = models.find(str(model.get("name")))
+    return OmegaConf.to_object(OmegaConf.merge(_base(schema, of_model), plain))
+
+
+@cache  # to take dataclasses apart is a third of the time of a check
+def _base(schema: type, model: Any) -> Any:
+    """Return the defaults of a schema, with those of a model's Config."""
+    base = OmegaConf.structured(schema)
+    return base if model is None else OmegaConf.merge(base, {"model": OmegaConf.structured(model)})

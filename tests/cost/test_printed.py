@@ -9,7 +9,8 @@ from running import ROOT
 from stat_video import compose, paper
 from stat_video.config import Config
 from stat_video.cost import printed
-from stat_video.cost.reruns import reruns
+from stat_video.cost.kept import KeptRows
+from stat_video.cost.reruns import find_reruns, reruns
 from stat_video.errors import InputError
 from stat_video.models import count
 
@@ -157,7 +158,7 @@ def test_words_that_do_not_compose_leave_the_row_printed_only(monkeypatch):
         return whole(script, schema, words, every)
 
     monkeypatch.setattr(compose, "rows", rows)
-    again = next(r for r in reruns.__wrapped__(table, "tiny") if r.printed.id == "TSM-16")
+    again = next(r for r in find_reruns(table, "tiny", KeptRows()) if r.printed.id == "TSM-16")
     assert again.rows == ()
     assert again.why_not == f"{again.printed.run[0]}: model=tsm: there is none"
 

@@ -462,13 +462,27 @@ def test_a_slurm_script_asks_for_a_task_a_device(
         "job-name=stat-little",
     ):
         assert f"#SBATCH --{option}" in asked, "\n".join(asked)  # fmt: skip
-    assert any(line.startswith("srun ") and "submitit.core._submit" in line for line in asked)
+    (started,) = [line for line in asked if line.startswith("srun ")]
+    assert "submitit.core._submit" in started
+    # Of srun itself, since it does not take over the cores of sbatch, and one failed rank ends all.
+    assert {"--cpus-per-task=12", "--kill-on-bad-exit=1"} <= set(started.partition(" -u ")[0].split())
     assert f"export PYTHONPATH={ROOT / 'src'}" in "\n".join(asked)
     config = read_json(only("000.config.json", little / "launched"))
     assert config["trainer"]["devices"] == 4  # as many as there are tasks, as Lightning demands
     assert config["trainer"]["num_nodes"] == 2
     assert config["trainer"]["workers"] == 12  # a core each
     assert "job 12: t_o=5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("workers", "cores", "expected"), [(None, 40, 40), (None, 3, 3), (0, 40, 0), (24, 16, 24)])
+def test_a_slurm_task_has_a_worker_a_core(
+    little: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None, cores: int, expected: int
+) -> None:
+    fake_slurm(little, monkeypatch)
+    jobs = SlurmJobs(little / "launched", Slurm(cpus_per_gpu=cores))
+    jobs.start(row("a", Little(trainer=TrainerKeys(accelerator="cuda", workers=workers))), "a", 0)
+    assert read_json(only("000.config.json", little / "launched"))["trainer"]["workers"] == expected
+    assert f"#SBATCH --cpus-per-task={cores}" in (little / "script.sh").read_text().splitlines()
 
 
 def test_a_row_runs_as_a_submitit_job(little: Path) -> None:

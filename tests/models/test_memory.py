@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -181,7 +183,7 @@ class FusedAttention(memory.Kernels):
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("mixed", [False, True])
 def test_casts_are_those_of_autocasting_on_cuda(name, mixed):
-    """PyTorch's own autocasting, on tensors that say they are on CUDA and hold nothing."""
+    """PyTorch's own autocasting as Lightning sets it, on tensors that say they are on CUDA and hold nothing."""
     config, clip = MODELS[name]
     expected, _ = memory.measure(config, clip, CLASSES, 2, mixed)
     with torch.device("meta"):
@@ -194,7 +196,10 @@ def test_casts_are_those_of_autocasting_on_cuda(name, mixed):
                         moved = torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
                         tensors[key] = nn.Parameter(moved) if tensors is module._parameters else moved
         x = torch.empty(2, 3, clip.T, clip.crop, clip.crop, device="cuda")
-        before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+        before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda"), torch.is_autocast_cache_enabled()
+        with warnings.catch_warnings(action="ignore"):  # there is no CUDA here
+            of_lightning = MixedPrecision("bf16-mixed", "cuda").autocast_context_manager()
+        torch.set_autocast_cache_enabled(of_lightning._cache_enabled)
         torch.set_autocast_enabled("cuda", mixed)
         torch.set_autocast_dtype("cuda", torch.bfloat16)
         try:
@@ -206,10 +211,36 @@ def test_casts_are_those_of_autocasting_on_cuda(name, mixed):
         finally:
             torch.set_autocast_enabled("cuda", before[0])
             torch.set_autocast_dtype("cuda", before[1])
+            torch.set_autocast_cache_enabled(before[2])
             torch.clear_autocast_cache()
     assert loss.dtype == torch.float32
     assert logits.dtype == (torch.bfloat16 if mixed else torch.float32)
     assert kept == pytest.approx(expected, rel=0.01)
+
+
+class Thrice(VideoModel):
+    """One layer of 4 x 4 weights, used three times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 4, bias=False)
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        return self.head(self.head(self.head(clip[:, 0, 0, 0])))
+
+
+class ThriceConfig(ModelConfig):
+    """Of Thrice."""
+
+    def build(self, clip: Clip, num_classes: int) -> VideoModel:
+        return Thrice()
+
+
+def test_each_use_of_a_weight_keeps_a_copy_of_its_own():
+    """Of two uses 16 numbers of 2 bytes; the first needs none, since nobody asks for the gradients of a clip."""
+    config = ThriceConfig(name="thrice"), Clip(T=1, crop=4), 4
+    plain, mixed = (memory.step_memory(*config, mixed, False).kept[0] for mixed in (False, True))
+    assert mixed - plain == 2 * 16 * 2
 
 
 @pytest.mark.parametrize(("mixed", "checkpointing"), [(False, True), (True, False)])

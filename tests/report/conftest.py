@@ -10,6 +10,8 @@ import pytest
 from fake_runs import HOSTILE, VIDEOS, fake_run
 from stat_video import compose
 from stat_video.config import Config
+from stat_video.cost import reruns
+from stat_video.cost.kept import KeptRows
 from stat_video.report.collect import Collection, collect
 
 
@@ -20,6 +22,7 @@ class Fake:
     logs: Path
     correct: dict[tuple[str, int], np.ndarray]  # (words of the row, seed): (videos,) whether it was right
     collection: Collection
+    kept: KeptRows  # all that was composed for it
 
 
 def configs(*words: str, every: bool = True) -> dict[str, dict[str, Any]]:
@@ -59,4 +62,6 @@ def fake(tmp_path_factory) -> Fake:
     fake_run(logs, unlike, correct["modules=ca", 0], commit=HOSTILE)
     (logs / "ablation_modules" / "torn").mkdir()
     (logs / "ablation_modules" / "torn" / "result.json").write_text("{")
-    return Fake(logs, correct, collect(logs, ["tiny", "paper"]))
+    reruns._found.clear()  # what another file's tests have composed
+    kept = KeptRows()
+    return Fake(logs, correct, collect(logs, ["tiny", "paper"], kept), kept)

@@ -5,8 +5,10 @@ import html
 import re
 import shutil
 import subprocess
+from collections import Counter
 from dataclasses import asdict, replace
 from statistics import mean, stdev
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ import torch
 from fake_runs import HOSTILE, VIDEOS
 from running import script
 from stat_video import compose, paper
-from stat_video.config import Config, ReportConfig
+from stat_video.config import Config, ReportConfig, from_plain
+from stat_video.cost import kept, reruns
+from stat_video.cost.kept import KeptRows, keeping
 from stat_video.errors import InputError
 from stat_video.report import compare, figures, tables
 from stat_video.report.collect import collect
@@ -45,6 +49,37 @@ def table_row(text, table, label):
     lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in part.splitlines() if line[:1] == "|"]
     (found,) = [cells for cells in lines[2:8] if cells[0].replace("\\", "") == label]
     return dict(zip(lines[0], found, strict=True))
+
+
+def test_a_report_of_kept_rows_is_the_same_and_composes_and_counts_nothing(fake, tmp_path, monkeypatch):
+    """Composition and count stand-ins, which are quick: the kept plain configs checked anew, a hash for a count."""
+    calls = Counter()
+
+    def composed(script, schema, words, every=False):
+        calls["rows"] += 1
+        name = " ".join([*words, *["every"] * every])
+        return [compose.Row(tuple(w), from_plain(plain)) for w, plain in fake.kept._rows.values[name]]
+
+    def counted(*arguments):
+        calls["gmacs"] += 1
+        return crc32(repr(arguments).encode()) / 1e7
+
+    def report(name, kept):
+        monkeypatch.setattr(reruns, "_found", {})
+        calls.clear()
+        files, _ = write(collect(fake.logs, ["tiny", "paper"], kept), tmp_path / name)
+        return {file.relative_to(tmp_path / name): file.read_bytes() for file in files}
+
+    monkeypatch.setattr(compose, "rows", composed)
+    monkeypatch.setattr(kept, "gmacs", counted)
+    expected = report("anew", KeptRows())
+    assert calls["rows"] > 70
+    assert calls["gmacs"] > 90
+    first = dict(calls)
+    for n, again in enumerate((first, {})):
+        with keeping(tmp_path) as rows:
+            assert report(str(n), rows) == expected
+        assert calls == again
 
 
 def test_mean_and_spread_over_seeds(fake, written):

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from .. import compose
 from ..config import Config
 from ..errors import InputError
 from ..paper import PaperRow, PaperTable
+from .kept import KeptRows
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,20 @@ class Rerun:
         return [row.config for row in self.rows]
 
 
-@cache  # a composition takes a third of a second
-def reruns(table: PaperTable, scale: str) -> Sequence[Rerun]:
+_found: dict[tuple[PaperTable, str], Sequence[Rerun]] = {}  # a table is composed once a process
+
+
+def reruns(table: PaperTable, scale: str, kept: KeptRows = KeptRows()) -> Sequence[Rerun]:
     """Return what reruns each row of a table: the row of its experiment with its axes, or the words of its `run`."""
+    if (table, scale) not in _found:
+        _found[table, scale] = find_reruns(table, scale, kept)
+    return _found[table, scale]
+
+
+def find_reruns(table: PaperTable, scale: str, kept: KeptRows) -> Sequence[Rerun]:
+    """Return what `reruns` returns, composed anew but for what is kept."""
     words = [f"experiment={table.experiment}", f"scale={scale}"]
-    grid = compose.rows("train", Config, words, every=True)
+    grid = kept.rows(words, every=True)
     found = []
     for printed in table.rows:
         if printed.ours:
@@ -37,15 +46,15 @@ def reruns(table: PaperTable, scale: str) -> Sequence[Rerun]:
             why = "" if match else f"no row of experiment={table.experiment} has its axes"
             found.append(Rerun(printed, match, why))
         else:
-            found.append(_composed(words, printed))
+            found.append(_composed(words, printed, kept))
     return found
 
 
-def _composed(words: list[str], printed: PaperRow) -> Rerun:
+def _composed(words: list[str], printed: PaperRow, kept: KeptRows) -> Rerun:
     rows = []
     for run in printed.run:
         try:
-            rows += compose.rows("train", Config, [*words, *run.split()])
+            rows += kept.rows([*words, *run.split()])
         except InputError as error:
             return Rerun(printed, why_not=f"{run}: {error.line}")
     return Rerun(printed, tuple(rows))

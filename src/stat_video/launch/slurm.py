@@ -16,7 +16,7 @@ from ..compose import Row
 from ..config import Slurm
 from ..errors import InputError
 from ..files import PROJECT
-from ..hardware import MOST_WORKERS, devices
+from ..hardware import devices
 from .frozen import FROZEN, freeze, outcome_file, read_outcome
 from .rows import Job, Outcome
 
@@ -64,7 +64,7 @@ class SlurmJobs:
         trainer = row.config.trainer
         told = self.settings.gpus_per_node if trainer.devices == "auto" and trainer.accelerator != "cpu" else None
         tasks = told or devices(trainer)
-        workers = trainer.workers if trainer.workers is not None else min(MOST_WORKERS, self.settings.cpus_per_gpu)
+        workers = self.settings.cpus_per_gpu if trainer.workers is None else trainer.workers
         trainer = replace(trainer, devices=tasks, workers=workers)
         file = freeze(replace(row.config, trainer=trainer), self.folder)
         self.executor.update_parameters(**parameters(self.settings, trainer, row.config.name))
@@ -106,6 +106,9 @@ def parameters(settings: Slurm, trainer: Any, name: str) -> dict[str, Any]:
         "slurm_constraint": settings.constraint,
         "slurm_mem_per_gpu": settings.mem_per_gpu if gpus else None,
         "slurm_signal_delay_s": settings.warn_seconds,
+        # From SLURM 22.05 to 23.02 srun does not take over the cores that sbatch was asked for. And without
+        # --kill-on-bad-exit the other ranks wait for one that has failed until NCCL gives up, after half an hour.
+        "slurm_srun_args": [f"--cpus-per-task={settings.cpus_per_gpu}", "--kill-on-bad-exit=1"],
         "slurm_setup": [f"export PYTHONPATH={os.environ.get('PYTHONPATH', '')}", *settings.setup],
         "slurm_additional_parameters": {"requeue": True, **settings.more},
     }

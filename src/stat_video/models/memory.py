@@ -174,8 +174,10 @@ def _functions(names: str) -> frozenset[Callable[..., Any]]:
 class Kernels(TorchFunctionMode):
     """What CUDA does otherwise than the meta device: attention that keeps no weights, and autocasting to bf16.
 
-    The lists are those of `torch.autocast('cuda')`. NOTE: what a Python function of PyTorch calls is not seen one by
-    one, so `nn.MultiheadAttention` counts as fp32 throughout; the models here write their attention out.
+    The lists are those of `torch.autocast('cuda')`. Lightning switches its cache off (`cache_enabled=False`): a weight
+    is cast anew at each use, and the copy lasts as long as the graph needs it. NOTE: what a Python function of PyTorch
+    calls is not seen one by one, so `nn.MultiheadAttention` counts as fp32 throughout; the models here write their
+    attention out.
     """
 
     LOW = _functions(
@@ -192,12 +194,11 @@ class Kernels(TorchFunctionMode):
     def __init__(self, mixed: bool) -> None:
         super().__init__()
         self.mixed = mixed
-        self.weights: dict[Tensor, Tensor] = {}  # autocast keeps the bf16 copy of a weight for all passes of a step
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if self.mixed and function in self.LOW:
-            args, kwargs = self._cast((args, kwargs), self._to_bf16)
+            args, kwargs = self._cast((args, kwargs), Tensor.bfloat16)
         elif self.mixed and function in self.FULL:
             args, kwargs = self._cast((args, kwargs), Tensor.float)
         if function is F.scaled_dot_product_attention:
@@ -218,10 +219,3 @@ class Kernels(TorchFunctionMode):
     @staticmethod
     def _cast(arguments: Any, cast: Callable[[Tensor], Tensor]) -> Any:
         return tree_map(lambda x: cast(x) if isinstance(x, Tensor) and x.is_floating_point() else x, arguments)
-
-    def _to_bf16(self, x: Tensor) -> Tensor:
-        if x.is_leaf and x.requires_grad:
-            if x not in self.weights:
-                self.weights[x] = x.bfloat16()
-            return self.weights[x]
-        return x.bfloat16()

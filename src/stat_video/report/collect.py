@@ -19,9 +19,8 @@ from torch import Tensor
 
 from .. import paper
 from ..config import Config
-from ..cost.budget import sizes
+from ..cost.kept import KeptRows
 from ..cost.reruns import reruns
-from ..models.count import gmacs
 from ..paper import PaperRow, PaperTable
 from ..runs.results import read_results
 from ..runs.run import row_id, same_data
@@ -97,6 +96,7 @@ class ReportRow:
     why_not: str = ""  # why nothing reruns it, if something should
     runs: Sequence[FoundRun] = ()  # one a seed
     stale: Sequence[FoundRun] = ()  # of another state of the data set
+    kept: KeptRows = field(default_factory=KeptRows)  # of which multiply-adds are asked
 
     @property
     def config(self) -> Config | None:
@@ -138,7 +138,7 @@ class ReportRow:
             view = float(self.runs[0].result["gmacs"])
         else:
             try:
-                view = sum(gmacs(c.model, c.clip, sizes(c.data)[0]) for c in self.configs)
+                view = sum(self.kept.gmacs(config) for config in self.configs)
             except ImportError:  # of the library that the model is built from
                 return None
         clips, crops = (int(n) for n in self.views.split("x"))
@@ -164,8 +164,9 @@ class Collection:
         object.__setattr__(self, "rows", rows)
 
 
-def collect(logs: Path, scales: Sequence[str]) -> Collection:
-    """Read all results below `logs` and put them into the rows of the paper's tables."""
+def collect(logs: Path, scales: Sequence[str], kept: KeptRows | None = None) -> Collection:
+    """Read all results below `logs` and put them into the rows of the paper's tables, as far as possible the kept."""
+    kept = kept or KeptRows()
     found = read_results(logs)
     runs: dict[str, list[FoundRun]] = {}
     for folder, result in found.results:
@@ -175,21 +176,23 @@ def collect(logs: Path, scales: Sequence[str]) -> Collection:
             found.broken.append((folder / "result.json", f"its config is not a run's ({error!r:.60})"))
         else:
             runs.setdefault(row, []).append(FoundRun(folder, result))
-    tables = {scale: [_rows(table, scale, runs) for table in paper.load().tables.values()] for scale in scales}
+    tables = {scale: [_rows(table, scale, runs, kept) for table in paper.load().tables.values()] for scale in scales}
     used = {r.folder for ts in tables.values() for t in ts for row in t for r in (*row.trainings, *row.stale)}
     others = [run for same in runs.values() for run in same if run.folder not in used]
     return Collection(tables, sorted(others, key=lambda run: str(run.folder)), found.broken)
 
 
-def _rows(table: PaperTable, scale: str, runs: Mapping[str, list[FoundRun]]) -> list[ReportRow]:
+def _rows(table: PaperTable, scale: str, runs: Mapping[str, list[FoundRun]], kept_rows: KeptRows) -> list[ReportRow]:
     rows = []
-    for again in reruns(table, scale):
+    for again in reruns(table, scale, kept_rows):
         members = [runs.get(row_id(asdict(config)), []) for config in again.configs]
         kept, stale = _one_state([run for same in members for run in same])
         if len(members) > 1:
             kept = _ensembles([[run for run in same if run in kept] for same in members])
         commands = [row.command for row in again.rows]
-        rows.append(ReportRow(table, again.printed, scale, again.configs, commands, again.why_not, kept, stale))
+        rows.append(
+            ReportRow(table, again.printed, scale, again.configs, commands, again.why_not, kept, stale, kept_rows)
+        )
     return rows
 
 

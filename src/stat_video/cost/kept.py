@@ -1,0 +1,150 @@
+"""The rows that rerun the paper's and their multiply-adds, kept from one report to the next.
+
+A row takes a quarter of a second to compose and a model as long to count; both follow from files that seldom change.
+They are kept in two files, each for as long as all that its values follow from is as it was when they were made. A file
+of another state, a damaged one and none at all are alike: everything is made anew.
+"""
+
+import inspect
+import json
+import platform
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields, is_dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
+from os import environ
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from .. import compose, models
+from ..compose import Row
+from ..config import Config
+from ..errors import InputError
+from ..files import PROJECT, replacing
+from ..models.base import ModelConfig
+from ..models.count import gmacs
+from ..runs.run import PACKAGES
+from .budget import sizes
+
+SOURCE = Path(__file__).parents[1]
+VARIABLE = re.compile(r"oc\.env:\s*(\w+)")  # in a config: a value of the environment
+
+
+class KeptFile:
+    """Values by their names in a JSON file, after a hash of them and of the state that they follow from."""
+
+    def __init__(self, path: Path | None, state: Callable[[], str]) -> None:
+        self.path, self.state = path, state
+        self.values: dict[str, Any] = {}
+        if path is not None:
+            self.begun_in = state()
+            with suppress(OSError):
+                seal, _, content = path.read_bytes().partition(b"\n")
+                if seal == self._seal(content):
+                    self.values = json.loads(content)
+        self.found = len(self.values)
+
+    def save(self) -> None:
+        """Write the file if values were added and nothing has changed meanwhile; a disk may refuse it."""
+        if self.path is None or len(self.values) == self.found or self.state() != self.begun_in:
+            return
+        content = json.dumps(self.values).encode()
+        with suppress(InputError), replacing(self.path) as file:
+            file.write(self._seal(content) + b"\n" + content)
+
+    def _seal(self, content: bytes) -> bytes:
+        return sha256(self.begun_in.encode() + content).hexdigest().encode()
+
+
+class KeptRows:
+    """Composes and counts what is not known yet; without a folder nothing is read or written.
+
+    Whatever has a model of `$STAT_VIDEO_OWN` is made anew each time, since its file may import code from anywhere.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._rows = KeptFile(folder and folder / "rows.json", state_of_rows)
+        self._gmacs = KeptFile(folder and folder / "gmacs.json", state_of_models)
+        self._classes: dict[str, int] = {}  # of each data set: its lists are read once
+
+    def rows(self, words: Sequence[str], every: bool = False) -> list[Row]:
+        """Return what `compose.rows` returns for `src/train.py`; raise InputError as it does."""
+        name = " ".join([*words, *["every"] * every])
+        if name in self._rows.values:
+            return [Row(tuple(words), restored(Config, config)) for words, config in self._rows.values[name]]
+        rows = compose.rows("train", Config, words, every)
+        if all(_of_this_project(row.config) for row in rows):
+            self._rows.values[name] = [[row.words, asdict(row.config)] for row in rows]
+        return rows
+
+    def gmacs(self, config: Config) -> float:
+        """Return 1e9 multiply-adds of one view of the test; ImportError if a library of the model is missing."""
+        data = repr(config.data)
+        if data not in self._classes:
+            self._classes[data] = sizes(config.data)[0]
+        arguments = (config.model, config.clip, self._classes[data])
+        if not _of_this_project(config):
+            return gmacs(*arguments)
+        name = repr(arguments)
+        if name not in self._gmacs.values:
+            self._gmacs.values[name] = gmacs(*arguments)
+        return float(self._gmacs.values[name])
+
+    def save(self) -> None:
+        """Write what was added."""
+        self._rows.save()
+        self._gmacs.save()
+
+
+@contextmanager
+def keeping(logs: Path) -> Iterator[KeptRows]:
+    """Yield what is kept below a logs folder; what is added inside is written at the end, however that comes."""
+    kept = KeptRows(logs / ".cache")
+    try:
+        yield kept
+    finally:
+        kept.save()
+
+
+def state_of_rows() -> str:
+    """Return a hash of all that a composition follows from: conf/, the code, and this machine's settings.
+
+    The code is all of it, since a config is checked by what any module may hold.
+    """
+    own = [folder / part for folder in models.OWN for part in ("conf", "models")]
+    return _hash([SOURCE, compose.CONF, *own], [str(PROJECT), str(own), json.dumps(compose.read_local())])
+
+
+def state_of_models() -> str:
+    """Return a hash of all that a count follows from."""
+    return _hash([SOURCE / "models"], [])
+
+
+def _hash(folders: Sequence[Path], words: Sequence[str]) -> str:
+    """Return a hash of folders' code and configs, words, variables of the environment named in them, and versions."""
+    versions = [platform.python_version(), *(f"{name} {version(name)}" for name in (*PACKAGES, "omegaconf"))]
+    files = sorted(path for folder in folders for end in ("*.py", "*.yaml") for path in folder.rglob(end))
+    texts = [*versions, *words, *(f"{path}\n{path.read_text(encoding='utf-8')}" for path in files)]
+    variables = sorted({name for text in texts for name in VARIABLE.findall(text)})
+    return sha256(json.dumps([texts, [(name, environ.get(name)) for name in variables]]).encode()).hexdigest()
+
+
+def _of_this_project(config: Config) -> bool:
+    """Return whether a config's model is one of those that come with the project."""
+    return Path(inspect.getfile(type(config.model))).is_relative_to(SOURCE)
+
+
+def restored(kind: Any, plain: Any) -> Any:
+    """Return a config that `asdict` took apart and JSON kept; it was checked before that."""
+    kind = next((one for one in (kind, *get_args(kind)) if is_dataclass(one)), None)
+    if kind is None or plain is None:
+        return plain
+    if kind is ModelConfig:
+        kind = models.find(plain["name"])
+    return kind(**{f.name: restored(_hints(kind)[f.name], plain[f.name]) for f in fields(kind) if f.init})
+
+
+_hints = cache(get_type_hints)
