@@ -39,6 +39,7 @@ from stat_video.config import Config
 from stat_video.data.config import DataConfig
 from stat_video.data.dataset import ClipDataset, TrainSampler
 from stat_video.data.layouts import VIDEOS
+from stat_video.data.loader import joined
 from stat_video.data.pictures import photos
 from stat_video.data.reader import PathHandler
 from stat_video.data.sampling import Views, segment_frames
@@ -331,7 +332,7 @@ def step_shares(
 ) -> list[float]:
     """Percent of each step; the first ones, in which the workers start, are left out."""
     shares: list[float] = []
-    batches = (batch for _ in iter(int, 1) for batch in loader)
+    batches = (joined(parts) for _ in iter(int, 1) for parts in loader)
     for step in range(steps + 5):
         start = time.perf_counter()
         batch = next(batches)

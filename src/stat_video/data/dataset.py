@@ -91,11 +91,10 @@ class ClipDataset(Dataset[Sample]):
         """
         samples: list[Sample] = []
         for _, neighbours in groupby(requests, self._read_at_once):
-            match list(neighbours):
-                case [ViewRequest(), *_] as views:
-                    samples += self._views(views)
-                case clips:
-                    samples += self._training(clips)
+            of_video = list(neighbours)
+            views = [request for request in of_video if isinstance(request, ViewRequest)]
+            clips = [request for request in of_video if isinstance(request, TrainRequest)]
+            samples += self._views(views) if views else self._training(clips)
         return samples
 
     def _read_at_once(self, request: TrainRequest | ViewRequest) -> tuple[int, int]:
@@ -117,8 +116,9 @@ class ClipDataset(Dataset[Sample]):
             else:
                 pixels = self.view_transform(frames, self.views.clip_crop(request.view)[1], self.views.crops)
             unreadable = path if frames is None else ""
-            about = {"label": info["label"], "index": index, "view": request.view, "unreadable": unreadable}
-            samples.append(Sample(video=pixels, **about))
+            samples.append(
+                Sample(video=pixels, label=info["label"], index=index, view=request.view, unreadable=unreadable)
+            )
         return samples
 
     def _training(self, requests: list[TrainRequest]) -> list[Sample]:

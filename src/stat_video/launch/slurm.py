@@ -16,7 +16,7 @@ from ..compose import Row
 from ..config import Slurm
 from ..errors import InputError
 from ..files import PROJECT
-from ..hardware import MOST_WORKERS, devices
+from ..hardware import devices
 from .frozen import FROZEN, freeze, outcome_file, read_outcome
 from .rows import Job, Outcome
 
@@ -64,7 +64,7 @@ class SlurmJobs:
         trainer = row.config.trainer
         told = self.settings.gpus_per_node if trainer.devices == "auto" and trainer.accelerator != "cpu" else None
         tasks = told or devices(trainer)
-        workers = trainer.workers if trainer.workers is not None else min(MOST_WORKERS, self.settings.cpus_per_gpu)
+        workers = trainer.workers if trainer.workers is not None else self.settings.cpus_per_gpu
         trainer = replace(trainer, devices=tasks, workers=workers)
         file = freeze(replace(row.config, trainer=trainer), self.folder)
         self.executor.update_parameters(**parameters(self.settings, trainer, row.config.name))
