@@ -4,10 +4,13 @@
     make bench-data VIDEOS="folder clip.mp4" # real footage
 
 Footage is coded as 10 s of H.264, 340 x 256 at 25 frames a second, once for each GOP. Peers take turns on it, and a
-figure is the median of the rounds' ratios. Writes benchmarks/results/data.json and the table in docs/data.md.
+figure is the median of the rounds' ratios. Writes benchmarks/results/data.json and the tables in docs/data.md.
+
+    python benchmarks/data.py --only fed VIDEOS   # the cores that the paper's recipe needs; the rest stays as it was
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -15,10 +18,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from itertools import cycle, islice
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +35,22 @@ from pytorchvideo.data.encoded_video import EncodedVideo
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from rich.console import Console
 from rich.table import Table
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.transforms import v2
 
 from stat_video.compose import rows as rows_of
 from stat_video.config import Config
 from stat_video.data.config import DataConfig
-from stat_video.data.dataset import ClipDataset, TrainSampler
+from stat_video.data.dataset import ClipDataset, TrainRequest, TrainSampler
 from stat_video.data.layouts import VIDEOS
+from stat_video.data.loader import PART, joined, part_of
 from stat_video.data.pictures import photos
 from stat_video.data.reader import PathHandler
-from stat_video.data.sampling import Views, segment_frames
+from stat_video.data.sampling import Views, segment_frames, training_frames
 from stat_video.data.transcode import Encoding, transcode
 from stat_video.data.transforms import Augment, TrainTransform
 from stat_video.files import PROJECT, write_json
+from stat_video.hardware import cores
 from stat_video.models.base import Clip, VideoModel
 from stat_video.runs.run import provenance
 from stat_video.training.fit import make_data
@@ -54,6 +60,11 @@ T, CROP, HEIGHT, WIDTH, FRAMES, FPS = 16, 224, 256, 340, 250, 25
 GOPS = (12, 50, 250)
 WORKERS = 2
 SOURCES = 6  # clips of footage at most
+LENGTHS = (16, 32, 64)  # T of the paper's clips
+WAYS = ("before", "now", "device")  # each repeat reads its video; once for all; and RandAugment on the device
+PARTS = ("read", "crop", "RandAugment", "before", "own frames", "now", "device")
+FED = (440, 750)  # clips/s that a GPU takes
+FLOORS = {"originals": 65, "copies": 20}  # ms of a clip at T = 16
 RESULT, PAGE = PROJECT / "benchmarks/results/data.json", PROJECT / "docs/data.md"
 SHOWN = ("torch", "torchvision", "av", "pytorchvideo")  # versions beside the table
 console = Console()
@@ -331,7 +342,7 @@ def step_shares(
 ) -> list[float]:
     """Percent of each step; the first ones, in which the workers start, are left out."""
     shares: list[float] = []
-    batches = (batch for _ in iter(int, 1) for batch in loader)
+    batches = (joined(parts) for _ in iter(int, 1) for parts in loader)
     for step in range(steps + 5):
         start = time.perf_counter()
         batch = next(batches)
@@ -343,6 +354,144 @@ def step_shares(
         if step >= 5:
             shares.append(100 * (got - start) / (time.perf_counter() - start))
     return shares
+
+
+# -------------------------------------------------------------------------------------------------------- fed
+
+
+class OneByOne(Dataset[Any]):
+    """The items of a data set asked for one by one: each repeat reads its video anew."""
+
+    def __init__(self, data: ClipDataset) -> None:
+        self.data = data
+
+    def __getitem__(self, request: Any) -> Any:
+        return self.data[request]
+
+
+def paper_set(paths: Sequence[Path], frames: int, on_device: bool = False) -> tuple[ClipDataset, int]:
+    """The training clips of the paper's recipe and how many there are of a video; RandAugment is on the CPU or not."""
+    (row,) = rows_of("train", Config, ["scale=paper", f"clip=T{frames}"])
+    config = row.config
+    augment = replace(config.recipe.augment, randaugment_ops=0) if on_device else config.recipe.augment
+    transform = TrainTransform(config.clip.crop, augment, config.data.hflip)
+    videos = LabeledVideoPaths([(str(path), 0) for path in paths])
+    share = config.recipe.repeats_share_frames
+    return ClipDataset(videos, config.clip, train=transform, share_frames=share), config.recipe.repeats
+
+
+def clip_times(paths: Sequence[Path], frames: int, rounds: int) -> dict[str, list[float]]:
+    """CPU ms of a training clip by part, of each video the median of the rounds; all take turns on a video."""
+    data, repeats = paper_set(paths, frames)
+    own, _ = paper_set(paths, frames)  # each repeat has its own frames
+    own.share_frames = False
+    for_device, _ = paper_set(paths, frames, on_device=True)
+    handler, times = PathHandler(), {part: [] for part in PARTS}
+    for video, path in enumerate(paths):
+        taken: dict[str, list[float]] = {part: [] for part in PARTS}
+        for epoch in range(rounds):
+            requests = [TrainRequest(video, epoch, repeat) for repeat in range(repeats)]
+            choose = training_frames(data.clip, np.random.default_rng([0, epoch, video]))
+            works: dict[str, Callable[[], object]] = {
+                "read": lambda path=path, choose=choose: handler.video_from_path(str(path)).frames(choose),
+                "before": lambda requests=requests: [data[request] for request in requests],
+                "own frames": lambda requests=requests: own.__getitems__(requests),
+                "now": lambda requests=requests: data.__getitems__(requests),
+                "device": lambda requests=requests: for_device.__getitems__(requests),
+            }
+            for name, work in works.items():
+                begin = time.process_time()
+                work()
+                taken[name].append(1000 * (time.process_time() - begin) / repeats)
+            taken["crop"].append(taken["device"][-1] - taken["read"][-1])
+            taken["RandAugment"].append(taken["now"][-1] - taken["device"][-1])
+        for part, values in taken.items():
+            times[part].append(statistics.median(values))
+    return times
+
+
+def loader_rates(paths: Sequence[Path], frames: int, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Number of workers -> way -> clips a second of the rounds, the ways in turn."""
+    rates: dict[str, dict[str, list[float]]] = {}
+    for workers in sorted({1, 2, cores()}):
+        enough = [*paths] * ceil(2 * PART * workers / len(paths))  # some parts for each worker
+        data, repeats = paper_set(enough, frames)
+        sampler, part = TrainSampler(len(data), seed=0, repeats=repeats), part_of(len(data), repeats)
+        how: dict[str, Any] = {"sampler": sampler, "num_workers": workers, "persistent_workers": True}
+        loaders = {
+            "before": DataLoader(OneByOne(data), part, **how),
+            "now": DataLoader(data, part, **how),
+            "device": DataLoader(paper_set(enough, frames, on_device=True)[0], part, **how),
+        }
+        found = rates.setdefault(str(workers), {way: [] for way in loaders})
+        for round_ in range(rounds + 1):  # in the first the workers start
+            sampler.set_epoch(round_)
+            for way, loader in loaders.items():
+                rate = clips_per_second(loader)
+                if round_:
+                    found[way].append(rate)
+    return rates
+
+
+def fed(paths: Sequence[Path], copies: Sequence[Path], rounds: int) -> dict[str, Any]:
+    """What the CPU does for a training clip, and how many cores feed a GPU."""
+    torch.set_num_threads(1)  # as in a data worker
+    began = {"machine": machine(), **provenance()}
+    kinds = {"originals": paths, "copies": copies}
+    ms = {kind: {str(T): clip_times(of, T, rounds) for T in LENGTHS} for kind, of in kinds.items()}
+    rates = {kind: loader_rates(of, LENGTHS[0], rounds) for kind, of in kinds.items()}
+    torch.set_num_threads(os.cpu_count() or 1)
+    return {**began, "ms": ms, "clips_per_second": rates, "rounds": rounds, "finished": now()}
+
+
+def fed_part(result: dict[str, Any]) -> str:
+    """The part of the page on what is fed, in Markdown."""
+    median = {
+        kind: {T: {part: statistics.median(values) for part, values in parts.items()} for T, parts in of_kind.items()}
+        for kind, of_kind in result["ms"].items()
+    }
+    head = ("videos", "T", "read", "crop", "RandAugment", "before", "own frames", "now", "RandAugment on the device")
+    lines = [
+        (kind, T, *(f"{parts[part]:.1f}" for part in PARTS)) for kind, of in median.items() for T, parts in of.items()
+    ]
+    needed = [
+        (kind, T, *(f"{rate * parts[way] / 1000:.0f}" for rate in FED for way in WAYS))
+        for kind, of in median.items()
+        for T, parts in of.items()
+    ]
+    rates = [
+        (kind, workers, *(f"{statistics.median(of[way]):.1f}" for way in WAYS))
+        for kind, of_kind in result["clips_per_second"].items()
+        for workers, of in of_kind.items()
+    ]
+    at = str(LENGTHS[0])
+    floors = [
+        f"{kind}, RandAugment on the {where}: {median[kind][at][way]:.1f} ms, floor {floor}, "
+        f"{'reached' if median[kind][at][way] <= floor else 'not reached'}"
+        for kind, floor in FLOORS.items()
+        for way, where in (("now", "CPU"), ("device", "device"))
+    ]
+    ways = ("before", "now", "RandAugment on the device")
+    where = f"{result['machine']['cpu']}, {result['machine']['cores']} cores; {result['finished'][:10]}"
+    return "\n".join(
+        [
+            "**Fed.** CPU ms of a training clip by the paper's recipe, medians over the videos; two clips of a video "
+            "share its frames. Before: each of them reads the video. Now: it is read once. Own frames: each draws its "
+            "own, and they are read at once (`recipe.repeats_share_frames=false`). Except in the last column "
+            "RandAugment is on the CPU.",
+            "",
+            table(head, lines),
+            f"At T = {at}: {'; '.join(floors)}.",
+            "",
+            "Cores that feed so many clips a second:",
+            "",
+            table(("videos", "T", *(f"{rate}/s, {way}" for rate in FED for way in ways)), needed),
+            f"Clips a second of the training loader, T = {at}:",
+            "",
+            table(("videos", "workers", *ways), rates),
+            f"{where}.",
+        ]
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- output
@@ -360,7 +509,7 @@ def rows(figures: Sequence[Figure]) -> Iterator[tuple[str, ...]]:
 
 
 def write(figures: Sequence[Figure], about: dict[str, Any]) -> None:
-    """JSON, and the table on the page between its marks."""
+    """JSON, and the tables on the page between its marks."""
     write_json(RESULT, {"figures": [{**asdict(f), "median": f.median, "reached": f.reached} for f in figures], **about})
     head = ("figure", "median", "range", "floor", "aim", "reached", "about")
     packages = ", ".join(f"{name} {about['versions'][name]}" for name in SHOWN)
@@ -368,11 +517,23 @@ def write(figures: Sequence[Figure], about: dict[str, Any]) -> None:
         f"{about['machine']['cpu']}, {about['machine']['cores']} cores; {packages}; {about['footage']}; {WORKERS} data "
         f"workers, T = {T}, crop {CROP}; {about['finished'][:10]}. All values: `benchmarks/results/data.json`."
     )
-    write_part(PAGE, "data.py", f"{table(head, [*rows(figures)])}\n{where}")
+    parts = [table(head, [*rows(figures)]), where, *([f"\n{fed_part(about['fed'])}"] if "fed" in about else [])]
+    write_part(PAGE, "data.py", "\n".join(parts))
     shown = Table(*head)
     for cells in rows(figures):
         shown.add_row(*cells)
     console.print(shown)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def before() -> tuple[list[Figure], dict[str, Any]]:
+    """What the last run wrote: (figures, the rest)."""
+    about = json.loads(RESULT.read_text(encoding="utf-8"))
+    known = [field.name for field in fields(Figure)]
+    return [Figure(**{name: f[name] for name in known}) for f in about.pop("figures")], about
 
 
 def main() -> None:
@@ -380,6 +541,7 @@ def main() -> None:
     parser.add_argument("videos", nargs="*", type=Path, help="files or folders of real footage; none: made here")
     parser.add_argument("--folder", type=Path, default=PROJECT / "data/benchmark", help="where coded footage is kept")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["fed"], help="measure this part, and keep the others as they were")
     parser.add_argument("--footage-only", action="store_true", help="code the footage and stop")
     parser.add_argument("--memory", nargs=3, metavar=("PEER", "OTHER", "VIDEO"), help=argparse.SUPPRESS)
     told = parser.parse_args()
@@ -391,6 +553,10 @@ def main() -> None:
     paths = [path for of_gop in coded.values() for path in of_gop]
     copies = copied(folder, paths)
     if told.footage_only:
+        return
+    if told.only:
+        figures, about = before()
+        write(figures, {**about, "fed": fed(paths, copies, told.rounds)})
         return
     began = {"machine": machine(), **provenance()}
     figures, details = throughput(paths, copies, told.rounds)
@@ -409,8 +575,9 @@ def main() -> None:
             **began,
             "footage": f"{len(paths) // len(GOPS)} {what}, each with GOP {', '.join(map(str, GOPS))}",
             "rounds": told.rounds,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "finished": now(),
             "details": details,
+            "fed": fed(paths, copies, told.rounds),
         },
     )
 

@@ -8,6 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -90,6 +91,34 @@ def test_the_table_of_systems_is_made_of_its_figures() -> None:
     result = json.loads((ROOT / "benchmarks/results/systems.json").read_text())
     assert systems.page(result).strip() in (ROOT / "docs/systems.md").read_text()
     assert "| `stat` | missing |" in systems.page({k: v for k, v in result.items() if k != "stat"})
+
+
+def test_the_page_of_data_is_made_of_its_figures(bench: ModuleType) -> None:
+    fed = json.loads((ROOT / "benchmarks/results/data.json").read_text())["fed"]
+    assert bench.fed_part(fed).strip() in (ROOT / "docs/data.md").read_text()
+
+
+def test_cores_are_clips_a_second_times_the_time_of_a_clip(bench: ModuleType) -> None:
+    parts = {"read": 25.0, "crop": 5.0, "RandAugment": 40.0, "before": 100.0, "own frames": 80.0, "now": 70.0}
+    ms = {"originals": {"16": {part: [2.0, value, 900.0] for part, value in [*parts.items(), ("device", 30.0)]}}}
+    ms["copies"] = {"16": {part: [value / 2] for part, value in [*parts.items(), ("device", 30.0)]}}
+    rates = {"originals": {"2": {way: [1.0, 7.5, 8.0] for way in bench.WAYS}}}
+    about = {"machine": {"cpu": "a CPU", "cores": 2}, "finished": "2026-01-02T03:04:05"}
+    text = bench.fed_part({**about, "ms": ms, "clips_per_second": rates})
+    assert "| originals | 16 | 25.0 | 5.0 | 40.0 | 100.0 | 80.0 | 70.0 | 30.0 |" in text
+    assert "| originals | 16 | 44 | 31 | 13 | 75 | 52 | 22 |" in text  # 440 and 750 clips/s of 100, 70 and 30 ms
+    assert "originals, RandAugment on the CPU: 70.0 ms, floor 65, not reached" in text
+    assert "copies, RandAugment on the device: 15.0 ms, floor 20, reached" in text
+    assert "| originals | 2 | 7.5 | 7.5 | 7.5 |" in text
+
+
+def test_each_part_of_a_clip_is_timed(bench: ModuleType, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.mp4" for i in range(2)]
+    for path in paths:
+        bench.encode([np.full((bench.HEIGHT, bench.WIDTH, 3), 9 * i, np.uint8) for i in range(20)], 12, path)
+    times = bench.clip_times(paths, 16, 1)
+    assert {part: len(values) for part, values in times.items()} == dict.fromkeys(bench.PARTS, 2)
+    assert all(value > 0 for part in ("read", "before", "now") for value in times[part])
 
 
 def test_lengths_are_compared_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:

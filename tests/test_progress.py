@@ -14,9 +14,12 @@ import torch
 from rich.console import Console
 
 from stat_video import progress
+from stat_video.config import Config, TrainerKeys
+from stat_video.data.config import DataConfig
+from stat_video.data.motion import MotionConfig
 from stat_video.progress import Meter, memory, shown
-from stat_video.training import callbacks
-from stat_video.training.callbacks import EpochLog, StepLines
+from stat_video.training import callbacks, fit
+from stat_video.training.callbacks import EpochLog, StepLines, WaitingForData
 
 
 class Clock:
@@ -135,3 +138,54 @@ def test_a_line_a_minute_of_training_validation_and_test(clock: Clock, tmp_path:
             getattr(lines, f"on_{kind}_batch_end")(t, module, None, None, index)
         assert len(said) == total
         assert said[-1].startswith(f"{kind}, batches: {total} of {total}")
+
+
+@pytest.mark.parametrize(
+    ("before", "steps", "wait", "compute", "said"),
+    [
+        (0.0, 59, 1.0, 3.0, 0),  # too few steps
+        (0.0, 60, 1.0, 3.0, 1),
+        (0.0, 500, 0.05, 0.05, 0),  # under a minute
+        (0.0, 610, 0.05, 0.05, 1),
+        (60.0, 500, 0.3, 3.0, 0),  # workers that take a minute to start are no wait for data
+        (0.0, 500, 0.4, 3.0, 1),
+    ],
+)
+def test_a_run_that_waits_for_data_says_so_once(
+    clock: Clock,
+    tmp_path: Any,
+    caplog: pytest.LogCaptureFixture,
+    before: float,
+    steps: int,
+    wait: float,
+    compute: float,
+    said: int,
+) -> None:
+    log = EpochLog(tmp_path / "epochs.csv", waiting=WaitingForData("trainer.workers=8"))
+    step(log, clock, before, compute)
+    for i in range(1, steps):
+        step(log, clock, wait, compute)
+        if i == steps // 2:
+            log.on_train_epoch_end(trainer(), None)  # type: ignore[arg-type]
+    assert len(caplog.messages) == said
+    if said:
+        share = 100 * wait / (wait + compute)
+        assert caplog.messages[0].startswith(f"{share:.0f} % of the time")
+        assert caplog.messages[0].endswith("trainer.workers=8")
+    step(log, clock, 1000.0, 0.0)
+    assert len(caplog.messages) == 1
+
+
+def test_what_helps_a_run_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "cores_of_device", lambda keys: 8)
+    monkeypatch.setattr(fit, "on_cuda", lambda keys: True)
+    config = Config(data=DataConfig(name="kinetics400"), trainer=TrainerKeys(workers=2))
+    config.recipe.augment.randaugment_ops = 4
+    for words in ("trainer.workers=8", "do=transcode", "recipe.augment.device=true"):
+        assert words in fit.feeding(config)
+    config.trainer.workers = 8
+    assert "trainer.workers" not in fit.feeding(config)
+    config.data.motion = MotionConfig()
+    assert "transcode" not in fit.feeding(config)
+    monkeypatch.setattr(fit, "on_cuda", lambda keys: False)
+    assert "device=true" not in fit.feeding(config)

@@ -114,7 +114,7 @@ class TrainerKeys:
     precision: str = one_of("auto", PRECISIONS)  # auto: bf16-mixed on CUDA, 32-true elsewhere
     batch_per_device: Any = "auto"  # clips of one pass, accumulated up to recipe.batch_size; auto: by a GPU's memory
     gradient_checkpointing: bool = False  # compute each unit of the model again in the backward pass
-    workers: int | None = None  # data loading processes of a device; default: the cores shared out, 16 at most
+    workers: int | None = None  # data loading processes of a device; default: the cores shared out
     clips_per_second: float | None = None  # training speed measured elsewhere, of all devices; only for plan=true
     compile: bool = False  # units of the model by torch.compile, which draws other numbers for dropout than PyTorch
     deterministic: bool = False

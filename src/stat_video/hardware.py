@@ -12,8 +12,8 @@ from .config import Config, TrainerKeys
 from .errors import InputError
 from .models.memory import USABLE, StepMemory, step_memory
 from .models.parts.backend import BACKEND
+from .progress import say
 
-MOST_WORKERS = 16  # data loading processes of a device if trainer.workers is not given
 CPU_CLIPS = 16  # of a pass if trainer.batch_per_device=auto
 # On CUDA: 64, 32 and 16 clips of 16, 32 and 64 frames. Such a pass takes a GPU long enough that launching its kernels
 # is hidden: 36 ms of a CPU core, against 85 ms of an H100 (an estimate by STAT's operations). More gains nothing then,
@@ -56,17 +56,37 @@ def world_size(config: TrainerKeys) -> int:
     return devices(config) * config.num_nodes
 
 
-def data_workers(config: TrainerKeys, side_by_side: int = 1) -> int:
-    """Return the number of data loading processes of a device: trainer.workers, else its share of the node's cores.
+def cores_of_task() -> int | None:
+    """Return how many cores SLURM promises a task, None if this is not one of several tasks."""
+    told = os.environ.get("SLURM_CPUS_PER_TASK") if int(os.environ.get("SLURM_NTASKS", 1)) > 1 else None
+    return int(told) if told else None
 
-    At most MOST_WORKERS. ``side_by_side`` runs share the node. A SLURM task already has cores of its own.
+
+def cores_of_device(config: TrainerKeys, side_by_side: int = 1) -> int:
+    """Return how many of the node's cores each device has; ``side_by_side`` runs share the node.
+
+    A SLURM task has cores of its own, no more than it may use.
+    """
+    if promised := cores_of_task():
+        return min(promised, cores())
+    cuda = torch.cuda.device_count() if config.accelerator != "cpu" else 0
+    return max(1, cores() // max(cuda, side_by_side, devices(config)))
+
+
+def data_workers(config: TrainerKeys, side_by_side: int = 1) -> int:
+    """Return the number of data loading processes of a device: trainer.workers, else one for each of its cores.
+
+    None is kept for the training process: where it waits for data it needs no core, and elsewhere the workers wait.
+    Prints a line if SLURM promises a task more cores than it may use.
     """
     if config.workers is not None:
         return config.workers
-    if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and (bound := os.environ.get("SLURM_CPUS_PER_TASK")):
-        return min(MOST_WORKERS, int(bound))
-    cuda = torch.cuda.device_count() if config.accelerator != "cpu" else 0
-    return min(MOST_WORKERS, max(1, cores() // max(cuda, side_by_side, devices(config))))
+    if (promised := cores_of_task()) and promised > cores() and rank_zero():
+        say(
+            f"SLURM promises {promised} cores a task, and this one may use {cores()}: srun of 22.05 to 23.02 has to be "
+            f"told them again, srun --cpus-per-task={promised}"
+        )
+    return cores_of_device(config, side_by_side)
 
 
 def on_cuda(config: TrainerKeys) -> bool:

@@ -1,11 +1,14 @@
 """GPU hours, data rates and batches against sums done by hand; keys that are refused; what the script prints."""
 
+import json
+from statistics import median
+
 import pytest
 
-from running import script
+from running import ROOT, script
 from stat_video import compose
 from stat_video.config import Config, Recipe, TrainerKeys
-from stat_video.cost.budget import PUBLISHED, Estimate, clip_ms, sizes
+from stat_video.cost.budget import CROP_MS, PUBLISHED, RANDAUGMENT_MS, READ_MS, Estimate, clip_ms, sizes
 from stat_video.cost.config import CostConfig, Hardware
 from stat_video.cost.gpus import GPUS, find_gpu
 from stat_video.data.config import DataConfig
@@ -71,9 +74,28 @@ def test_data_rates_by_hand():
     assert e.cores(100) == 5
     unknown = Estimate(kinetics(clip=Clip(T=32)), Hardware())
     assert unknown.from_disk(10) is None
-    assert unknown.cores(1000) == pytest.approx(112 + 34 / 3 + 2 * 34)
-    assert [clip_ms(T) for T in (8, 16, 64, 96)] == [112 + 17, 112 + 34, 146 + 4 * 34, 146 + 6 * 34]
-    assert 1000 / clip_ms(16) * 2 == pytest.approx(13.67, rel=0.01)  # clips/s by 2 workers, docs/data.md
+    assert unknown.cores(1000) == pytest.approx(READ_MS[32] / 2 + 2 * CROP_MS)
+
+
+def test_time_of_a_clip_by_hand():
+    read, crop, operators = READ_MS[16], CROP_MS, RANDAUGMENT_MS
+    recipe = Recipe(repeats=2)
+    assert [clip_ms(T, recipe) for T in (8, 16)] == pytest.approx([read / 2 + crop / 2, read / 2 + crop])
+    assert clip_ms(24, recipe) == pytest.approx((READ_MS[16] + READ_MS[32]) / 4 + 1.5 * crop)
+    recipe.repeats_share_frames = False  # twice as many frames, read at once
+    assert clip_ms(16, recipe) == pytest.approx(READ_MS[32] / 2 + crop)
+    recipe.repeats, recipe.augment.randaugment_ops = 1, 4
+    assert clip_ms(16, recipe) == pytest.approx(read + crop + operators)
+
+
+def test_time_of_a_clip_is_as_measured():
+    """Within a quarter of what `make bench-data` wrote last."""
+    fed = json.loads((ROOT / "benchmarks/results/data.json").read_text())["fed"]["ms"]["originals"]
+    for T in READ_MS:
+        ms = {part: median(values) for part, values in fed[str(T)].items()}
+        assert 2 * ms["read"] == pytest.approx(READ_MS[T], rel=0.25)
+    ms = {part: median(values) for part, values in fed["16"].items()}
+    assert (ms["crop"], ms["RandAugment"]) == pytest.approx((CROP_MS, RANDAUGMENT_MS), rel=0.25)
 
 
 def test_clips_are_those_of_the_data_set_that_is_there():

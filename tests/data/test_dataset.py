@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import av
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stat_video.data.dataset import ClipDataset, TrainRequest, TrainSampler, ViewRequest, ViewSampler
 from stat_video.data.reader import PathHandler
-from stat_video.data.sampling import Views
+from stat_video.data.sampling import Views, training_frames
 from stat_video.data.transforms import Augment, TrainTransform, ViewTransform
 from stat_video.errors import InputError
 from stat_video.models.base import Clip
@@ -100,19 +103,22 @@ def test_items_of_both_kinds(videos: LabeledVideoPaths) -> None:
         assert (item["label"], item["index"], item["view"]) == (17 % 12, 17, view)
 
 
-def test_repeats_share_their_frames_and_nothing_else(
-    videos: LabeledVideoPaths, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are decoded once, and what a clip is does not depend on which was asked for before."""
-    reads: list[str] = []
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of the videos that are opened, each as often as it is."""
+    paths: list[str] = []
     read = PathHandler.video_from_path
-    monkeypatch.setattr(PathHandler, "video_from_path", lambda self, path: reads.append(path) or read(self, path))
+    monkeypatch.setattr(PathHandler, "video_from_path", lambda self, path: paths.append(path) or read(self, path))
+    return paths
+
+
+def test_repeats_share_their_frames_and_nothing_else(videos: LabeledVideoPaths) -> None:
+    """What a clip is does not depend on which was asked for before."""
     whole = TrainTransform(32, Augment((1.0, 1.0), (1.0, 1.0)), hflip=False)  # the middle, so frames alone differ
     cropped = TrainTransform(CROP, Augment(), hflip=False)
     for share in (True, False):
         data = ClipDataset(videos, CLIP, train=cropped, share_frames=share)
         pairs = [[data[TrainRequest(i, e, r)]["video"] for r in (0, 1)] for e in (0, 1) for i in (3, 4)]
-        assert len(reads) == (4 if share else 8)
         assert not any(torch.equal(*pair) for pair in pairs)  # other crops
         alone = ClipDataset(videos, CLIP, train=cropped, share_frames=share)
         for pair, (e, i) in zip(pairs, ((0, 3), (0, 4), (1, 3), (1, 4)), strict=True):
@@ -121,7 +127,101 @@ def test_repeats_share_their_frames_and_nothing_else(
         same = [torch.equal(*(data[TrainRequest(i, 0, r)]["video"] for r in (0, 1))) for i in range(8)]
         assert all(same) if share else not all(same)
         assert not torch.equal(*(data[TrainRequest(0, e, 0)]["video"] for e in (0, 1)))
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_video_is_read_once_for_neighbours_of_a_batch(
+    videos: LabeledVideoPaths, reads: list[str], share: bool
+) -> None:
+    data = ClipDataset(videos, CLIP, train=TrainTransform(CROP, Augment(), hflip=False), share_frames=share)
+    sampler = TrainSampler(len(data), seed=0, repeats=2, start=(0, 1))  # a resumed run may begin at a second repeat
+    for batch, expected in ((8, 24 + 5), (47, 24), (1, 47)):  # where a batch ends between two repeats, once for each
         reads.clear()
+        assert sum(len(items["label"]) for items in DataLoader(data, batch, sampler=sampler)) == 47
+        assert len(reads) == expected
+    views = Views(2, 3)
+    data = ClipDataset(videos, CLIP, view=ViewTransform(28, CROP), views=views)
+    reads.clear()
+    for _ in DataLoader(data, 6, sampler=ViewSampler(len(data), views)):
+        pass
+    assert len(reads) == 24 * 2  # crops are of the same frames, temporal clips are not
+
+
+def as_one_by_one(
+    videos: LabeledVideoPaths, clip: Clip, transform: TrainTransform, request: TrainRequest
+) -> tuple[Tensor, int, str]:
+    """The clip, label and unreadable path of a request, read by itself."""
+    rng = np.random.default_rng([0, request.epoch, request.video, request.repeat])
+    choose = training_frames(clip, rng)
+    asked, info = path, _ = videos[request.video]
+    while True:
+        try:
+            frames = PathHandler().video_from_path(path).frames(choose)
+            break
+        except InputError:
+            path, info = videos[int(rng.integers(len(videos)))]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**63)))
+        return transform(frames), info["label"], "" if path == asked else asked
+
+
+@pytest.fixture(scope="module")
+def odd_videos(tmp_path_factory: pytest.TempPathFactory) -> LabeledVideoPaths:
+    """Sound files with several keyframes, an AVI, damaged ones, a folder with a bad picture, and a text."""
+    folder = tmp_path_factory.mktemp("odd")
+    sound = [
+        write_moving(folder / "sound.mp4", g="12", bf="3"),
+        write_moving(folder / "few.mp4", frames=3),
+        write_moving(folder / "old.avi", codec="mpeg4", bf="2"),
+        write_moving(folder / "long.mp4", g="250", bf="3"),
+    ]
+    content = sound[0].read_bytes()
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        flipped = bytearray(content)
+        for place in rng.integers(content.index(b"mdat") + 1000, len(content) - 3000, 4):
+            flipped[place] ^= 0xFF
+        (folder / f"flipped {i}.mp4").write_bytes(flipped)
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for i, frame in enumerate(moving(20)):
+        Image.fromarray(frame).save(pictures / f"{i}.png")
+    (pictures / "7.png").write_text("none")
+    (folder / "text.mp4").write_text("none")
+    paths = [*sound, *sorted(folder.glob("flipped*")), pictures, folder / "text.mp4"]
+    return LabeledVideoPaths([(str(path), i) for i, path in enumerate(paths)])
+
+
+def moving(frames: int) -> npt.NDArray[np.uint8]:
+    """Blocks that move over noise, (frames, 48, 64, 3)."""
+    rng = np.random.default_rng(1)
+    blocks = rng.integers(0, 236, (16, 20, 3)).repeat(8, 0).repeat(8, 1)
+    cut = [blocks[i % 70 :][:48, i % 90 :][:, :64] for i in range(frames)]
+    return (np.stack(cut) + rng.integers(0, 20, (frames, 48, 64, 3))).astype(np.uint8)
+
+
+def write_moving(path: Path, frames: int = 60, codec: str = "libx264", **options: str) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.height, stream.width, stream.pix_fmt, stream.thread_count = 48, 64, "yuv420p", 1
+        for picture in moving(frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("sampling", ["segments", "dense", "snippets"])
+def test_clips_read_at_once_are_those_read_one_by_one(odd_videos: LabeledVideoPaths, sampling: str) -> None:
+    """To the bit, of damaged videos too: what a clip shows does not depend on which others are in its batch."""
+    clip = Clip(T=8, crop=CROP, sampling=sampling, stride=3, snippet=4)
+    transform = TrainTransform(CROP, Augment(), hflip=True)
+    data = ClipDataset(odd_videos, clip, train=transform)
+    for epoch in range(3):
+        requests = [TrainRequest(video, epoch, repeat) for video in range(len(odd_videos)) for repeat in range(3)]
+        for request, item in zip(requests, data.__getitems__(requests), strict=True):
+            pixels, label, unreadable = as_one_by_one(odd_videos, clip, transform, request)
+            assert torch.equal(item["video"], pixels), request
+            assert (item["label"], item["unreadable"], item["index"]) == (label, unreadable, request.video)
 
 
 def test_views_are_the_frames_and_crops_they_should_be(videos: LabeledVideoPaths) -> None:

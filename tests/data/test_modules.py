@@ -13,6 +13,7 @@ import torch
 
 from stat_video.data.config import DataConfig
 from stat_video.data.lists import find_root, read_lists
+from stat_video.data.loader import joined
 from stat_video.data.modules import VideoDataModule
 from stat_video.data.motion import MotionConfig
 from stat_video.data.sampling import Views
@@ -115,14 +116,14 @@ def test_motion_videos_are_generated_and_loaded(motion_folder: Path, motion_conf
     assert find_root(config) == motion_folder
     module = make_module(config, repeats=2)
     module.prepare_data()
-    batches = list(module.train_dataloader())
+    batches = [joined(parts) for parts in module.train_dataloader()]
     assert len(batches) == 9  # 48 clips: the last, incomplete batch of 5 is left out
     assert all(batch["video"].shape == (5, 4, 3, 32, 32) for batch in batches)
     assert all(batch["video"].dtype == torch.uint8 for batch in batches)
-    val = list(module.val_dataloader())
+    val = [joined(parts) for parts in module.val_dataloader()]
     assert [len(batch["label"]) for batch in val] == [5, 5, 2]
     assert torch.cat([batch["label"] for batch in val]).tolist() == list(range(12))
-    test = list(module.test_dataloader())
+    test = [joined(parts) for parts in module.test_dataloader()]
     seen = [(i, v) for batch in test for i, v in zip(batch["index"].tolist(), batch["view"].tolist(), strict=True)]
     assert seen == [(i, v) for i in range(12) for v in range(6)]
 
@@ -131,9 +132,9 @@ def test_views_may_be_larger_than_training_clips(motion_folder: Path, motion_con
     """Crop 48 in training, 64 of frames of short side 72 in validation and test."""
     config = DataConfig(root=str(motion_folder.parent), short_side=32, motion=motion_config)
     module = make_module(config, clip=Clip(T=2, crop=48, test_crop=64), short_side=72)
-    assert {tuple(batch["video"].shape) for batch in module.train_dataloader()} == {(5, 2, 3, 48, 48)}
+    assert {tuple(joined(parts)["video"].shape) for parts in module.train_dataloader()} == {(5, 2, 3, 48, 48)}
     for loader, sizes in ((module.val_dataloader(), {5, 2}), (module.test_dataloader(), {5, 2})):
-        assert {tuple(batch["video"].shape) for batch in loader} == {(n, 2, 3, 64, 64) for n in sizes}
+        assert {tuple(joined(parts)["video"].shape) for parts in loader} == {(n, 2, 3, 64, 64) for n in sizes}
 
 
 def test_normalisation_is_the_arguments(motion_folder: Path, motion_config: MotionConfig) -> None:

@@ -75,7 +75,8 @@ def test_devices(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], cuda: 
     ("config", "cuda", "cores", "side_by_side", "environment", "expected"),
     [
         ({}, 8, 32, 1, {}, 4),
-        ({}, 8, 256, 1, {}, 16),  # no more than that
+        ({}, 8, 256, 1, {}, 32),
+        ({"accelerator": "cpu"}, 0, 96, 1, {}, 96),
         ({}, 1, 4, 1, {}, 4),
         ({"devices": 1}, 8, 32, 8, {}, 4),  # eight rows of one GPU each
         ({"accelerator": "cpu"}, 0, 2, 1, {}, 2),
@@ -83,6 +84,8 @@ def test_devices(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], cuda: 
         ({"accelerator": "cpu", "devices": 2}, 0, 2, 1, {}, 1),
         ({}, 8, 6, 1, {"SLURM_NTASKS": "8", "SLURM_CPUS_PER_TASK": "6"}, 6),  # the cores are the task's own
         ({}, 8, 64, 1, {"SLURM_NTASKS": "1", "SLURM_CPUS_PER_TASK": "64"}, 8),
+        ({}, 8, 1, 1, {"SLURM_NTASKS": "8", "SLURM_CPUS_PER_TASK": "16"}, 1),  # not passed on by srun
+        ({}, 8, 128, 1, {"SLURM_NTASKS": "8", "SLURM_CPUS_PER_TASK": "16"}, 16),  # tasks that are not bound
         ({"workers": 3}, 8, 64, 8, {}, 3),
     ],
 )
@@ -97,6 +100,31 @@ def test_data_workers(
 ) -> None:
     machine(monkeypatch, cuda, cores, **environment)
     assert data_workers(TrainerKeys(**config), side_by_side) == expected
+
+
+@pytest.mark.parametrize(
+    ("cores", "config", "rank", "said"),
+    [
+        (1, {}, "0", True),
+        (16, {}, "0", False),
+        (128, {}, "0", False),
+        (1, {"workers": 4}, "0", False),
+        (1, {}, "3", False),
+    ],
+)
+def test_cores_that_slurm_does_not_pass_on_are_said(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cores: int,
+    config: dict[str, Any],
+    rank: str,
+    said: bool,
+) -> None:
+    machine(monkeypatch, 8, cores, SLURM_NTASKS="8", SLURM_CPUS_PER_TASK="16", SLURM_PROCID=rank)
+    data_workers(TrainerKeys(**config))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == said
+    assert not said or "srun --cpus-per-task=16" in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
+import numpy as np
 from rich.box import SIMPLE
 from rich.table import Table
 
-from ..config import Config
+from ..config import Config, Recipe
 from ..data.config import DataConfig
 from ..data.lists import read_counts
 from ..hardware import Pass, choose_pass, devices
@@ -32,16 +33,21 @@ PUBLISHED = {
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
-# ms of one core: reading 16 and 64 frames of a Kinetics video (10 s, H.264), measured on six of them, a straight line
-# between; and resizing and augmenting 16 frames. Together at T = 16 those of docs/data.md: 13.67 clips/s by 2 workers.
-READ_MS = {16: 112.0, 64: 146.0}
-TRANSFORM_MS = 34.0
+# ms of one core, measured on videos of 10 s (H.264): reading 16, 32 and 64 frames of one, a straight line between;
+# and cropping, and RandAugment of, 16 frames. From docs/data.md, table 'Fed', of the originals.
+READ_MS = {16: 53.0, 32: 64.0, 64: 85.0}
+CROP_MS, RANDAUGMENT_MS = 3.8, 41.6
 
 
-def clip_ms(T: int) -> float:
-    """Return milliseconds of one core for a clip of T frames, the default of Hardware.clip_ms."""
-    (a, x), (b, y) = READ_MS.items()
-    return x + (y - x) * (min(max(T, a), b) - a) / (b - a) + TRANSFORM_MS * T / 16
+def clip_ms(T: int, recipe: Recipe) -> float:
+    """Return milliseconds of one core for a training clip of T frames, the default of Hardware.clip_ms.
+
+    A video is read once for its repeats, which share their frames or draw their own.
+    """
+    frames = T if recipe.repeats_share_frames else T * recipe.repeats
+    read = float(np.interp(frames, list(READ_MS), list(READ_MS.values())))
+    augment = RANDAUGMENT_MS if recipe.augment.randaugment_ops and not getattr(recipe.augment, "device", False) else 0
+    return read / recipe.repeats + (CROP_MS + augment) * T / 16
 
 
 def sizes(config: DataConfig) -> tuple[int, int | None, bool]:
@@ -136,7 +142,7 @@ class Estimate:
     def cores(self, clips_per_second: float) -> float:
         """Return how many cores, busy with nothing else, make so many clips a second."""
         ms = self.hardware.clip_ms
-        return clips_per_second * (clip_ms(self.config.clip.T) if ms is None else ms) / 1000
+        return clips_per_second * (clip_ms(self.config.clip.T, self.config.recipe) if ms is None else ms) / 1000
 
     def to_gpu(self, clips_per_second: float) -> float:
         """Return MB/s of pixels that go to the GPUs, a byte a value."""

@@ -16,7 +16,7 @@ class Hardware:
     gpu: str = "A100-80GB"  # a name of conf/gpus.yaml
     share: float = ranged(0.35, 0, 1, above=True)  # of the GPU's peak rate that training reaches: an assumption
     gpus: list[int] = ranged([1, 8, 64], 1)  # numbers of them to show; speed grows with them
-    clip_ms: float | None = ranged(None, 0)  # of one core, to read and augment a clip; null: as measured, READ_MS
+    clip_ms: float | None = ranged(None, 0)  # of one core, to read and augment a clip; null: as measured, clip_ms()
     video_mb: float | None = ranged(None, 0)  # size of a video's file, MB
 
     def __post_init__(self) -> None:

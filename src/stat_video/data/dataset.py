@@ -6,18 +6,20 @@ number of data workers nor their order changes a clip.
 """
 
 import logging
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ..errors import InputError
 from ..models.base import Clip
+from .decode_plan import Doubt
 from .limits import Limits
 from .reader import READ_ERRORS, PathHandler, reason_of
 from .sampling import ChooseFrames, Views, training_frames, view_frames
@@ -69,72 +71,102 @@ class ClipDataset(Dataset[Sample]):
     ) -> None:
         """``train`` is needed for TrainRequests, ``view`` for ViewRequests of the protocol ``views``.
 
-        With ``share_frames`` all repeats of a video in an epoch are of the same frames, which are decoded once.
+        With ``share_frames`` all repeats of a video in an epoch are of the same frames.
         """
         self.videos, self.clip, self.views, self.seed = videos, clip, views, seed
         self.train_transform, self.view_transform = train, view
         self.handler, self.share_frames = PathHandler(limits), share_frames
-        self.shared: tuple[tuple[int, int], Tensor] | None = None  # (video, epoch) and its frames, read last
         self.named: set[str] = set()  # unreadable videos that this process has logged
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, request: TrainRequest | ViewRequest) -> Sample:
-        return self._view(request) if isinstance(request, ViewRequest) else self._training(request)
+        return self.__getitems__([request])[0]
 
-    def _view(self, request: ViewRequest) -> Sample:
-        """Return a view; zeros of its size if the video cannot be read, and the test goes by `unreadable`."""
+    def __getitems__(self, requests: Sequence[TrainRequest | ViewRequest]) -> list[Sample]:
+        """Return the items of a batch, as PyTorch's loaders ask for them; neighbours of one video are read at once.
+
+        What an item is does not depend on those beside it.
+        """
+        samples: list[Sample] = []
+        for _, neighbours in groupby(requests, self._read_at_once):
+            of_video = list(neighbours)
+            views = [request for request in of_video if isinstance(request, ViewRequest)]
+            clips = [request for request in of_video if isinstance(request, TrainRequest)]
+            samples += self._views(views) if views else self._training(clips)
+        return samples
+
+    def _read_at_once(self, request: TrainRequest | ViewRequest) -> tuple[int, int]:
+        """Return what requests have in common that are read at once: repeats of a video, crops of a temporal clip."""
+        if isinstance(request, ViewRequest):
+            return request.video, self.views.clip_crop(request.view)[0]
+        return request.video, request.epoch
+
+    def _views(self, requests: list[ViewRequest]) -> list[Sample]:
+        """Return crops of one temporal clip; zeros if it cannot be read, and the test goes by `unreadable`."""
         assert self.view_transform is not None
-        number, crop = self.views.clip_crop(request.view)
-        path, info = self.videos[request.video]
-        frames = self._read(path, view_frames(self.clip, number, self.views.clips), "its views count as wrong")
-        if frames is None:
-            size = self.view_transform.size
-            pixels = torch.zeros(self.clip.T, 3, size, size, dtype=torch.uint8)
-        else:
-            pixels = self.view_transform(frames, crop, self.views.crops)
-        unreadable = path if frames is None else ""
-        return Sample(video=pixels, label=info["label"], index=request.video, view=request.view, unreadable=unreadable)
+        (index, number), size = self._read_at_once(requests[0]), self.view_transform.size
+        path, info = self.videos[index]
+        (frames,) = self._read(path, [view_frames(self.clip, number, self.views.clips)], "its views count as wrong")
+        samples = []
+        for request in requests:
+            if frames is None:
+                pixels = torch.zeros(self.clip.T, 3, size, size, dtype=torch.uint8)
+            else:
+                pixels = self.view_transform(frames, self.views.clip_crop(request.view)[1], self.views.crops)
+            unreadable = path if frames is None else ""
+            samples.append(
+                Sample(video=pixels, label=info["label"], index=index, view=request.view, unreadable=unreadable)
+            )
+        return samples
 
-    def _training(self, request: TrainRequest) -> Sample:
-        """Return a random clip of the video, or of the first readable one of those drawn in its place."""
+    def _training(self, requests: list[TrainRequest]) -> list[Sample]:
+        """Return random clips of one video, of one epoch."""
+        video, epoch, _ = requests[0]
+        draws = [np.random.default_rng([self.seed, epoch, video, request.repeat]) for request in requests]
+        if self.share_frames:
+            choices = [training_frames(self.clip, np.random.default_rng([self.seed, epoch, video]))] * len(requests)
+        else:
+            choices = [training_frames(self.clip, rng) for rng in draws]
+        read = self._read(self.videos[video][0], choices, "drawn ones take its place")
+        return [self._clip(video, *of_clip) for of_clip in zip(draws, choices, read, strict=True)]
+
+    def _clip(self, video: int, rng: Generator, choose: ChooseFrames, frames: Tensor | None) -> Sample:
+        """Return a random clip of the frames; if they cannot be read, of the first readable video of those drawn."""
         assert self.train_transform is not None
-        rng = np.random.default_rng([self.seed, request.epoch, request.video, request.repeat])
-        of_frames = np.random.default_rng([self.seed, request.epoch, request.video]) if self.share_frames else rng
-        choose = training_frames(self.clip, of_frames)
-        asked, info = path, _ = self.videos[request.video]
-        key = (request.video, request.epoch)
-        then = "drawn ones take its place"
-        # Repeats are neighbours.
-        frames = self.shared[1] if self.shared and self.shared[0] == key else self._read(path, choose, then)
+        asked, info = path, _ = self.videos[video]
         for _ in range(TRIES - 1):
             if frames is not None:
                 break
             path, info = self.videos[int(rng.integers(len(self.videos)))]
-            frames = self._read(path, choose, then)
+            (frames,) = self._read(path, [choose], "drawn ones take its place")
         if frames is None:
             raise InputError(
                 f"{asked}: unreadable, and so are {TRIES - 1} videos drawn in its place; see src/prepare.py"
             )
-        if self.share_frames and path == asked:
-            self.shared = key, frames
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
             # torch.manual_seed would also queue a call with its stack trace for each kind of device, and keep it.
             torch.default_generator.manual_seed(int(rng.integers(2**63)))
             pixels = self.train_transform(frames)
         unreadable = asked if path != asked else ""
-        return Sample(video=pixels, label=info["label"], index=request.video, view=0, unreadable=unreadable)
+        return Sample(video=pixels, label=info["label"], index=video, view=0, unreadable=unreadable)
 
-    def _read(self, path: str, choose: ChooseFrames, then: str) -> Tensor | None:
-        """Return the frames, None if the video cannot be read; the first failure of a video is logged."""
+    def _read(self, path: str, choices: list[ChooseFrames], then: str) -> list[Tensor | None]:
+        """Return the frames of each choice, None if they cannot be read; the first failure of a video is logged."""
+        several = list(dict.fromkeys(choices))  # repeats that share their frames have one choice
         try:
-            return self.handler.video_from_path(path).frames(choose)
-        except READ_ERRORS as error:
+            video = self.handler.video_from_path(path)
+            clips = video.clips(several) if len(several) > 1 else [video.frames(several[0])]
+        except (Doubt, *READ_ERRORS) as error:
+            if len(several) > 1:  # each by itself, as if it were asked for alone
+                return [frames for choose in choices for frames in self._read(path, [choose], then)]
             if path not in self.named:
                 self.named.add(path)
                 log.warning("%s: %s; %s", path, reason_of(error, path), then)
-            return None
+            return [None] * len(choices)
+        of = dict(zip(several, clips, strict=True))
+        return [of[choose] for choose in choices]
 
 
 class TrainSampler(Sampler[TrainRequest]):

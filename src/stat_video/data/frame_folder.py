@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -136,9 +137,8 @@ class FrameFolder(Video):
 
     def frames(self, choose: ChooseFrames) -> Tensor:
         """Return the frames that `choose` takes, uint8 (T, H, W, 3); it is asked again if some can't be read."""
-        indices = choose(len(self._files))
         try:
-            read = {i: self._read(self._files[i]) for i in set(indices)}
+            return self.clips([choose])[0]
         except InputError:
             readable = [file for file, _ in self._readable([])]
             if not readable:
@@ -146,7 +146,12 @@ class FrameFolder(Video):
             warn_of_damage(self.name, len(readable), len(self._files), "pictures can be read")
             self._files = readable
             return self.frames(choose)
-        return torch.from_numpy(stacked([read[i] for i in indices]))
+
+    def clips(self, choices: Sequence[ChooseFrames]) -> list[Tensor]:
+        """Return the frames that each of several choices takes; InputError if one of them can't be read."""
+        taken = [choose(len(self._files)) for choose in choices]
+        read = {i: self._read(self._files[i]) for i in set(chain(*taken))}
+        return [torch.from_numpy(stacked([read[i] for i in indices])) for indices in taken]
 
     def _readable(self, bad: list[InputError]) -> Iterator[tuple[Path, Picture]]:
         """Yield each picture that can be read; add why the others can't to ``bad``."""

@@ -12,7 +12,8 @@ GIB, MEGA = 2**30, 10**6
 class Limits:
     """What reading a video may take, keys `data.limits.*`; one that takes more is named and counts as unreadable.
 
-    Each method raises InputError if its limit is passed. A clip's memory is bounded by the file's size plus T frames.
+    Each method raises InputError if its limit is passed. What is read at once, the repeats of a video
+    in training, takes the file's size plus their T frames each.
     """
 
     gib: float = ranged(4.0, 0, above=True)  # size of the file in GiB; of a folder no more than T pictures are read

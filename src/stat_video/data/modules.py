@@ -4,14 +4,15 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader
 
 from ..errors import InputError
 from ..models.base import Clip
 from .config import DataConfig
 from .dataset import ClipDataset, Sample, TrainSampler, ViewSampler
 from .lists import Lists, find_root, read_lists
+from .loader import BatchLoader, check_shared_memory, joined
 from .sampling import Views
 from .transforms import Augment, Normalize, TrainTransform, ViewTransform
 
@@ -26,7 +27,8 @@ class VideoDataModule(LightningDataModule):
     """Train, validation (1x1) and test (`views`) loaders over one data set.
 
     Batches are `Sample`s with uint8 video, (B, T, 3, clip.crop, clip.crop) in training and (B, T, 3, clip.view_crop,
-    clip.view_crop) in validation and test; `normalize` makes them the model's input on its device.
+    clip.view_crop) in validation and test; `normalize` makes them the model's input on its device. Loaders
+    yield each as a list of parts, which are joined there.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class VideoDataModule(LightningDataModule):
             self.lists = read_lists(find_root(self.config), self.config, self.val_videos)
         return self.lists
 
-    def train_dataloader(self) -> DataLoader[Sample]:
+    def train_dataloader(self) -> BatchLoader:
         """Return random clips; an incomplete last step is left out, as all recipes here do."""
         videos = self.check().videos["train"]
         how_read: dict[str, Any] = {
@@ -88,17 +90,17 @@ class VideoDataModule(LightningDataModule):
                 f"{self.config.name}: an epoch of {len(data) * self.repeats} training clips holds no step of "
                 f"{self.step or self.batch_size}; set recipe.batch_size"
             )
-        return self._loader(data, sampler, drop_last=True)
+        return self._loader(data, sampler, drop_last=True, repeats=self.repeats)
 
-    def val_dataloader(self) -> DataLoader[Sample]:
+    def val_dataloader(self) -> BatchLoader:
         """Return one centre view of each validation video."""
         return self._view_loader(Views(1, 1))
 
-    def test_dataloader(self) -> DataLoader[Sample]:
+    def test_dataloader(self) -> BatchLoader:
         """Return all views of each validation video."""
         return self._view_loader(self.views)
 
-    def _view_loader(self, views: Views) -> DataLoader[Sample]:
+    def _view_loader(self, views: Views) -> BatchLoader:
         videos, limits = self.check().videos["val"], self.config.limits
         data = ClipDataset(videos, self.clip, view=self.view_transform, views=views, limits=limits)
         if len(data) * len(views) < self._ranks()["world_size"]:
@@ -108,17 +110,25 @@ class VideoDataModule(LightningDataModule):
             )
         return self._loader(data, ViewSampler(len(data), views, **self._ranks()), drop_last=False)
 
-    def _loader(self, data: ClipDataset, sampler: Any, drop_last: bool) -> DataLoader[Sample]:
-        return DataLoader(
+    def _loader(self, data: ClipDataset, sampler: Any, **how: Any) -> BatchLoader:
+        return BatchLoader(
             data,
+            sampler,
             self.batch_size,
-            sampler=sampler,
-            num_workers=self.workers,
-            drop_last=drop_last,
+            workers=self.workers,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            persistent_workers=self.workers > 0,
             worker_init_fn=ignore_signals,
+            **how,
         )
+
+    def transfer_batch_to_device(self, batch: list[Sample], device: torch.device, dataloader_idx: int) -> Sample:
+        """Move the parts of a batch to the device and join them there."""
+        return joined([super(VideoDataModule, self).transfer_batch_to_device(p, device, dataloader_idx) for p in batch])
+
+    def check_shared_memory(self, processes: int) -> None:
+        """Raise InputError if shared memory is too small for the data workers of so many processes of a node."""
+        clip_bytes = 3 * self.clip.T * max(self.clip.crop, self.clip.view_crop) ** 2
+        check_shared_memory(clip_bytes, self.batch_size, self.repeats, self.workers, processes)
 
     def _ranks(self) -> dict[str, int]:
         if self.trainer is None:

@@ -9,10 +9,11 @@ can be read, and on the frames.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,14 +47,18 @@ class _Decoder:
     def __init__(self, name: str, stream: "av.VideoStream", limits: Limits) -> None:
         self.name, self.context, self.limits = name, stream.codec_context, limits
         self.seconds = 0.0  # of CPU time so far
+        self.concealed = False  # whether a frame was damaged, and was made up from those that happened to be decoded
+        self.can_skip = self.context.name != "libdav1d"  # which takes what to skip at its start, once for all
 
     def decode(self, packet: "av.Packet | None", skip: Skip = "DEFAULT") -> list["av.VideoFrame"]:
         """Return the frames that come out once a packet is in; None: those that are left."""
         begin = time.thread_time()
-        self.context.skip_frame = skip
+        if self.can_skip:
+            self.context.skip_frame = skip
         frames = self.context.decode(packet)
         for frame in frames:
             self.limits.check_frame(self.name, frame.height, frame.width)
+            self.concealed |= frame.is_corrupt
         self.seconds += time.thread_time() - begin
         self.limits.check_time(self.name, self.seconds)
         return frames
@@ -101,34 +106,43 @@ class PyAVVideo(Video):
         with self._open() as (container, stream, _):
             packets = self._packets(container, stream)
             plan = plan_of(container, packets)
-        return plan.count if plan else self._whole([])[1]
+        return plan.count if plan else self._whole(set())[1]
 
     def frames(self, choose: ChooseFrames) -> Tensor:
         """Return the frames that `choose` takes, uint8 (T, H, W, 3); it is asked again if fewer frames decode.
 
         Frames of several sizes are resized to that of the first one taken.
         """
+        return self.clips([choose])[0]
+
+    def clips(self, choices: Sequence[ChooseFrames]) -> list[Tensor]:
+        """Return what `frames` returns for each of several choices, decoded at once.
+
+        Raises Doubt if there are several and a part that one of them needs is damaged: the others may not need it, so
+        each has to be read by itself.
+        """
         to_rgb = VideoReformatter()
         with self._open() as (container, stream, decoder):
             packets = self._packets(container, stream)
             plan = plan_of(container, packets)
             promised = plan.count if plan else sum(1 for p in packets if not p.is_discard)
+            taken = [choose(promised) for choose in choices] if promised else []
             found: dict[int, Picture] | None = None
             if plan and promised:
-                indices = choose(promised)
                 with suppress(Doubt, av.FFmpegError):
-                    found = decode_by(plan, decoder, set(indices), lambda frame: _rgb(to_rgb, frame))
+                    found = decode_by(plan, decoder, set(chain(*taken)), lambda frame: _rgb(to_rgb, frame))
+                if len(choices) > 1 and (found is None or decoder.concealed):
+                    raise Doubt
         if found is None:
-            indices = choose(promised) if promised else []
-            found, decoded = self._whole(indices)
+            found, decoded = self._whole(set(chain(*taken)))
             if decoded and decoded != promised:
                 if plan:  # a sound AVI may have packets without a frame
                     warn_of_damage(self.name, decoded, promised, "frames decode")
-                indices = choose(decoded)
-                found, _ = self._whole(indices)
+                taken = [choose(decoded) for choose in choices]
+                found, _ = self._whole(set(chain(*taken)))
         if not found:
             raise InputError(f"{self.name}: no frame could be decoded")
-        return torch.from_numpy(stacked([found[i] for i in indices]))
+        return [torch.from_numpy(stacked([found[i] for i in indices])) for indices in taken]
 
     def inspect(self) -> Inspection:
         """Decode every packet, converting none; InputError if no frame comes out."""
@@ -170,10 +184,10 @@ class PyAVVideo(Video):
                 with suppress(av.FFmpegError):
                     yield from decoder.decode(packet)
 
-    def _whole(self, indices: Sequence[int]) -> tuple[dict[int, Picture], int]:
-        """Decode everything, skipping bad packets; return those of `indices` that are there, and the frame count."""
+    def _whole(self, wanted: Set[int]) -> tuple[dict[int, Picture], int]:
+        """Decode everything, skipping bad packets; return those of `wanted` that are there, and the frame count."""
         found: dict[int, Picture] = {}
-        count, wanted = 0, set(indices)
+        count = 0
         to_rgb = VideoReformatter()
         reason = "no frame in it"
         with self._open() as (container, stream, decoder):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from lightning.pytorch.profilers import Profiler
 from ..files import replacing
 from ..progress import Meter, memory
 
+log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 C = TypeVar("C", bound=Callback)
 
@@ -37,6 +39,33 @@ class LoaderClock(Profiler):
             self.waited += time.monotonic() - self.begun
 
 
+class WaitingForData:
+    """Logs once, with `advice`, that a run waits for its data, as soon as that is sure: an epoch may take hours."""
+
+    SHARE = 0.1  # of the steps' time, from which on it is said
+    LEFT_OUT, STEPS, SECONDS = 10, 50, 60.0  # the first steps, in which workers start; the least to judge by
+
+    def __init__(self, advice: str) -> None:
+        self.advice = advice
+        self.steps = -self.LEFT_OUT
+        self.waited = self.stepped = 0.0
+        self.said = False
+
+    def add(self, waited: float, stepped: float) -> None:
+        """Take the seconds of a step, of which `waited` went by before its batch was there."""
+        self.steps += 1
+        if self.steps <= 0 or self.said:
+            return
+        self.waited, self.stepped = self.waited + waited, self.stepped + stepped
+        enough = self.steps >= self.STEPS and self.stepped >= self.SECONDS
+        if enough and self.waited > self.SHARE * self.stepped:
+            self.said = True
+            share = self.waited / self.stepped
+            log.warning(
+                "%.0f %% of the time so far went into waiting for data; what helps: %s", 100 * share, self.advice
+            )
+
+
 class EpochLog(Callback):
     """Appends one row of all logged values per epoch to `file`, and prints it as a line.
 
@@ -44,8 +73,8 @@ class EpochLog(Callback):
     row has `train/data_wait`, the share of the steps' time that the first rank waited for its loader.
     """
 
-    def __init__(self, file: Path, say: Say | None = None) -> None:
-        self.file, self.say = file, say
+    def __init__(self, file: Path, say: Say | None = None, waiting: WaitingForData | None = None) -> None:
+        self.file, self.say, self.waiting = file, say, waiting
         self.rows: list[dict[str, str]] = []
         if file.exists():
             with file.open(newline="", encoding="utf-8") as lines:
@@ -89,9 +118,10 @@ class EpochLog(Callback):
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Add the time of this step, from asking for its batch to here."""
-        self.stepped += time.monotonic() - self.clock.begun
-        self.waited += self.clock.waited
-        self.clock.waited = 0.0
+        stepped, waited = time.monotonic() - self.clock.begun, self.clock.waited
+        self.stepped, self.waited, self.clock.waited = self.stepped + stepped, self.waited + waited, 0.0
+        if self.waiting:
+            self.waiting.add(waited, stepped)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Write the row of the epoch, and print it."""
@@ -127,8 +157,8 @@ def callback_of(trainer: Trainer, kind: type[C]) -> C:
 
 def share_of_waiting(trainer: Trainer) -> str:
     """Return the share of the epoch's steps' time so far that went into waiting for the loader: '4 %'."""
-    log = callback_of(trainer, EpochLog)
-    return f"{100 * log.waited / log.stepped:.0f} %" if log.stepped else "0 %"
+    epoch = callback_of(trainer, EpochLog)
+    return f"{100 * epoch.waited / epoch.stepped:.0f} %" if epoch.stepped else "0 %"
 
 
 class StepLines(Callback):

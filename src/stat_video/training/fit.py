@@ -21,7 +21,18 @@ from ..data.modules import VideoDataModule
 from ..data.sampling import Views
 from ..errors import InputError
 from ..files import remove_unfinished, replacing, write_json
-from ..hardware import Pass, choose_backends, choose_pass_here, data_workers, lightning_arguments, rank_zero, world_size
+from ..hardware import (
+    Pass,
+    choose_backends,
+    choose_pass_here,
+    cores_of_device,
+    data_workers,
+    devices,
+    lightning_arguments,
+    on_cuda,
+    rank_zero,
+    world_size,
+)
 from ..models.base import VideoModel
 from ..models.count import gmacs
 from ..models.parts.backend import BACKEND
@@ -31,7 +42,7 @@ from ..models.weights import load_foreign, load_weights
 from ..progress import say
 from ..runs.run import TRAINED_ON, Run, definition, provenance, same_data
 from ..runs.source import find_source
-from .callbacks import Bar, EpochLog, StepLines, callback_of
+from .callbacks import Bar, EpochLog, StepLines, WaitingForData, callback_of
 from .checkpoint import read_checkpoint, read_weights
 from .finite import NonFinite
 from .module import VideoModule
@@ -297,8 +308,11 @@ def hardware_of(trainer: L.Trainer) -> dict[str, Any]:
 
 
 def make_data(config: Config, views: Views, batch_size: int) -> VideoDataModule:
-    """Return the data module of a config, with so many clips in a pass of a device."""
-    return VideoDataModule(
+    """Return the data module of a config, with so many clips in a pass of a device.
+
+    Raises InputError if there is no memory for its workers.
+    """
+    data = VideoDataModule(
         config.data,
         clip=config.clip,
         short_side=config.short_side,
@@ -313,6 +327,8 @@ def make_data(config: Config, views: Views, batch_size: int) -> VideoDataModule:
         step=config.recipe.batch_size,
         workers=data_workers(config.trainer),
     )
+    data.check_shared_memory(devices(config.trainer))
+    return data
 
 
 def newest_whole(run: Run) -> tuple[Path | None, dict[str, Any]]:
@@ -352,11 +368,25 @@ def progress_callbacks() -> tuple[list[Callback], bool]:
 def run_callbacks(config: Config, run: Run) -> list[Callback]:
     """Return the callbacks for progress, a row per epoch, the check for NaN, checkpoints and averaged weights."""
     shown, bar = progress_callbacks()
-    callbacks = [*shown, NonFinite(run.folder), EpochLog(run.epochs_file, None if bar else say)]
+    waiting = WaitingForData(feeding(config)) if rank_zero() else None
+    callbacks = [*shown, NonFinite(run.folder), EpochLog(run.epochs_file, None if bar else say, waiting)]
     callbacks.append(Saving(run, config.trainer))
     if config.recipe.ema:
         callbacks.append(EMAWeightAveraging(decay=config.recipe.ema))
     return callbacks
+
+
+def feeding(config: Config) -> str:
+    """Say what gives a run its data faster, of what is left to do."""
+    cores, workers, augment = cores_of_device(config.trainer), config.trainer.workers, config.recipe.augment
+    ways = []
+    if workers is not None and workers < cores:
+        ways.append(f"trainer.workers={cores}, one for each core of a device")
+    if not config.data.built_in:
+        ways.append("copies that are read faster (python src/prepare.py do=transcode)")
+    if on_cuda(config.trainer) and augment.randaugment_ops and not getattr(augment, "device", False):
+        ways.append("recipe.augment.device=true")
+    return "; ".join([*ways, "more cores for a device (docs/data.md has how many)"])
 
 
 def make_trainer(
