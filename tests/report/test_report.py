@@ -15,7 +15,7 @@ import torch
 from scipy import stats
 
 from fake_runs import HOSTILE, VIDEOS
-from running import script
+from running import HANGS, script
 from stat_video import compose, paper
 from stat_video.config import Config, ReportConfig
 from stat_video.errors import InputError
@@ -430,7 +430,7 @@ def test_in_a_browser_nothing_is_wider_than_the_window_or_comes_from_elsewhere(w
         [*command, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{tmp_path / 'page.html'}"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS,
     )
     scroll, inner = re.search(r"<title>(\d+),(\d+)</title>", done.stdout).groups()
     assert abs(int(inner) - width) < 150  # headless windows have a least width
