@@ -27,7 +27,7 @@ def fake_run(
     torch.save(
         {"logits": logits, "labels": labels, "views": config["views"]}, run.folder / f"logits_{config['views']}.pt"
     )
-    (run.folder / "epochs.csv").write_text("epoch,val/top1_1x1\n0,30\n1,40\n")
+    (run.folder / "epochs.csv").write_text("epoch,step,val/top1_1x1\n0,100,30\n1,200,40\n")
     top1 = 100 * float(correct.mean())
     metrics = {f"test/top1_{config['views']}": top1, f"test/top5_{config['views']}": 100.0, "val/top1_1x1": 40.0}
     result = {

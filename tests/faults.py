@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-ROOT = Path(__file__).parents[1]
+from running import HANGS, ROOT
+
 EVENTS = (  # at which a signal comes; 'nan', 'worker' and 'group' are faults of their own
     "setup",  # before the first step of a process
     "step",  # inside a forward pass
@@ -51,7 +52,7 @@ def run(jobs: Sequence[Job]) -> list[int]:
         [sys.executable, str(Path(__file__)), json.dumps([asdict(job) for job in jobs])],
         capture_output=True,
         text=True,
-        timeout=1200,
+        timeout=HANGS,
         cwd=ROOT / "tests",
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
     )

@@ -9,7 +9,7 @@ import pytest
 from nbclient import NotebookClient
 
 from fake_runs import VIDEOS, fake_run
-from running import ROOT, only, read_json
+from running import HANGS, ROOT, only, read_json
 from stat_video.compose import rows
 from stat_video.config import Config
 
@@ -26,7 +26,7 @@ def run_notebook(path, monkeypatch, **env):
     for name, value in {**settings, **env}.items():
         monkeypatch.setenv(name, str(value))
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(notebook, timeout=HANGS, resources={"metadata": {"path": str(path.parent)}}).execute()
     return notebook
 
 

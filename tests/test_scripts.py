@@ -187,7 +187,7 @@ def test_options_run_and_can_be_evaluated(words, place, request):
     name = request.node.callspec.id
     # Logs of its own: with other hardware it is the same run, which would be found finished.
     keys = place.keys_with(place.folder / f"logs_{name}")
-    done = script("train", *SMALL, *keys, f"name={name}", "recipe.max_steps=2", *words, timeout=1500)
+    done = script("train", *SMALL, *keys, f"name={name}", "recipe.max_steps=2", *words)
     assert done.returncode == 0, done.stderr
     folder = only("result.json", place.folder / f"logs_{name}").parent
     result = read_json(folder / "result.json")
@@ -356,6 +356,6 @@ def test_two_full_size_steps(place):
     assert script("train", *SMALL, *place.keys, "name=make_videos", "recipe.max_steps=1").returncode == 0
     folder = only("motion-*", place.folder / "data")
     done = script("train", "scale=paper", "experiment=ablation_window", "t_o=5", "debug=two_steps",
-                  f"folders.kinetics400={folder}", f"folders.logs={place.folder / 'logs'}", timeout=1200)  # fmt: skip
+                  f"folders.kinetics400={folder}", f"folders.logs={place.folder / 'logs'}")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert read_json(only("result.json", place.folder / "logs" / "debug"))["steps"] == 2

@@ -28,6 +28,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from running import HANGS
 from stat_video.data import built_in, motion, pictures
 from stat_video.data.built_in import encode, ensure
 from stat_video.data.motion import CLASSES, MotionConfig, MotionScene, draw, poses, render
@@ -377,7 +378,7 @@ def test_killed_generation_does_not_count_and_the_next_succeeds(tmp_path: Path) 
 
 def test_of_two_at_once_one_generates(tmp_path: Path) -> None:
     processes = [start(tmp_path, SMALL) for _ in range(2)]
-    said = [line for process in processes for line in process.communicate(timeout=120)[1].splitlines()]
+    said = [line for process in processes for line in process.communicate(timeout=HANGS)[1].splitlines()]
     assert [process.returncode for process in processes] == [0, 0]
     assert len([line for line in said if line.startswith("motion: generating 36 videos")]) == 1, said
     assert [path.name for path in (tmp_path / "data").iterdir()] == [SMALL.folder_name]
@@ -392,7 +393,7 @@ def test_who_waits_says_so(tmp_path: Path) -> None:
         assert not list(root.glob("*/train"))
     words = rf"motion: process {os.getpid()} on \S+ generates the videos in {root}; waiting for it"
     assert re.fullmatch(words, said)
-    process.communicate(timeout=120)
+    process.communicate(timeout=HANGS)
     assert process.returncode == 0
     assert (root / SMALL.folder_name / "train.csv").is_file()
 
@@ -408,7 +409,7 @@ def test_who_waited_for_a_killed_one_generates(tmp_path: Path) -> None:
     assert "waiting for it" in second.stderr.readline()
     first.kill()
     first.communicate()
-    second.communicate(timeout=120)
+    second.communicate(timeout=HANGS)
     assert second.returncode == 0
     assert len(list((root / MANY.folder_name).glob("train/*.mp4"))) == 360
 
@@ -463,7 +464,7 @@ def test_error_in_a_worker_process_reaches_the_caller(tmp_path: Path) -> None:
     # A limit on the size of files, which the lists keep to and no video does.
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1800, 1800))"
     process = start(tmp_path, SMALL, before=limit)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=HANGS)
     assert process.returncode == 1
     assert "OSError: [Errno 27] File too large while generating the motion videos in" in err
     assert list((tmp_path / "data").iterdir()) == []

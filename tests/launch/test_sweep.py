@@ -20,7 +20,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from running import PROBE, ROOT, SMALL, only, read_json, script
+from running import HANGS, PROBE, ROOT, SMALL, only, read_json, script
 from stat_video import compose
 from stat_video.compose import Row, checked
 from stat_video.config import Config, Processes, Slurm, TrainerKeys
@@ -341,7 +341,7 @@ def test_a_sweep_of_rows_with_two_processes_each(place: Any, tmp_path: Path) -> 
     """No rank runs the sweep again or another row; a row that fails is named, and is the only one."""
     words = ("-m", "experiment=ablation_token,ablation_aggregation", *PROBE, *place.keys_with(tmp_path))
     words = (*words, "trainer=ddp_cpu", "trainer.workers=0", "recipe.max_steps=1")
-    done = script("train", *words, "recipe.batch_size=8", "l_ta=0,1", "model.widths=[24,48,96,192]", timeout=600)
+    done = script("train", *words, "recipe.batch_size=8", "l_ta=0,1", "model.widths=[24,48,96,192]")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Training tiny-probe") == 4
     assert "2 devices" in done.stdout
@@ -362,7 +362,7 @@ def test_torchrun_on_two_nodes(place: Any, tmp_path: Path) -> None:
         subprocess.Popen([*torchrun, f"--node_rank={node}", str(ROOT / "src" / "train.py"), *words])
         for node in range(2)
     ]
-    assert [node.wait(timeout=240) for node in nodes] == [0, 0]
+    assert [node.wait(timeout=HANGS) for node in nodes] == [0, 0]
     assert read_json(only("result.json", tmp_path))["hardware"]["devices"] == 2
 
 
@@ -382,7 +382,7 @@ def test_a_sweep_told_to_stop_leaves_nothing_running_and_goes_on(place: Any, tmp
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=HANGS)
     assert process.returncode == 143, said
     assert "error: stopped by SIGTERM; the same command goes on with the 2 rows left" in said
     assert not subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False).stdout

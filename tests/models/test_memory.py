@@ -13,7 +13,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from running import ROOT
+from running import HANGS, ROOT
 from stat_video.config import Recipe
 from stat_video.models import find, memory
 from stat_video.models.base import Clip, ModelConfig, VideoModel
@@ -164,7 +164,7 @@ def test_peak_is_what_a_real_process_takes():
         [sys.executable, "-c", REAL_STEP, json.dumps(MIDDLE), str(batch)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANGS,
         # Freed tensors go back to the system at once.
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "MALLOC_MMAP_THRESHOLD_": "65536"},
     )

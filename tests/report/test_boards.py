@@ -11,7 +11,7 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 import yaml
 
-from running import ROOT, SMALL, only, read_json, refused, script
+from running import HANGS, ROOT, SMALL, only, read_json, refused, script
 from stat_video import paper
 from stat_video.config import DashboardConfig, Folders
 from stat_video.errors import InputError
@@ -24,7 +24,7 @@ NO_ACCOUNT = {"WANDB_API_KEY": "", "WANDB_BASE_URL": "http://127.0.0.1:9", "NETR
 def inspect(run: Path, *words: str) -> str:
     """W&B's own reading of an offline run."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *words, str(only("*.wandb", run))]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=HANGS).stdout
 
 
 @pytest.fixture(scope="module")

@@ -7,22 +7,24 @@ import shutil
 import subprocess
 from collections import Counter
 from dataclasses import asdict, replace
+from pathlib import Path
 from statistics import mean, stdev
 from zlib import crc32
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from fake_runs import HOSTILE, VIDEOS
-from running import script
+from running import HANGS, script
 from stat_video import compose, paper
 from stat_video.config import Config, ReportConfig, from_plain
 from stat_video.cost import kept, reruns
 from stat_video.cost.kept import KeptRows, keeping
 from stat_video.errors import InputError
 from stat_video.report import compare, figures, tables
-from stat_video.report.collect import collect
+from stat_video.report.collect import clips_until, collect
 from stat_video.report.compare import FAILS, HOLDS, MISSING, OPEN, UNLIKE, Difference, difference, judge
 from stat_video.report.formats import tex
 from stat_video.report.write import write
@@ -152,23 +154,92 @@ def test_words_that_do_not_compose_are_said(fake):
     assert table.commands == []
 
 
-def test_pictures_are_by_the_axis_of_the_table(fake):
-    """Lines over numbers, bars over words; a baseline is the model with nothing changed."""
-    by_number = {n: figures.by_axis(fake.collection, "paper", n) for n in range(1, 6)}
-    assert [bool(p.axes.patches) for p in by_number.values()] == [True, False, True, False, True]
-    assert list(by_number[2].axes.get_xticks()) == [3, 5, 7, 9]
-    assert list(by_number[2].axes.lines[0].get_ydata()) == [79.9, 80.4, 80.4, 80.2]
-    said = figures.differences([row(fake, ref) for ref in ("1/CA", "1/CA+SA", "1/CA+SA+LA")])
-    assert said == [
-        "CA, seed 0: modules=CA",
-        "CA, seed 1: modules=CA",
-        "CA + SA, seed 0: modules=CA+SA",
-        "CA + SA, seed 1: modules=CA+SA",
-        "CA + SA + LA, seed 0: the baseline",
+def dots(axes, marker):
+    """Where marks of a kind stand, (top-1, row), in the order in which they were drawn."""
+    return [
+        (x, y)
+        for line in axes.lines
+        if line.get_marker() == marker and line.get_markersize() > 4
+        for x, y in zip(*line.get_data(), strict=True)
     ]
-    assert figures.differences([row(fake, "7/MViT-16"), row(fake, "7/STAT-16")])[0].startswith(
-        "MViT-16, seed 0: model=mvit"
-    )
+
+
+def test_a_picture_has_a_dot_a_row_on_an_axis_that_fits(fake):
+    """Ours and printed on one axis at the paper scale, each on its own at the tiny one."""
+    rows = [row(fake, f"2/t_o={t}", "paper") for t in (3, 5, 7, 9)]
+    picture = figures.by_row(rows)
+    assert len(picture.panels) == 1
+    assert dots(picture.axes, "D") == [(79.9, 0), (80.4, 1), (80.4, 2), (80.2, 3)]
+    low, high = picture.axes.get_xlim()
+    assert 79 < low < 79.9
+    assert 80.4 < high < 81
+    tiny = figures.by_row([row(fake, ref) for ref in ("1/CA", "1/CA+SA", "1/CA+LA", "1/CA+SA+LA")])
+    ours, printed = tiny.panels
+    assert [y for _, y in dots(ours, "o")] == [0, 1, 3]  # CA + LA is missing
+    assert dots(ours, "o")[0][0] == pytest.approx(mean(100 * fake.correct["modules=ca", s].mean() for s in (0, 1)))
+    assert dots(printed, "D") == [(77.3, 0), (77.8, 1), (78.3, 2), (78.6, 3)]
+    assert not dots(ours, "D")
+    assert [label.get_text() for label in ours.get_yticklabels()] == ["CA", "CA + SA", "CA + LA", "CA + SA + LA"]
+
+
+def test_the_interval_of_a_row_is_that_of_its_seeds_and_videos(fake):
+    """One seed: Student's t over the videos, as scipy gives it. Two: as wide as docs/intervals.md says, so wider."""
+    right = 100.0 * fake.correct["modules=ca_sa_la", 0]
+    found = compare.accuracy_of(row(fake, "1/CA+SA+LA"))
+    low, high = stats.t.interval(0.95, len(right) - 1, right.mean(), stats.sem(right))
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    two = row(fake, "1/CA")
+    wide, one = compare.accuracy_of(two), compare.accuracy_of(replace(two, runs=two.runs[:1]))
+    assert wide.high - wide.low > one.high - one.low
+    assert compare.accuracy_of(row(fake, "1/CA+LA")) is None
+
+
+def test_each_run_stands_with_its_difference_to_the_baseline(fake):
+    """The baseline is the model with nothing changed."""
+    table = tables.row_runs([row(fake, ref) for ref in ("1/CA", "1/CA+SA", "1/CA+SA+LA")])
+    assert [(cells[0], cells[1], cells[-1]) for cells in table.rows] == [
+        ("CA", "0", "modules=CA"),
+        ("CA", "1", "modules=CA"),
+        ("CA + SA", "0", "modules=CA+SA"),
+        ("CA + SA", "1", "modules=CA+SA"),
+        ("CA + SA + LA", "0", "the baseline"),
+    ]
+    (other, _) = tables.row_runs([row(fake, "7/MViT-16"), row(fake, "7/STAT-16")]).rows
+    assert other[-1].startswith("model=mvit")
+
+
+def test_clips_until_a_top1_are_those_of_the_epoch_log(fake, tmp_path):
+    """Epochs of 100 and 200 steps with 30 and 40 %: 40 % after 200 steps of the recipe's batch."""
+    run = row(fake, "1/CA").runs[0]
+    clips = run.result["config"]["recipe"]["batch_size"]
+    assert clips_until(run, 30) == 100 * clips
+    assert clips_until(run, 30.5) == 200 * clips
+    assert clips_until(run, 41) is None
+    soon = [tables.main_table([row(fake, "1/CA")])]
+    assert not any(cell.startswith(f"{200 * clips:,}") for cell in soon[0].rows[0])
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    (folder / "epochs.csv").write_text("epoch,step,val/top1_1x1\n0,5,\n1,10,91\n")
+    late = replace(row(fake, "1/CA"), runs=[replace(run, folder=folder), run])
+    table = tables.main_table([late])
+    assert table.rows[0][table.columns.index("clips to 90 %")] == f"{10 * clips:,}, 1 of 2 seeds"
+
+
+def test_the_summary_says_what_is_run_and_told_apart(fake, written):
+    (part,) = [p for p in write(fake.collection, written.parent / "summary")[1] if p.scale == "tiny"]
+    first, second, *_, last = (dict(zip(part.summary.columns, cells, strict=True)) for cells in part.summary.rows)
+    assert (first["rows run"], first["seeds"], first["pairs told apart"]) == ("3 of 4", "1 to 2", "1 of 3")
+    assert second["rows run"] == "0 of 4"
+    assert "1 holds" in first["claims"]  # sa_helps
+    assert last["rows run"] == "3 of 13"
+    of_pairs = [cells[-1] for cells in part.tables[1].pairs.rows]
+    assert sum(not verdict.startswith("not") for verdict in of_pairs) == 1
+
+
+def test_what_all_tables_share_stands_once(written):
+    for name in ("index.html", "tables-tiny.md"):
+        text = html.unescape((written / name).read_text())
+        for line in (*tables.HOW_TO_READ, tables.TINY):
+            assert text.count(" ".join(line.split())) == 1, line
 
 
 def test_missing_rows_say_what_fills_them(fake, written):
@@ -394,7 +465,7 @@ def test_in_a_browser_nothing_is_wider_than_the_window_or_comes_from_elsewhere(w
         [*command, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{tmp_path / 'page.html'}"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS,
     )
     scroll, inner = re.search(r"<title>(\d+),(\d+)</title>", done.stdout).groups()
     assert abs(int(inner) - width) < 150  # headless windows have a least width

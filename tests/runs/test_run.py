@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from running import PROBE, ROOT, SMALL, only, read_json, refused, script
+from running import HANGS, PROBE, ROOT, SMALL, only, read_json, refused, script
 from stat_video import compose
 from stat_video.config import Config
 from stat_video.errors import InputError
@@ -241,7 +241,7 @@ def test_two_sweeps_at_once_run_no_row_twice(place, tmp_path):
     for _ in range(2):
         both.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env))
         time.sleep(1)
-    outputs = [process.communicate(timeout=300) for process in both]
+    outputs = [process.communicate(timeout=HANGS) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert sum(out.count("Training tiny-probe") for out, _ in outputs) == 2
     ids = [read_json(file)["id"] for file in tmp_path.glob("ablation_modules/*/result.json")]

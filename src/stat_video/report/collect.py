@@ -4,6 +4,7 @@ A run fills a row if its definition, but for the seed, is the row's: the same mo
 Runs that fill no row, and files that can't be read, are kept beside: nothing is dropped in silence.
 """
 
+import csv
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,6 +23,7 @@ from ..config import Config
 from ..cost.kept import KeptRows
 from ..cost.reruns import reruns
 from ..paper import PaperRow, PaperTable
+from ..runs.differing import differing, label_of
 from ..runs.results import read_results
 from ..runs.run import row_id, same_data
 from ..training.metrics import accuracy, ensemble_of, ranks
@@ -145,9 +147,40 @@ class ReportRow:
         return view * (clips * crops if self.table.gflops_of == "video" else 1)
 
 
+def curve(run: FoundRun) -> tuple[list[int], list[float]]:
+    """Return the clips that a run had seen at each validation, and its top-1 of one view there, in percent."""
+    file = run.folder / "epochs.csv"
+    if not file.exists():
+        return [], []
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if row.get("val/top1_1x1") and row.get("step")]
+    clips = int(run.result["config"]["recipe"]["batch_size"])
+    return [int(row["step"]) * clips for row in rows], [float(row["val/top1_1x1"]) for row in rows]
+
+
+def clips_until(run: FoundRun, top1: float) -> int | None:
+    """Return the clips that a run had seen when a validation first gave so high a top-1; None if none did."""
+    return next((clips for clips, value in zip(*curve(run), strict=True) if value >= top1), None)
+
+
 def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
     """Return mean and sample standard deviation, None for a single value."""
     return mean(values), stdev(values) if len(values) > 1 else None
+
+
+def config_difference(run: FoundRun, baseline: FoundRun | None) -> str:
+    """Return what the config of a run says otherwise than the baseline's, the seed aside: 'modules=CA+SA, T=32'."""
+    if baseline is None:
+        return ""
+    varied, _ = differing([r.result["config"] for r in (run, baseline)])
+    return ", ".join(f"{key}={ours}" for key, (ours, _) in varied.items() if key != "seed")
+
+
+def baseline_of(rows: Sequence[ReportRow]) -> FoundRun | None:
+    """Return the run of a table whose model has the fewest keys off their defaults, the paper's own model first."""
+    of_ours = [run for row in rows if row.printed.ours for run in row.trainings]
+    runs = of_ours or [run for row in rows for run in row.trainings]
+    return min(runs, key=lambda run: len(label_of(run.result["config"])), default=None)
 
 
 @dataclass(frozen=True)

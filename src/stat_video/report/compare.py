@@ -16,7 +16,7 @@ HOLDS, FAILS, OPEN, MISSING, UNLIKE = "holds", "does not hold", "not told apart"
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracy of one row minus another's, in percentage points, with its interval."""
+    """Accuracy of one row minus another's, or a row's own, in percentage points, with its interval."""
 
     mean: float
     low: float
@@ -36,6 +36,15 @@ class Difference:
     def told_apart(self) -> bool:
         """Whether rows that are equal differ so much in fewer than one of twenty reports."""
         return self.p < 1 - LEVEL
+
+
+def accuracy_of(row: ReportRow, metric: str = "top1") -> Difference | None:
+    """Return a row's own accuracy with its interval, over its seeds and videos; None without logits of all its runs."""
+    ranks = [run.ranks for run in row.runs]
+    right = [r[0] < TOP[metric] for r in ranks if r is not None]
+    if not right or len(right) < len(ranks) or len({len(r) for r in right}) > 1 or len(right[0]) < 2:
+        return None
+    return Difference.of(100 * np.stack(right).astype(float))
 
 
 def adjusted(differences: Sequence[Difference]) -> list[Difference]:
@@ -73,7 +82,10 @@ def difference(a: ReportRow, b: ReportRow, metric: str = "top1") -> Difference |
     return Difference.of(100 * np.stack(rows))
 
 
-def pairs(table: Sequence[ReportRow]) -> list[tuple[ReportRow, ReportRow, Difference | str]]:
+Pair = tuple[ReportRow, ReportRow, Difference | str]  # a text: why they can't be compared
+
+
+def pairs(table: Sequence[ReportRow]) -> list[Pair]:
     """Return every two rows of a table that can be rerun, and their difference in top-1, p adjusted for all of them."""
     found = [(a, b, difference(a, b)) for a, b in combinations([row for row in table if row.config], 2)]
     better = iter(adjusted([d for _, _, d in found if isinstance(d, Difference)]))
@@ -130,7 +142,7 @@ def _source(row: ReportRow) -> str:
     return f"{row.printed.ref}{'' if row.runs else ' (printed)'}"
 
 
-def _compared(claim: Claim, rows: Sequence[ReportRow]) -> list[tuple[ReportRow, ReportRow, Difference | str]]:
+def _compared(claim: Claim, rows: Sequence[ReportRow]) -> list[Pair]:
     match claim.form:
         case "best":
             chosen = [(rows[0], row) for row in rows[1:]]

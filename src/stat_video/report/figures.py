@@ -1,6 +1,5 @@
 """The pictures of a report, as SVG for the page and as SVG and PNG files."""
 
-import csv
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,12 +10,12 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from ..cost.printed import counted_total
 from ..paper import PaperRow
-from ..runs.differing import differing, label_of
-from .collect import Collection, FoundRun, ReportRow, mean_std
+from .collect import Collection, ReportRow, baseline_of, config_difference, curve, mean_std
+from .compare import accuracy_of
 
 INK = "#010203"  # stands for the text colour of the page that the picture is put into
 COLORS = ("#d1495b", "#2e86ab", "#e08e0b", "#5a9367", "#8367c7", "#7a6c5d", "#c95d9f", "#4c9f9b")
@@ -33,16 +32,17 @@ STYLE: Any = {
     "grid.color": "#888888",
     "legend.frameon": False,
 }
-Stats = tuple[float, float | None]  # mean and standard deviation over seeds
+LINES = ("-", "--", ":", "-.")  # of rows beyond the number of colours
 
 
 class Picture:
     """A figure and what to say on hovering over its parts."""
 
-    def __init__(self, name: str, title: str, width: float = 5.2, height: float = 3.4) -> None:
+    def __init__(self, name: str, title: str, width: float = 5.2, height: float = 3.4, panels: int = 1) -> None:
         self.name, self.title = name, title
         self.figure = Figure(figsize=(width, height), layout="constrained")
-        self.axes: Axes = self.figure.add_subplot()
+        self.panels: list[Axes] = list(self.figure.subplots(1, panels, sharey=True, squeeze=False)[0])
+        self.axes = self.panels[0]
         self.hover: dict[str, str] = {}
 
     def tip(self, artist: Any, text: str) -> None:
@@ -149,97 +149,86 @@ def _ours_against_cost(picture: Picture, rows: Sequence[ReportRow]) -> None:
         )
 
 
-def by_axis(collection: Collection, scale: str, number: int) -> Picture:
-    """Draw top-1 over the axis of a table, with that of the class groups if there are any.
+def by_row(rows: Sequence[ReportRow]) -> Picture:
+    """Draw the top-1 of each row of a table as a dot with its 95 % interval, the seeds as small dots around it.
 
-    Each series is a line if the axis is of numbers, else a bar a row; at the paper scale the printed figures are one.
+    A printed figure is a diamond: on the same axis at the paper scale, else in a panel of its own, since it is of
+    another model and data. The means of class groups, if there are any, are small marks without an interval. An axis
+    begins and ends where the figures do.
     """
-    rows = [row for row in _table(collection, scale, number) if row.printed.ours]
-    axis = rows[0].table.axis
-    picture = Picture(f"table_{number}_{scale}", f"Table {number}: top-1 by {axis}, scale {scale}")
-    metrics = list(dict.fromkeys(m for row in rows for m in row.metrics if "/top1" in m))
-    series: list[tuple[str, list[Stats | None]]] = []
-    if scale == "paper":
-        series.append(("printed", [None if row.printed.top1 is None else (row.printed.top1, None) for row in rows]))
-    for metric in metrics:
-        if any(row.values(metric) for row in rows):
-            found = [mean_std(row.values(metric)) if row.values(metric) else None for row in rows]
-            series.append((metric.removeprefix("test/"), found))
-    places = [row.printed.axes[axis] for row in rows]
-    if all(isinstance(place, int | float) for place in places):
-        _lines(picture, rows, places, series)
-    else:
-        _bars(picture, rows, series)
-    picture.axes.set_xlabel(rows[0].table.columns[0])
-    picture.axes.set_ylabel("top-1, %")
-    if series:
-        picture.axes.legend(fontsize=7, ncols=len(series), loc="lower center", bbox_to_anchor=(0.5, 1))
+    table, scale = rows[0].table, rows[0].scale
+    kept = [row for row in rows if row.runs] if table.compares_systems else [row for row in rows if row.printed.ours]
+    apart = scale != "paper"
+    picture = Picture(
+        f"table_{table.number}_{scale}",
+        f"Table {table.number}: top-1 of each row, scale {scale}",
+        height=1.1 + 0.34 * len(kept),
+        panels=2 if apart else 1,
+    )
+    ours, printed = picture.panels[0], picture.panels[-1]
+    for y, row in enumerate(kept):
+        if row.printed.top1 is not None:
+            (mark,) = printed.plot(row.printed.top1, y, "D", ms=5, color=INK, mfc="none", ls="")
+            picture.tip(mark, f"{row.name}, printed: {row.printed.top1:g}")
+        if row.runs:
+            _dot(picture, ours, row, y)
+    ours.set_yticks(range(len(kept)), [row.name for row in kept])
+    ours.set_ylim(len(kept) - 0.5, -0.5)
+    if not table.compares_systems:
+        ours.set_ylabel(table.columns[0])
+    ours.set_xlabel("top-1 of ours, %" if apart else "top-1, %")
+    if apart:
+        printed.set_xlabel("top-1 as printed, %")
+    for axes in picture.panels:
+        axes.margins(x=0.1)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    handles, labels = ours.get_legend_handles_labels()
+    if labels:
+        unique = dict(zip(labels, handles, strict=True))
+        picture.figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=4, fontsize=7)
     return picture
 
 
-def _lines(
-    picture: Picture,
-    rows: Sequence[ReportRow],
-    places: Sequence[float],
-    series: Sequence[tuple[str, list[Stats | None]]],
-) -> None:
-    for i, (label, stats) in enumerate(series):
-        there = [(j, s) for j, s in enumerate(stats) if s]
-        look: Any = (
-            {"ls": "--", "color": INK, "lw": 1, "ms": 4} if label == "printed" else {"color": COLORS[i % len(COLORS)]}
-        )
-        drawn = picture.axes.errorbar(
-            [places[j] for j, _ in there],
-            [m for _, (m, _) in there],
-            _errors([s for _, (_, s) in there]),
-            marker="o",
-            capsize=3,
-            label=label,
-            **look,
-        )
-        picture.tip(drawn.lines[0], f"{label}: " + "; ".join(_said(rows[j], s) for j, s in there))
-    picture.axes.set_xticks(places)
-
-
-def _bars(picture: Picture, rows: Sequence[ReportRow], series: Sequence[tuple[str, list[Stats | None]]]) -> None:
-    width = 0.8 / max(len(series), 1)
-    for i, (label, stats) in enumerate(series):
-        there = [(j, s) for j, s in enumerate(stats) if s]
-        drawn = picture.axes.bar(
-            [j + (i - (len(series) - 1) / 2) * width for j, _ in there],
-            [m for _, (m, _) in there],
-            width,
-            yerr=_errors([s for _, (_, s) in there]),
-            color="#999999" if label == "printed" else COLORS[i % len(COLORS)],
-            ecolor=INK,
-            capsize=2,
-            label=label,
-        )
-        for patch, (j, s) in zip(drawn, there, strict=True):
-            picture.tip(patch, f"{label}: {_said(rows[j], s)}")
-    picture.axes.set_xticks(range(len(rows)), [row.printed.label for row in rows])
-
-
-def _said(row: ReportRow, stats: Stats) -> str:
-    mean, std = stats
-    return f"{row.printed.label} {mean:.2f}" + (f" ± {std:.2f}" if std is not None else "")
+def _dot(picture: Picture, axes: Axes, row: ReportRow, y: int) -> None:
+    """Draw a row's mean, its interval, its seeds and the means of its class groups."""
+    metric = row.metrics[0]
+    values, found = row.values(metric), accuracy_of(row)
+    if not values:
+        return
+    mean, _ = mean_std(values)
+    if len(values) > 1:
+        axes.plot(values, [y] * len(values), "o", ms=3, color=COLORS[1], alpha=0.45, ls="", label="a seed")
+    for i, name in enumerate(m for m in row.metrics[2:] if row.values(m)):
+        group = name.rpartition("_")[2]
+        at = mean_std(row.values(name))[0]
+        (mark,) = axes.plot(at, y, marker="v^<>"[i % 4], ms=4, color=COLORS[2 + i % 6], ls="", label=group)
+        picture.tip(mark, f"{row.name}, {group}: {at:.2f}")
+    said = f"{row.name}: {mean:.2f}"
+    if found:
+        low, high = max(found.low, 0.0), min(found.high, 100.0)
+        axes.plot([low, high], [y, y], "-", lw=1.6, color=COLORS[1], label="95 % interval")
+        said += f", 95 % interval {low:.2f} to {high:.2f}, {len(values)} seed{'s' * (len(values) > 1)}"
+    (mark,) = axes.plot(mean, y, "o", ms=6, color=COLORS[1], ls="", label="mean")
+    picture.tip(mark, said)
 
 
 def learning_curves(rows: Sequence[ReportRow]) -> Picture:
-    """Draw validation top-1 by epoch of every run of a table; a colour a row, a line a seed."""
+    """Draw validation top-1 over the clips seen by every run of a table; a colour a row, a line a seed."""
     number, scale = rows[0].table.number, rows[0].scale
-    picture = Picture(f"curves_{number}_{scale}", f"Table {number}: validation top-1, one view, scale {scale}", 5.2, 3)
-    for i, row in enumerate(r for r in rows if r.runs):
+    there = [row for row in rows if row.runs]
+    title = f"Table {number}: validation top-1, one view, by clips seen, scale {scale}"
+    picture = Picture(f"curves_{number}_{scale}", title, 5.2, 3 + 0.17 * max(0, len(there) - 6))
+    for i, row in enumerate(there):
+        look: Any = {"color": COLORS[i % len(COLORS)], "ls": LINES[i // len(COLORS) % len(LINES)], "lw": 1.4}
         for n, run in enumerate(row.trainings):
-            x, y = _epochs(run)
-            label = row.name if n == 0 else None
-            (line,) = picture.axes.plot(x, y, color=COLORS[i % len(COLORS)], lw=1.4, label=label)
-            different = config_difference(run, _baseline(rows)) or "the baseline"
+            x, y = curve(run)
+            (line,) = picture.axes.plot(x, y, label=row.name if n == 0 else None, **look)
+            different = config_difference(run, baseline_of(rows)) or "the baseline"
             picture.tip(line, f"{row.name}, seed {run.seed}: {different}")
     if picture.hover:
-        picture.axes.legend(fontsize=7)
-    picture.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    picture.axes.set_xlabel("epoch")
+        picture.figure.legend(loc="outside lower center", ncols=3, fontsize=7)
+    picture.axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    picture.axes.set_xlabel("clips seen")
     picture.axes.set_ylabel("top-1, %")
     return picture
 
@@ -247,41 +236,6 @@ def learning_curves(rows: Sequence[ReportRow]) -> Picture:
 def _errors(stds: Sequence[float | None]) -> list[float] | None:
     """Return the lengths of error bars; none at all if no row has two seeds."""
     return [s or 0.0 for s in stds] if any(s is not None for s in stds) else None
-
-
-def config_difference(run: FoundRun, baseline: FoundRun | None) -> str:
-    """Return what the config of a run says otherwise than the baseline's, the seed aside: 'modules=CA+SA, T=32'."""
-    if baseline is None:
-        return ""
-    varied, _ = differing([r.result["config"] for r in (run, baseline)])
-    return ", ".join(f"{key}={ours}" for key, (ours, _) in varied.items() if key != "seed")
-
-
-def _baseline(rows: Sequence[ReportRow]) -> FoundRun | None:
-    """Return the run of a table whose model has the fewest keys off their defaults, the paper's own model first."""
-    of_ours = [run for row in rows if row.printed.ours for run in row.trainings]
-    runs = of_ours or [run for row in rows for run in row.trainings]
-    return min(runs, key=lambda run: len(label_of(run.result["config"])), default=None)
-
-
-def differences(rows: Sequence[ReportRow]) -> list[str]:
-    """Return a line a run for beneath the curves: its row, its seed and what its config says otherwise."""
-    baseline = _baseline(rows)
-    return [
-        f"{row.name}, seed {run.seed}: " + (config_difference(run, baseline) or "the baseline")
-        for row in rows
-        for run in row.trainings
-    ]
-
-
-def _epochs(run: FoundRun) -> tuple[list[int], list[float]]:
-    """Return the epochs, from 1 on, and validation top-1 after each."""
-    file = run.folder / "epochs.csv"
-    if not file.exists():
-        return [], []
-    with file.open(newline="", encoding="utf-8") as lines:
-        rows = [r for r in csv.DictReader(lines) if r.get("val/top1_1x1")]
-    return [int(r["epoch"]) + 1 for r in rows], [float(r["val/top1_1x1"]) for r in rows]
 
 
 def _table(collection: Collection, scale: str, number: int) -> Sequence[ReportRow]:

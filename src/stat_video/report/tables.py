@@ -1,15 +1,43 @@
 """The tables of a report as plain cells, which each format writes in its own way."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .. import paper
 from ..data.lists import read_counts
 from ..paper import PaperTable
-from .collect import Collection, FoundRun, ReportRow, mean_std
-from .compare import Verdict, judge, pairs
+from .collect import Collection, FoundRun, ReportRow, baseline_of, clips_until, config_difference, mean_std
+from .compare import FAILS, HOLDS, MISSING, OPEN, UNLIKE, Difference, Pair, Verdict, judge
 
-MISSING = "missing"
+LACKING = "missing"  # in the place of a figure of a row that can be rerun
+SOON = 90  # percent of validation top-1: how many clips a row needs until then
+SECONDARY = (
+    "GFLOPs printed",
+    "top-5",
+    "top-5 printed",
+    "views",
+    "commit",
+    "Backbone",
+    "Pre-train",
+    "about",
+)  # not on a phone
+HOW_TO_READ = (
+    "printed: the paper's figure. GFLOPs are 1e9 multiply-adds, as counted for ours. n: seeds; ± is the standard "
+    "deviation over them. missing: a row that can be rerun and has no run here.",
+    f"clips to {SOON} %: training clips seen when the validation of one view first gave so high a top-1, asked after "
+    "each epoch.",
+    "In the pictures a bar is the 95 % interval of a row's top-1. Pair by pair: the difference in top-1 on the same "
+    "videos and seeds, in percentage points. Intervals count with other videos and, from two seeds on, with other "
+    "seeds; with one seed they say nothing about other seeds. 'Told apart' if p, adjusted for the number of the "
+    "table's pairs (Holm), is below 0.05. docs/intervals.md says how, and how wide.",
+    "Two systems are compared each with its own views, as in the paper.",
+)
+TINY = (
+    "Scale tiny: tiny models on videos that the framework makes itself, a diagnostic of the mechanism and no evidence "
+    "about Kinetics or Something-Something. Models, data and recipes are other than the printed figures', so the two "
+    "are not compared; the printed ones show what each row is."
+)
 NAMES = {"kinetics400": "Kinetics-400", "ssv2": "Something-Something v2"}
 
 
@@ -24,10 +52,18 @@ class TextTable:
     marked: list[bool] = field(default_factory=list)  # rows to set off: the paper's own among other systems
     notes: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)  # what would fill the missing rows
+    anchors: Sequence[str] = ()  # of the page: where each row's first cell leads to, or '' for nowhere
+    names: Sequence[str] = ()  # of the page: where each row itself is found
 
     def __post_init__(self) -> None:
         self.numbers = self.numbers or [False] * len(self.columns)
         self.marked = self.marked or [False] * len(self.rows)
+        self.anchors, self.names = self.anchors or [""] * len(self.rows), self.names or [""] * len(self.rows)
+
+    @property
+    def secondary(self) -> list[bool]:
+        """Which columns a narrow window leaves out until they are asked for."""
+        return [name in SECONDARY for name in self.columns]
 
 
 def main_table(rows: Sequence[ReportRow]) -> TextTable:
@@ -38,15 +74,17 @@ def main_table(rows: Sequence[ReportRow]) -> TextTable:
     groups = list(dict.fromkeys(m.rpartition("_")[2] for row in rows for m in row.metrics[2:]))
     columns = ["Method", "Backbone", "Pre-train", "Frames×Clips×Crops"] if systems else [table.columns[0]]
     head = len(columns)
-    columns += ["GFLOPs", "GFLOPs printed", "top-1", "top-1 printed", *(["difference"] if comparable else [])]
-    columns += [f"top-1 {group}" for group in groups] + ["top-5", "top-5 printed", "n", "views", "commit"]
+    columns += [f"GFLOPs a {table.gflops_of}", "GFLOPs printed", "top-1", "top-1 printed"]
+    columns += ["difference"] if comparable else []
+    columns += [f"top-1 {group}" for group in groups] + [f"clips to {SOON} %"]
+    columns += ["top-5", "top-5 printed", "n", "views", "commit"]
     cells = []
     for row in rows:
         line = _system(row) if systems else [row.printed.label]
         line += [_figure(row.gflops, 3 if scale == "tiny" else 1), _figure(row.printed.gflops, 0 if systems else 1)]
         line += [_accuracy(row, row.metrics[0]), _figure(row.printed.top1, 1)]
         line += [_difference(row)] if comparable else []
-        line += [_accuracy(row, f"{row.metrics[0]}_{group}") for group in groups]
+        line += [_accuracy(row, f"{row.metrics[0]}_{group}") for group in groups] + [_soon(row)]
         line += [_accuracy(row, row.metrics[1]), _figure(row.printed.top5, 1)]
         line += [str(len(row.runs)) if row.config else "", row.views, ", ".join(_commits(row.runs))]
         cells.append(line)
@@ -58,15 +96,16 @@ def main_table(rows: Sequence[ReportRow]) -> TextTable:
         rows=cells,
         numbers=[i >= head and name not in ("views", "commit") for i, name in enumerate(columns)],
         marked=[systems and row.printed.ours for row in rows],
+        anchors=[anchor(row) if row.runs else "" for row in rows],
         notes=_notes(table, rows),
         commands=[command for row in rows if not row.runs for command in row.commands],
     )
 
 
-def pair_table(rows: Sequence[ReportRow]) -> TextTable:
+def pair_table(pairs: Sequence[Pair]) -> TextTable:
     """Return every two of our rows, with their difference in top-1 and its interval."""
     cells = []
-    for a, b, d in pairs(rows):
+    for a, b, d in pairs:
         if isinstance(d, str):
             cells.append([a.name, b.name, "", "", "", "", f"can't be compared: {d}"])
             continue
@@ -76,6 +115,66 @@ def pair_table(rows: Sequence[ReportRow]) -> TextTable:
         cells.append([a.name, b.name, *figures, verdict])
     columns = ["row", "minus row", "top-1", "95 % interval", "p (Holm)", "seeds", ""]
     return TextTable("Pair by pair", columns, cells, [False, False, True, True, True, True, False])
+
+
+def anchor(row: ReportRow) -> str:
+    """Return the name in the page of a row's runs."""
+    return f"runs-{row.scale}-{row.table.number}-{row.printed.id}".replace(" ", "_")
+
+
+def row_runs(rows: Sequence[ReportRow]) -> TextTable:
+    """Return the runs of each row of a table, and what their configs say otherwise than the baseline's."""
+    baseline = baseline_of(rows)
+    cells, names = [], []
+    for row in rows:
+        for run in row.trainings:
+            top1 = run.result["metrics"].get(row.metrics[0])
+            soon = clips_until(run, SOON)
+            figures = [_figure(top1, 2), "" if soon is None else f"{soon:,}"]
+            different = config_difference(run, baseline) or "the baseline"
+            cells.append([row.name, str(run.seed), *figures, f"{run.folder.parent.name}/{run.folder.name}", different])
+            names.append("" if anchor(row) in names else anchor(row))
+    columns = ["row", "seed", "top-1", f"clips to {SOON} %", "run", "its config beside the baseline's"]
+    return TextTable("Runs of each row", columns, cells, [False, True, True, True, False, False], names=names)
+
+
+def summary(collection: Collection, scale: str, pairs: Mapping[int, Sequence[Pair]]) -> TextTable:
+    """Return a row a table: what of it is run, what is told apart, what becomes of its claims, what it cost."""
+    cells = []
+    judged = verdicts(collection, scale)
+    for rows in collection.tables[scale]:
+        number = rows[0].table.number
+        can_run, filled = [row for row in rows if row.config], [row for row in rows if row.runs]
+        seeds = sorted({len(row.runs) for row in filled})
+        compared = [d for _, _, d in pairs[number] if isinstance(d, Difference)]
+        claims = Counter(v.verdict for v in judged if v.claim.rows[0].partition("/")[0] == str(number))
+        cells.append(
+            [
+                f"Table {number}",
+                rows[0].table.title.rstrip("."),
+                f"{len(filled)} of {len(can_run)}",
+                " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))) if seeds else "",
+                f"{sum(d.told_apart for d in compared)} of {len(compared)}" if compared else "",
+                ", ".join(f"{claims[v]} {v}" for v in (HOLDS, FAILS, OPEN, MISSING, UNLIKE) if claims[v]),
+                hours(runs_of([rows])),
+            ]
+        )
+    columns = ["table", "about", "rows run", "seeds", "pairs told apart", "claims", "hours"]
+    table = TextTable("At a glance", columns, cells, [False, False, True, True, True, False, True])
+    table.anchors = [f"table-{rows[0].table.number}" for rows in collection.tables[scale]]
+    runs = runs_of(collection.tables[scale])
+    verdict = Counter(v.verdict for v in judged)
+    if runs:
+        table.notes.append(
+            f"All together: {len(runs)} runs (a run may stand in several tables), {hours(runs)} hours one after the "
+            f"other; of {len(judged)} claims of the paper {', '.join(f'{n} {v}' for v, n in verdict.most_common())}."
+        )
+    return table
+
+
+def hours(runs: Sequence[FoundRun]) -> str:
+    """Return how long runs took one after the other, by their results: '1.25'; '' for none."""
+    return f"{sum(run.result.get('wall_seconds', 0) for run in runs) / 3600:.2f}" if runs else ""
 
 
 def claim_table(verdicts: Sequence[Verdict]) -> TextTable:
@@ -101,8 +200,7 @@ def run_table(runs: Sequence[FoundRun]) -> TextTable:
         name = f"{run.folder.parent.name}/{run.folder.name}"
         about = [name, str(run.seed), run.commit, str(r.get("manifest")), f"{train:.0f}", f"{wall:.0f}", machine]
         cells.append([*about, str(versions.get("torch", "?")), str(r["finished"])])
-    total = sum(run.result.get("wall_seconds", 0) for run in runs)
-    notes = [f"{len(runs)} runs, {total / 3600:.2f} hours one after the other."] if runs else []
+    notes = [f"{len(runs)} runs, {hours(runs)} hours one after the other."] if runs else []
     columns = ["run", "seed", "commit", "data", "training s", "all s", "machine", "torch", "finished (UTC)"]
     return TextTable("Runs", columns, cells, [False, True, False, False, True, True, False, False, False], notes=notes)
 
@@ -146,9 +244,20 @@ def _accuracy(row: ReportRow, metric: str) -> str:
     if row.config is None:
         return ""
     if not values:
-        return MISSING
+        return LACKING
     mean, std = mean_std(values)
     return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+
+
+def _soon(row: ReportRow) -> str:
+    """Return the clips until SOON percent, over the seeds; how many of them came so far if not all did."""
+    found = [clips_until(run, SOON) for run in row.runs]
+    clips = [n for n in found if n is not None]
+    if not clips:
+        return ""
+    figure, std = mean_std(clips)
+    said = f"{figure:,.0f}" + ("" if std is None else f" ± {std:,.0f}")
+    return said if len(clips) == len(found) else f"{said}, {len(clips)} of {len(found)} seeds"
 
 
 def _difference(row: ReportRow) -> str:
@@ -168,28 +277,17 @@ def _commits(runs: Sequence[FoundRun]) -> list[str]:
 
 
 def _notes(table: PaperTable, rows: Sequence[ReportRow]) -> list[str]:
+    """Return what is to be said of this table alone; HOW_TO_READ says what holds for all."""
     ours = [row for row in rows if row.config]
     sets = {row.config.data.name: row.config.data for row in rows if row.config}
-    counted = "of a clip" if table.gflops_of == "clip" else "of all views of a video"
-    notes = [
-        f"printed: the paper's figure, on {NAMES.get(table.dataset, table.dataset)}. GFLOPs are 1e9 multiply-adds "
-        f"{counted}, as counted for ours. n: seeds; ± is the standard deviation over them."
-    ]
-    if rows[0].scale == "tiny":
-        notes.append(
-            f"Ours are tiny models on the built-in {', '.join(sets)} videos: other models, data and recipes than the "
-            "printed ones, so the two are not compared."
-        )
-    elif any(_protocol(row) != row.views for row in ours):
+    notes = [f"Printed on {NAMES.get(table.dataset, table.dataset)}; ours on {', '.join(sets) or 'nothing'}."]
+    if rows[0].scale != "tiny" and any(_protocol(row) != row.views for row in ours):
         notes.append("† tested with other views than the printed figure.")
     if table.compares_systems:
         own = next(row.printed.method for row in rows if row.printed.ours)
         others = [row for row in ours if not row.printed.ours]
         named = f"{len(others)} rows of other systems, each by its own recipe," if others else "no other row"
-        notes.append(
-            f"The rows of {own} and {named} can be rerun; the others are printed only. Two systems are compared each "
-            "with its own views, as in the paper."
-        )
+        notes.append(f"The rows of {own} and {named} can be rerun; the others are printed only.")
     notes += [
         f"{row.name}: printed only, since its words do not compose: {row.why_not}." for row in rows if row.why_not
     ]

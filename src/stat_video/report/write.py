@@ -9,17 +9,10 @@ from rich.console import Console
 
 from ..files import replacing
 from ..progress import shown
-from . import figures, formats, tables
+from . import compare, figures, formats, tables
 from .collect import Collection, ReportRow
 from .figures import Picture
 from .tables import TextTable
-
-HOW_COMPARED = (
-    "Difference in top-1 on the same videos and seeds, in percentage points. Its 95 % interval counts with other "
-    "videos and, from two seeds on, with other seeds; with one seed it says nothing about other seeds. 'Told apart' "
-    "where p, adjusted for the number of the table's pairs (Holm), is below 0.05. docs/intervals.md says how, and how "
-    "wide."
-)
 
 
 @dataclass
@@ -28,9 +21,8 @@ class TablePart:
 
     main: TextTable
     pairs: TextTable
-    compared: bool  # whether any two rows are there
+    runs: TextTable  # of each row
     pictures: Sequence[Picture]
-    differences: Sequence[str]
 
 
 @dataclass
@@ -38,6 +30,7 @@ class ScalePart:
     """All of one scale."""
 
     scale: str
+    summary: TextTable
     tables: Mapping[int, TablePart]
     figure_1: Sequence[Picture]
     claims: TextTable
@@ -62,9 +55,11 @@ def make(collection: Collection, scale: str, counted: bool = False) -> ScalePart
     rows = collection.tables[scale]
     can_run = [row for table in rows for row in table if row.config]
     own, systems = ([bool(row.runs) for row in can_run if row.printed.ours is ours] for ours in (True, False))
+    pairs = {table[0].table.number: compare.pairs([row for row in table if row.runs]) for table in rows}
     return ScalePart(
         scale,
-        {table[0].table.number: _table_part(collection, table) for table in rows},
+        tables.summary(collection, scale, pairs),
+        {table[0].table.number: _table_part(table, pairs[table[0].table.number]) for table in rows},
         [figures.figure_1(collection, scale, t[0].table.number, counted) for t in rows if t[0].table.compares_systems],
         tables.claim_table(tables.verdicts(collection, scale)),
         tables.run_table(tables.runs_of(rows)),
@@ -73,16 +68,13 @@ def make(collection: Collection, scale: str, counted: bool = False) -> ScalePart
     )
 
 
-def _table_part(collection: Collection, rows: Sequence[ReportRow]) -> TablePart:
-    number, scale = rows[0].table.number, rows[0].scale
+def _table_part(rows: Sequence[ReportRow], pairs: Sequence[compare.Pair]) -> TablePart:
     there = [row for row in rows if row.runs]
     pictures = []
-    if not rows[0].table.compares_systems and (there or scale == "paper"):
-        pictures.append(figures.by_axis(collection, scale, number))
+    if there or (rows[0].scale == "paper" and not rows[0].table.compares_systems):
+        pictures.append(figures.by_row(rows))
     pictures += [figures.learning_curves(rows)] if there else []
-    return TablePart(
-        tables.main_table(rows), tables.pair_table(there), len(there) > 1, pictures, figures.differences(rows)
-    )
+    return TablePart(tables.main_table(rows), tables.pair_table(pairs), tables.row_runs(rows), pictures)
 
 
 def write(
@@ -121,7 +113,8 @@ def page(collection: Collection, parts: Sequence[ScalePart]) -> str:
     return environment.get_template("page.html.j2").render(
         parts=parts,
         numbers=list(parts[0].tables),
-        how_compared=HOW_COMPARED,
+        how_to_read=tables.HOW_TO_READ,
+        tiny=tables.TINY,
         others=tables.run_table(collection.others),
         broken=collection.broken,
     )
@@ -130,17 +123,11 @@ def page(collection: Collection, parts: Sequence[ScalePart]) -> str:
 def as_markdown(part: ScalePart) -> str:
     """Return one scale as a document of its own."""
     text = [f"# The tables of the paper at scale {part.scale}", ""]
-    if part.scale == "tiny":
-        text += [
-            "A diagnostic of the mechanism: tiny models on videos that the framework makes itself. It is no evidence "
-            "about Kinetics or Something-Something; the printed figures stand beside to show what each row is.",
-            "",
-        ]
     text += [f"{part.filled}. Written by `python src/report.py`.", ""]
+    text += [*([tables.TINY, ""] if part.scale == "tiny" else []), *(f"- {line}" for line in tables.HOW_TO_READ), ""]
+    text.append(formats.markdown(part.summary, 2))
     for table in part.tables.values():
         text.append(formats.markdown(table.main, 2))
-        if table.compared:
-            text += [formats.markdown(table.pairs, 3)]
-    text += ["How pairs are compared: " + HOW_COMPARED, ""]
+        text += [formats.markdown(t, 3) for t in (table.pairs, table.runs) if t.rows]
     text += [formats.markdown(part.claims, 2), formats.markdown(part.runs, 2)]
     return "\n".join(text)
