@@ -120,8 +120,8 @@ def test_nothing_of_the_tokens_is_copied(seen):
 
 
 def test_operators_are_what_pytorch_wants_of_them(seen):
-    x, weight = drawn(1, 1, 3, 2, 2)
-    tokens, grad = x.permute(0, 2, 3, 4, 1), torch.randn(1, 1, 2, 1, 2)
+    x, weight = drawn(1, 1, 3, 2, 2, torch.bfloat16)
+    tokens, grad = x.permute(0, 2, 3, 4, 1), torch.randn(1, 1, 2, 1, 2).bfloat16()
     depthwise_conv3d(x, weight, 2)
     taps = weight.flatten(1).t().contiguous()
     library = torch.ops.stat_video
