@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -135,6 +138,30 @@ def test_views_may_be_larger_than_training_clips(motion_folder: Path, motion_con
     assert {tuple(joined(parts)["video"].shape) for parts in module.train_dataloader()} == {(5, 2, 3, 48, 48)}
     for loader, sizes in ((module.val_dataloader(), {5, 2}), (module.test_dataloader(), {5, 2})):
         assert {tuple(joined(parts)["video"].shape) for parts in loader} == {(n, 2, 3, 64, 64) for n in sizes}
+
+
+def test_parts_of_a_batch_become_one_on_the_device(motion_folder: Path, motion_config: MotionConfig) -> None:
+    config = DataConfig(root=str(motion_folder.parent), motion=motion_config)
+    module = make_module(config, batch_size=20)
+    parts = next(iter(module.train_dataloader()))
+    assert [len(part["label"]) for part in parts] == [8, 8, 4]
+    batch = module.transfer_batch_to_device(parts, torch.device("cpu"), 0)
+    assert torch.equal(batch["video"], torch.cat([part["video"] for part in parts]))
+    assert batch["index"].tolist() == [i for part in parts for i in part["index"].tolist()]
+    assert batch["unreadable"] == [""] * 20
+
+
+def test_shared_memory_is_that_of_the_larger_crop(
+    motion_folder: Path, motion_config: MotionConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of batches of 8 clips two workers hold two each, and two are in use."""
+    config = DataConfig(root=str(motion_folder.parent), motion=motion_config)
+    module = make_module(config, clip=Clip(T=4, crop=32, test_crop=64), short_side=64, batch_size=8, workers=2)
+    needed = 6 * 8 * 3 * 4 * 64**2
+    for free in (needed - 1, needed):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        with nullcontext() if free == needed else pytest.raises(InputError, match=r"^/dev/shm has 2 MiB free"):
+            module.check_shared_memory(1)
 
 
 def test_normalisation_is_the_arguments(motion_folder: Path, motion_config: MotionConfig) -> None:
