@@ -140,8 +140,14 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 def test_a_grid_says_where_each_share_comes_from(tmp_path):
     check_gpu(tmp_path / "gpu" / "check_gpu.json")
-    folders = Folders(logs=str(tmp_path))
-    rows = [Estimate(kinetics(clip=Clip(T=T), folders=folders), Hardware(gpu="H200-141GB")) for T in (16, 64)]
+    small = {"depths": [1, 1, 1, 1], "widths": [8, 16, 32, 64], "heads": [1, 1, 2, 4]}
+    rows = [
+        Estimate(
+            Config(model=Stat(**small), clip=Clip(T=T, crop=64), folders=Folders(logs=str(tmp_path))),
+            Hardware(gpu="H200-141GB"),
+        )
+        for T in (16, 64)
+    ]
     caption = str(grid_table(rows).caption)
     assert "share=0.2 (measured at T = 16: " in caption
     assert "share=0.14 (estimated in conf/gpus.yaml, not measured)" in caption
