@@ -1,19 +1,33 @@
 """GPU hours, data rates and batches against sums done by hand; keys that are refused; what the script prints."""
 
 import json
+import re
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 
 from running import ROOT, script
 from stat_video import compose
-from stat_video.config import Config, Recipe, TrainerKeys
-from stat_video.cost.budget import CROP_MS, PUBLISHED, RANDAUGMENT_MS, READ_MS, Estimate, clip_ms, sizes
+from stat_video.config import Config, Folders, Recipe, TrainerKeys
+from stat_video.cost.budget import (
+    CROP_MS,
+    PUBLISHED,
+    RANDAUGMENT_MS,
+    READ_MS,
+    Estimate,
+    clip_ms,
+    grid_table,
+    how_fast,
+    sizes,
+)
 from stat_video.cost.config import CostConfig, Hardware
 from stat_video.cost.gpus import GPUS, find_gpu
 from stat_video.data.config import DataConfig
 from stat_video.data.motion import MotionConfig
 from stat_video.errors import InputError
+from stat_video.files import write_json
 from stat_video.models.base import Clip
 from stat_video.models.count import gmacs, step_gmacs
 from stat_video.models.stat.stat import Config as Stat
@@ -65,6 +79,90 @@ def test_a_measured_speed_goes_before_an_assumed_one():
     e = Estimate(config, Hardware(share=0.01))
     assert (e.measured, e.clips_per_second) == (True, 100)
     assert e.gpu_hours == pytest.approx(96e6 / 100 / 3600)
+
+
+def check_gpu(file: Path, **changed: Any) -> str:
+    """A file as `make check-gpu` writes it."""
+    content = {
+        "schema": 1,
+        "machine": {"device": "cuda", "gpu": "NVIDIA H200"},
+        "sizes": "full",
+        "advice": {"gpu": "H200-141GB", "share": {"16": 0.2, "32": 0.3}, "clips_per_second": {"16": 580.0}},
+    }
+    write_json(file, {**content, **changed})
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "T", "precision", "keys", "expected", "said"),
+    [
+        ("H200-141GB", 16, "auto", {}, 0.2, "share=0.2 (measured at T = 16: "),
+        ("H200-141GB", 32, "bf16-mixed", {}, 0.3, "share=0.3 (measured at T = 32: "),
+        ("H200-141GB", 64, "auto", {}, 0.14, "share=0.14 (estimated in conf/gpus.yaml, not measured)"),
+        ("H100-80GB", 16, "auto", {}, 0.14, "share=0.14 (estimated in conf/gpus.yaml, not measured)"),
+        ("A100-80GB", 16, "auto", {}, 0.25, "share=0.25 (estimated in conf/gpus.yaml, not measured)"),
+        ("H200-141GB", 16, "16-mixed", {}, 0.14, "share=0.14 (estimated"),
+        ("H200-141GB", 16, "auto", {"share": 0.5}, 0.5, "share=0.5 (as told)"),
+    ],
+)
+def test_a_share_is_told_or_measured_or_estimated(gpu, T, precision, keys, expected, said, tmp_path):
+    check_gpu(tmp_path / "gpu" / "check_gpu.json")  # where it is looked for
+    config = kinetics(clip=Clip(T=T), folders=Folders(logs=str(tmp_path)), trainer=TrainerKeys(precision=precision))
+    e = Estimate(config, Hardware(gpu=gpu, **keys))
+    assert e.share[0] == expected
+    assert f"speed assumed: {said}" in how_fast(e)
+    peak = {"A100-80GB": 312e12}.get(gpu, 989e12)
+    assert e.clips_per_second == pytest.approx(expected * peak / (6e9 * gmacs(Stat(), Clip(T=T), 400)))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"schema": 2},
+        {"sizes": "tiny"},
+        {"machine": {"device": "cpu", "gpu": None}},
+        {"advice": {}},
+        {"advice": {"gpu": None, "share": {"16": 0.2}}},
+        {"advice": {"gpu": "A100-80GB", "share": {"16": 0.2}}},
+        {"advice": {"gpu": "H200-141GB", "share": {"32": 0.2}}},
+        {"advice": {"gpu": "H200-141GB", "share": {"16": "much"}}},
+        {"advice": {"gpu": "H200-141GB", "share": {"16": 1.2}}},
+        {"advice": {"gpu": "H200-141GB", "share": [0.2]}},
+        {"machine": None},
+    ],
+)
+def test_what_is_no_measurement_of_this_gpu_is_left_aside_and_refused_if_named(changed, tmp_path):
+    file = check_gpu(tmp_path / "gpu" / "check_gpu.json", **changed)
+    config = kinetics(folders=Folders(logs=str(tmp_path)))
+    assert Estimate(config, Hardware(gpu="H200-141GB")).share[0] == 0.14
+    with pytest.raises(InputError, match=re.escape(f"measured={file}: ")) as error:
+        _ = Estimate(config, Hardware(gpu="H200-141GB", measured=file)).share
+    assert "\n" not in error.value.line
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"measured=.*none\.json: No such file"):
+        _ = Estimate(kinetics(), Hardware(measured=str(tmp_path / "none.json"))).share
+    (tmp_path / "gpu").mkdir()
+    (tmp_path / "gpu" / "check_gpu.json").write_text("{")
+    assert Estimate(kinetics(folders=Folders(logs=str(tmp_path))), Hardware()).share[0] == 0.25
+    named = check_gpu(tmp_path / "elsewhere.json")
+    assert Estimate(kinetics(), Hardware(gpu="H200-141GB", measured=named)).share[0] == 0.2
+
+
+def test_a_grid_says_where_each_share_comes_from(tmp_path):
+    check_gpu(tmp_path / "gpu" / "check_gpu.json")
+    small = {"depths": [1, 1, 1, 1], "widths": [8, 16, 32, 64], "heads": [1, 1, 2, 4]}
+    rows = [
+        Estimate(
+            Config(model=Stat(**small), clip=Clip(T=T, crop=64), folders=Folders(logs=str(tmp_path))),
+            Hardware(gpu="H200-141GB"),
+        )
+        for T in (16, 64)
+    ]
+    caption = str(grid_table(rows).caption)
+    assert "share=0.2 (measured at T = 16: " in caption
+    assert "share=0.14 (estimated in conf/gpus.yaml, not measured)" in caption
 
 
 def test_data_rates_by_hand():
@@ -120,7 +218,11 @@ def test_gpus_are_read_from_their_file(tmp_path):
         v100.kind("bf16-mixed")
     with pytest.raises(InputError, match="64-true: costs are known for auto"):
         v100.kind("64-true")
-    for i, broken in enumerate(("X: {fp16: 1}", "- X", "X: {bf16: 1, fp16: 0, fp32: 1, memory: 1, source: me}")):
+    whole = "X: {bf16: 1, fp16: 1, fp32: 1, memory: 1, share: 0.5, source: me}"
+    wrong = whole.replace("fp16: 1", "fp16: 0"), whole.replace("0.5", "1.5"), whole.replace("0.5", "much")
+    (tmp_path / "gpus.yaml").write_text(whole)
+    assert find_gpu("X", tmp_path / "gpus.yaml").share == 0.5
+    for i, broken in enumerate(("X: {fp16: 1}", "- X", *wrong)):
         file = tmp_path / f"gpus{i}.yaml"
         file.write_text(broken)
         with pytest.raises(InputError, match=rf"gpus{i}\.yaml"):

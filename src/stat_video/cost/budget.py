@@ -1,8 +1,10 @@
 """What a training would take: clips, GPU-hours, memory, data; counted as far as possible, else plainly assumed."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from rich.box import SIMPLE
@@ -11,6 +13,7 @@ from rich.table import Table
 from ..config import Config, Recipe
 from ..data.config import DataConfig
 from ..data.lists import read_counts
+from ..errors import InputError
 from ..hardware import Pass, choose_pass, devices
 from ..models.base import Clip, ModelConfig
 from ..models.count import gmacs, step_gmacs
@@ -19,6 +22,7 @@ from ..progress import WideTable
 from ..runs.differing import differing, in_words
 from .config import Hardware
 from .gpus import GPU, find_gpu
+from .measured import PLACE, measured_share
 
 # (classes, training videos) as published, for a data set that is not there. Kinetics-400: the paper; 600 and 700:
 # Carreira et al. 2018, 2019; SSv2: its authors' release; UCF101 and HMDB51: split 1.
@@ -113,13 +117,34 @@ class Estimate:
         """Whether the speed is `trainer.clips_per_second`."""
         return bool(self.config.trainer.clips_per_second)
 
+    @cached_property
+    def share(self) -> tuple[float, str]:
+        """(share of the GPU's peak that training reaches, where it comes from): as told, measured, or estimated.
+
+        Raises InputError if the file that `measured` names has none for this GPU, clip length and precision.
+        """
+        hardware, gpu, T = self.hardware, self.gpu, self.config.clip.T
+        if hardware.share is not None:
+            return hardware.share, "as told"
+        file = Path(hardware.measured or Path(self.config.folders.logs) / PLACE).expanduser()
+        found = None
+        with nullcontext() if hardware.measured else suppress(InputError):
+            found = measured_share(file, gpu, T) if gpu.kind(self.config.trainer.precision) == "bf16" else None
+        if found is not None:
+            return found, f"measured at T = {T}: {file}"
+        if hardware.measured:
+            raise InputError(
+                f"measured={file}: no share of {gpu.name} at T = {T} in bf16; share=N is allowed in its place"
+            )
+        return gpu.share, "estimated in conf/gpus.yaml, not measured"
+
     @property
     def clips_per_second(self) -> float:
-        """Training speed of one GPU: as measured, else the assumed share of its peak."""
+        """Training speed of one GPU: as measured, else a share of its peak."""
         trainer = self.config.trainer
         if trainer.clips_per_second:
             return trainer.clips_per_second / (devices(trainer) * trainer.num_nodes)
-        return self.hardware.share * self.gpu.rate(trainer.precision) / (2e9 * self.step_gmacs)
+        return self.share[0] * self.gpu.rate(trainer.precision) / (2e9 * self.step_gmacs)
 
     @property
     def gpu_hours(self) -> float | None:
@@ -219,10 +244,12 @@ def grid_table(estimates: Sequence[Estimate]) -> Table:
     hours = [e.gpu_hours for e in estimates]
     total = None if None in hours else sum(h for h in hours if h is not None)
     clips = list(dict.fromkeys(e.clips_in_words for e in estimates))
-    same_speed = ", taken for every row" if first.measured else ""
+    speeds = "\n".join(dict.fromkeys(how_fast(e) for e in estimates)) + (
+        ", taken for every row" if first.measured else ""
+    )
     table = Table(
         title=f"{first.config.name} on {first.gpu.name}",
-        caption=f"{in_words(same)}\n{how_fast(first)}{same_speed}\nclips: {', '.join(clips)}\n"
+        caption=f"{in_words(same)}\n{speeds}\nclips: {', '.join(clips)}\n"
         "kept: activations of a clip, GB; fit: clips on a GPU at once, without/with gradient checkpointing; "
         "cores: that read videos for one GPU",
         show_footer=True,
@@ -258,7 +285,8 @@ def how_fast(e: Estimate) -> str:
         return f"speed measured: trainer.clips_per_second={e.config.trainer.clips_per_second:g}"
     precision = e.config.trainer.precision
     peak = f"{e.gpu.rate(precision) / 1e12:g} TFLOP/s ({e.gpu.kind(precision)})"
-    return f"speed assumed: share={e.hardware.share:g} of the {peak} of the data sheet"
+    share, source = e.share
+    return f"speed assumed: share={share:g} ({source}) of the {peak} of the data sheet"
 
 
 def _figure(x: float) -> str:

@@ -14,7 +14,8 @@ class Hardware:
     """On what a training would run, and what is assumed if nothing is measured."""
 
     gpu: str = "A100-80GB"  # a name of conf/gpus.yaml
-    share: float = ranged(0.35, 0, 1, above=True)  # of the GPU's peak rate that training reaches: an assumption
+    share: float | None = ranged(None, 0, 1, above=True)  # of the GPU's peak that training reaches; null: `measured`
+    measured: str | None = None  # check-gpu's file; null: that below the logs. Else the GPU's own share, an estimate
     gpus: list[int] = ranged([1, 8, 64], 1)  # numbers of them to show; speed grows with them
     clip_ms: float | None = ranged(None, 0)  # of one core, to read and augment a clip; null: as measured, clip_ms()
     video_mb: float | None = ranged(None, 0)  # size of a video's file, MB

@@ -1,4 +1,4 @@
-"""What vendors print of their GPUs: `conf/gpus.yaml`."""
+"""What vendors print of their GPUs, and the share of it that a training reaches: `conf/gpus.yaml`."""
 
 from dataclasses import dataclass, fields
 from functools import cache
@@ -21,6 +21,7 @@ class GPU:
     fp16: float
     fp32: float
     memory: float  # GiB
+    share: float  # of the peak that a training step reaches: an estimate
     source: str
 
     def kind(self, precision: str) -> str:
@@ -67,4 +68,6 @@ def _read(path: Path) -> dict[str, GPU]:
         numbers = (gpu.fp16, gpu.fp32, gpu.memory, *([] if gpu.bf16 is None else [gpu.bf16]))
         if not all(isinstance(n, int | float) and n > 0 for n in numbers):
             raise InputError(f"{path}: {gpu.name}: rates and memory are numbers above 0")
+        if not (isinstance(gpu.share, int | float) and 0 < gpu.share <= 1):
+            raise InputError(f"{path}: {gpu.name}: share={gpu.share}: above 0 to 1 is allowed")
     return gpus
