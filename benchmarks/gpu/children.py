@@ -8,11 +8,12 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # which the first optimizer of a process would import, in each child anew
 
 from stat_video.compose import rows
 from stat_video.config import Config
@@ -65,14 +66,14 @@ def forked(task: Callable[[int], Any], ranks: int = 1, seconds: float = 120) -> 
 class Place:
     """The folders and the words of a phase's runs: tiny STATs on a few of the built-in motion videos."""
 
-    def __init__(self, work: Path, steps: int, batch: int, device: str) -> None:
-        """``steps``: of a whole run of two epochs. Equal runs on a device are run once, as always."""
+    def __init__(self, work: Path, steps: int, batch: int, device: str, more: Sequence[str] = ()) -> None:
+        """``steps``: of a whole run of two epochs, at least. Equal runs on a device are run once, as always."""
         self.work = work / device
         videos = 12 * -(-steps * batch // 2 // 12)
         self.words = [
             "scale=tiny", f"data.motion.train_videos={videos}", "data.motion.val_videos=12", "data.motion.frames=24",
             "recipe.epochs=2", f"recipe.batch_size={batch}", "trainer.workers=0", "logger=off",
-            f"folders.built_in={work / 'data'}",
+            f"folders.built_in={work / 'data'}", *more,
         ]  # fmt: skip
         self.trainer = "trainer=gpu" if device == "cuda" else "trainer=cpu"
 

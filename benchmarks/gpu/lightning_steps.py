@@ -20,7 +20,7 @@ from stat_video.training.fit import make_trainer, run_callbacks
 from stat_video.training.module import VideoModule
 from stat_video.training.saving import Saving
 
-from .measure import FULL, Sizes
+from .measure import FULL, TINY_WORDS, Sizes
 from .report import Settings
 
 
@@ -30,6 +30,7 @@ class Steps:
     def __init__(self, settings: Settings, sizes: Sizes, batch: int = 16, words: tuple[str, ...] = ()) -> None:
         cuda, full = torch.cuda.is_available(), sizes is FULL
         told = ["scale=paper" if full else "scale=tiny", "data=motion", "logger=off"]
+        told += [] if full else TINY_WORDS
         told += ["trainer=gpu" if cuda else "trainer=cpu", f"recipe.batch_size={batch}", *words]
         told += [f"folders.logs={settings.work / 'steps'}", f"folders.built_in={settings.work / 'data'}"]
         (row,) = rows("train", Config, told)

@@ -9,17 +9,17 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import av
 import torch
+import torch.nn.functional as F
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
-from data import encode, made_here
 from stat_video.data.dataset import ClipDataset, TrainSampler
 from stat_video.data.randaugment import RandAugment
 from stat_video.data.reader import PathHandler
@@ -30,7 +30,7 @@ from stat_video.models.base import Clip
 from .measure import Sizes, Work, clips, device_here, in_turns, sizes_of, stat_of, training_step
 from .report import Report
 
-GOPS = (12, 250)
+HEIGHT, WIDTH, GOPS = 256, 340, (12, 250)
 VIDEOS, SOURCES = 48, 2
 REPEATS, BATCH = 2, 8  # the recipe's clips of a video; clips of a loader's batch
 RECIPE = Augment(randaugment_ops=4, randaugment_magnitude=7.0, randaugment_std=0.5)  # on the CPU, of STAT's recipe
@@ -54,17 +54,45 @@ def run(report: Report) -> None:
 def footage(folder: Path, tiny: bool) -> list[Path]:
     """Return the videos; of each coded one there are several links, half of all are of each GOP."""
     sources, frames, count = (1, 24, 4) if tiny else (SOURCES, 250, VIDEOS)
+    folder.mkdir(parents=True)
     coded = []
-    for name, pictures in islice(made_here(), sources):
-        kept = list(islice(pictures, frames))
+    for source in range(sources):
+        pictures = pan(frames, source)
         for gop in GOPS:
-            coded.append(folder / f"{name}-gop{gop}.mp4")
-            encode(kept, gop, coded[-1])
+            coded.append(folder / f"source{source}-gop{gop}.mp4")
+            code(pictures, gop, coded[-1])
     videos = []
     for i in range(count):
         videos.append(folder / f"{i:02}.mp4")
         os.link(coded[i % len(coded)], videos[-1])
     return videos
+
+
+def pan(frames: int, seed: int) -> list[Any]:
+    """Return pictures (height, width, 3) of a camera that moves over a scene, with the noise of a sensor."""
+    draw = torch.Generator().manual_seed(seed)
+    scales = ((8, 60.0), (64, 40.0), (256, 12.0))  # a scene has coarse and fine structure
+    scene = sum(
+        strength * F.interpolate(torch.randn(1, 3, n, n, generator=draw), (2 * HEIGHT, 2 * WIDTH), mode="bilinear")
+        for n, strength in scales
+    )[0]
+    pictures = []
+    for i in range(frames):
+        y, x = (round(n * (1 + math.sin(i / 40 + seed + shift)) / 2) for n, shift in ((HEIGHT, 0), (WIDTH, 1)))
+        noise = 4 * torch.randn(3, HEIGHT, WIDTH, generator=draw)
+        picture = scene[:, y : y + HEIGHT, x : x + WIDTH] + noise + 128
+        pictures.append(picture.clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy())
+    return pictures
+
+
+def code(pictures: list[Any], gop: int, target: Path) -> None:
+    """Write a video as H.264 by x264's own choices but for the GOP."""
+    with av.open(str(target), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": str(gop)})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
 
 
 def of_a_clip(report: Report, videos: list[Path], sizes: Sizes) -> None:

@@ -54,10 +54,12 @@ TINY = Sizes(
     classes=12,
     window={4: 3, 8: 5},
     windows=((4, 3), (8, 3), (8, 5)),
-    batches={4: (2, 4), 8: (2,)},
-    rounds=3,
+    batches={4: (1, 2), 8: (2,)},
+    rounds=2,
     warmups=1,
 )
+
+TINY_WORDS = [f"T={min(TINY.window)}", f"crop={TINY.crop}", f"model.depths={TINY.config['depths']}"]  # of a tiny run
 
 
 def sizes_of(tiny: bool) -> Sizes:

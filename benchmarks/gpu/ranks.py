@@ -16,7 +16,7 @@ import torch
 from stat_video.training.module import VideoModule
 
 from .children import Place, content, forked, largest_difference
-from .measure import FULL, clips, error, stat_of, training_step
+from .measure import FULL, TINY_WORDS, clips, error, stat_of, training_step
 from .report import Report
 
 GRADIENT = 1e-3  # |difference| / |gradient|, where the convolutions may be TF32's
@@ -30,8 +30,8 @@ def run(report: Report) -> None:
     cuda = report.result["found"]["device"] == "cuda"
     gpus = int(report.settings.found(0, "machine", {}).get("gpus", 0)) or int(cuda)
     on_gpus = cuda and gpus > 1
-    place = Place(report.settings.work, 8, 4, "cuda" if on_gpus else "cpu")
-    place.words += ["trainer.deterministic=true", "trainer.precision=32-true"]
+    exact = ["trainer.deterministic=true", "trainer.precision=32-true", *TINY_WORDS]
+    place = Place(report.settings.work, 8, 4, "cuda" if on_gpus else "cpu", exact)
     two = ("trainer=ddp" if on_gpus else "trainer=ddp_cpu", "trainer.devices=2", "trainer.workers=0")
     report.note(f"two ranks by {'NCCL' if on_gpus else 'gloo'}")
     one_step(report, place, two)

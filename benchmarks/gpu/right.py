@@ -331,7 +331,7 @@ def worst_gradient(ours: Gradients, reference: Gradients) -> Worst:
 def equal_ways(report: Report, sizes: Sizes, device: torch.device) -> None:
     """Compiled and eager, recomputed and kept, one pass and four, masked and grouped window: the same numbers."""
     T = min(sizes.window)
-    batch = sizes.batches[T][0]
+    batch = 2 if report.settings.tiny else 16
     passes = min(4, batch)
     model = stat_of(sizes, T, noise=False).train().to(device)
     video, labels = clips(sizes, T, batch, device)
@@ -363,9 +363,9 @@ def equal_ways(report: Report, sizes: Sizes, device: torch.device) -> None:
         report.note("grouped window: skipped, it is not there yet")
     report.found(window=windows)
     report.doing("compiled and eager")
-    # Without a code generator: phase 4 compares what it compiles for speed. On a CPU one block, for time.
+    # Without a code generator: phase 4 compares what it compiles for speed. On a CPU one block in fp32, for time.
     compiled = compiled_by_block(model, "aot_eager", units=1 if report.settings.tiny else None)
-    for mixed, limit in ((False, FP32), (True, BF16)):
+    for mixed, limit in ((False, FP32), (True, BF16))[: 1 if report.settings.tiny else None]:
         if report.left <= 0:
             report.note("compiled by block (aot_eager): left out, no time")
             break

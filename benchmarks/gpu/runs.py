@@ -17,7 +17,7 @@ from stat_video.training.module import VideoModule
 from stat_video.training.testing import evaluate
 
 from .children import Place, content, forked, largest_difference, same
-from .measure import FULL
+from .measure import FULL, TINY_WORDS
 from .report import Report
 
 CURVE = 0.1  # largest difference of an epoch's loss between the device and the CPU
@@ -29,7 +29,7 @@ def run(report: Report) -> None:
     """Check each kind of run; what there is no time for is named."""
     cuda, tiny = report.result["found"]["device"] == "cuda", report.settings.tiny
     steps, batch = (8, 4) if tiny else (40, 12)
-    place = Place(report.settings.work, steps, batch, "cuda" if cuda else "cpu")
+    place = Place(report.settings.work, steps, batch, "cuda" if cuda else "cpu", TINY_WORDS if tiny else ())
     resumed(report, place, steps)
     evaluated(report, place)
     not_finite(report, place)

@@ -43,7 +43,7 @@ def run(report: Report) -> None:
     except ModuleNotFoundError as error:
         report.note(f"Lightning's loop: skipped: no {error.name}")
         return
-    steps = Steps(report.settings, sizes)
+    steps = Steps(report.settings, sizes, batch=2 if report.settings.tiny else 16)
     with counted(device) as waits:
         waits.enabled = False
         steps.run(STEPS + 3, lambda done: setattr(waits, "enabled", 2 <= done < 2 + STEPS))  # the ends are not steps
