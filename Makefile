@@ -6,9 +6,11 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
 VIDEOS ?=
+OUT ?= logs/gpu
+MINUTES ?= 9
 TABLES ?= ablation_modules,ablation_window,ablation_token,ablation_aggregation,ablation_stem,kinetics,ssv2
 
-.PHONY: help setup train tables report test test-slow bench bench-data lint audit format lock clean
+.PHONY: help setup train tables report test test-slow bench bench-data check-gpu lint audit format lock clean
 
 help: ## print the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +44,9 @@ bench: $(READY) ## speed and memory of STAT beside its peers (ONLY='--only forwa
 
 bench-data: $(READY) ## how fast videos become clips, beside PyTorchVideo (real footage: VIDEOS='folder clip.mp4')
 	PYTHONPATH=src $(PY) benchmarks/data.py $(VIDEOS)
+
+check-gpu: $(READY) ## is all right on this GPU, and how fast? (OUT=logs/gpu MINUTES=9, ARGS='--only 1,4'; docs/gpu.md)
+	PYTHONPATH=src $(PY) benchmarks/check_gpu.py --out $(OUT) --minutes $(MINUTES) $(ARGS)
 
 lint: $(READY) ## format check, lint, types, floors
 	$(VENV)/bin/ruff format --check .
