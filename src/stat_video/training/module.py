@@ -167,7 +167,7 @@ class VideoModule(LightningModule):
         """Add config, classes, data state and running loss, as plain containers that weights_only=True opens."""
         known = {"config": self.config, "classes": list(self.classes), "manifest": self.manifest, "format": 1}
         with self.epoch_loss.sync_context():  # Lightning does not save the metrics of a partial epoch
-            known["epoch_loss"] = {key: getattr(self.epoch_loss, key).cpu().clone() for key in EPOCH_LOSS}
+            known["epoch_loss"] = {key: getattr(self.epoch_loss, key).clone() for key in EPOCH_LOSS}
         checkpoint.setdefault("stat_video", {}).update(known)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
