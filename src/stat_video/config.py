@@ -18,6 +18,7 @@ from .data.transcode import Encoding
 from .data.transforms import Augment
 from .errors import InputError, check_ranges, one_of, ranged
 from .models.base import Clip, ModelConfig, VideoModel
+from .models.parts.precision import keep_out_of_autocast
 
 SCALES = ("tiny", "paper")
 ATTENTION = ("auto", "cudnn", "efficient", "flash", "math")  # auto: all but cuDNN's; another: it, else math
@@ -215,13 +216,20 @@ class Config:
             raise InputError(str(error)) from None
 
     def build(self, num_classes: int) -> VideoModel:
-        """Return the model, with weights drawn anew; InputError if a library that it is built from is missing."""
+        """Return the model, with weights drawn anew; InputError if a library that it is built from is missing.
+
+        Its classifier is kept out of autocast: logits of 8 to 16 in bf16 have steps of 0.06, and tie.
+        """
         try:
-            return self.model.build(self.clip, num_classes)
+            model = self.model.build(self.clip, num_classes)
         except ValueError as error:
             raise InputError(str(error)) from None
         except ImportError as error:
             raise InputError(f"model={self.model.name}: {error}") from None
+        if model.classifier not in dict(model.named_modules()):
+            raise InputError(f"model={self.model.name}: it has no module {model.classifier}, its `classifier`")
+        keep_out_of_autocast(model.get_submodule(model.classifier))
+        return model
 
     @property
     def short_side(self) -> int:

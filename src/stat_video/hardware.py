@@ -117,6 +117,7 @@ def lightning_arguments(config: TrainerKeys) -> dict[str, Any]:
         "strategy": config.strategy,
         "precision": precision_of(config),
         "deterministic": config.deterministic,
+        "benchmark": not config.deterministic,  # cuDNN tries its convolutions and takes the fastest
         "use_distributed_sampler": False,  # our samplers neither pad nor repeat
         "logger": False,
         "enable_model_summary": False,

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stat_video import models
 from stat_video.models.base import Clip, VideoModel
 from stat_video.models.count import by_layer, gmacs, parameters
+from stat_video.models.parts.precision import keep_out_of_autocast
 from stat_video.models.parts.recompute import recompute_units
 from stat_video.models.weights import in_module, load_foreign, load_weights
 from stat_video.training.optim import named
@@ -264,6 +265,41 @@ def test_a_step_in_bfloat16(name):
     assert loss.isfinite()
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     assert all(g.dtype == torch.float32 and g.isfinite().all() for g in grads)
+
+
+class Given(nn.Module):
+    """Returns what it was given."""
+
+    def __init__(self, result):
+        super().__init__()
+        self.result = result
+
+    def forward(self, x):
+        return self.result
+
+
+@every
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_logits_are_not_rounded_in_bfloat16(name, training):
+    """They are those of an fp32 classifier on the same features."""
+    model, x, seen = settled(name).train(training), noise(clip_of(name)), []
+    head = model.get_submodule(model.classifier)
+    keep_out_of_autocast(head)
+    head.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].float(), output)))
+
+    def logits():
+        torch.manual_seed(0)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return model(x)
+
+    found = logits()
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, found.bfloat16().float())
+    ((features, output),) = seen
+    expected = type(head).forward(head, features)
+    assert torch.equal(output, expected)
+    model.set_submodule(model.classifier, Given(expected))
+    assert torch.equal(logits(), found)  # nothing behind it rounds, either
 
 
 @every

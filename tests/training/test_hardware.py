@@ -148,6 +148,8 @@ def test_what_lightning_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, 8, 64)
     told = lightning_arguments(TrainerKeys(accelerator="cuda", strategy="ddp", num_nodes=2))
     assert (told["strategy"], told["precision"], told["num_nodes"]) == ("ddp", "bf16-mixed", 2)
+    assert told["benchmark"]
+    assert not lightning_arguments(TrainerKeys(deterministic=True))["benchmark"]
     machine(monkeypatch, 0, 2)
     assert lightning_arguments(TrainerKeys())["precision"] == "32-true"
     with pytest.raises(InputError, match="no CUDA device here"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from stat_video.config import Recipe
 from stat_video.data.dataset import ViewSampler
 from stat_video.data.sampling import Views
-from stat_video.training.metrics import MultiViewAccuracy, accuracy, ensemble_of
+from stat_video.data.transforms import Normalize
+from stat_video.models.base import VideoModel
+from stat_video.training.metrics import MeanLoss, MultiViewAccuracy, accuracy, ensemble_of
+from stat_video.training.module import VideoModule
 
 Floats = npt.NDArray[np.float64]
 
@@ -204,3 +209,35 @@ def test_two_ranks_make_the_same_of_their_shares_as_one_of_all(tmp_path: Path, v
 def test_states_stay_on_their_device() -> None:
     """NCCL gathers nothing from the CPU: torchmetrics' compute_on_cpu fails there (Lightning-AI/torchmetrics#2477)."""
     assert not MultiViewAccuracy(Views(1, 1)).compute_on_cpu
+
+
+# --------------------------------------------------------------------------------------------------------- mean loss
+
+
+def test_a_mean_loss_counts_clips() -> None:
+    """Passes of 16 and of 2 clips with losses of 1 and 3."""
+    mean = MeanLoss()
+    mean.update(torch.tensor(1.0), 16)
+    mean.update(torch.tensor(3.0, dtype=torch.bfloat16, requires_grad=True), 2)
+    assert mean.compute().item() == pytest.approx((16 * 1 + 2 * 3) / 18)
+    assert not mean.compute().requires_grad
+    mean.reset()
+    mean.update(torch.tensor(5.0), 1)
+    assert mean.compute().item() == 5
+
+
+def test_a_mean_loss_goes_on_with_other_clips_a_pass() -> None:
+    """A checkpoint of 4 passes of 16 clips, gone on from in passes of 2."""
+    before, after = (
+        VideoModule(VideoModel(), Recipe(), Normalize([0.45], [0.225]), ["a"], Views(1, 1)) for _ in range(2)
+    )
+    for _ in range(4):
+        before.epoch_loss.update(torch.tensor(1.0), 16)
+    checkpoint: dict[str, Any] = {}
+    before.on_save_checkpoint(checkpoint)
+    checkpoint["stat_video"]["place"] = {"epoch": 0, "clips": 64}
+    after._trainer = SimpleNamespace(is_global_zero=True)  # type: ignore[assignment]
+    after.on_load_checkpoint(checkpoint)
+    for _ in range(16):
+        after.epoch_loss.update(torch.tensor(3.0), 2)
+    assert after.epoch_loss.compute().item() == pytest.approx((64 * 1 + 32 * 3) / 96)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, MultiStepLR, SequentialLR
@@ -252,11 +253,13 @@ class Linear(VideoModel):
         return self.head(clip.mean((2, 3, 4)))
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("most", [0.0, 0.25, 100.0])
-def test_gradients_are_clipped_by_their_norm(optimizer: str, most: float, tmp_path: Path) -> None:
+def test_gradients_are_clipped_by_their_norm(optimizer: str, most: float, precision: str, tmp_path: Path) -> None:
     """By the run's own trainer: what the optimizer gets has the direction of the gradient and its norm, or `most`."""
     got: list[Tensor] = []
+    fused: list[bool | None] = []
 
     class Steps(VideoModule):
         def training_step(self, batch: Any, batch_index: int) -> Tensor:
@@ -268,7 +271,8 @@ def test_gradients_are_clipped_by_their_norm(optimizer: str, most: float, tmp_pa
         def on_train_batch_start(self, batch: Any, batch_index: int) -> None: ...
 
         def configure_optimizers(self) -> Optimizer:
-            made = make_optimizer(self.model, self.recipe)
+            made: Optimizer = super().configure_optimizers()["optimizer"]
+            fused.append(made.defaults["fused"])
             made.register_step_post_hook(lambda *_: got.append(torch.clone(weight.grad)))
             return made
 
@@ -279,10 +283,14 @@ def test_gradients_are_clipped_by_their_norm(optimizer: str, most: float, tmp_pa
     run = Run(tmp_path / "run", "12345678")
     module = Steps(model, config.recipe, Normalize([0.45], [0.225]), ["a", "b"], Views(1, 1))
     hardware = {"accelerator": "cpu", "devices": 1, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    hardware["precision"] = "bf16-mixed" if precision == "bf16-mixed" else "32-true"
     trainer: Any = make_trainer(config, run, run_callbacks(config, run), None, hardware, 1)
     trainer.callbacks = [c for c in trainer.callbacks if type(c).__module__.startswith("lightning")]
+    if precision == "16-mixed":  # with a scaler, which Lightning itself leaves out on a CPU
+        trainer.strategy.precision_plugin = MixedPrecision(precision, "cpu")
     trainer.fit(module)
     expected = torch.tensor([[3.0, 0.0, 4.0], [0.0, 12.0, 0.0]]) * (min(most, 13) / 13 if most else 1)
+    assert fused == [True if optimizer == "adamw" and precision != "16-mixed" else None]
     assert len(got) == 2
     for gradient in got:
         torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=0)

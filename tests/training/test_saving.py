@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +19,10 @@ from stat_video.config import TrainerKeys
 from stat_video.data.dataset import TrainSampler
 from stat_video.errors import InputError, Stopped
 from stat_video.runs.run import Run
+from stat_video.training import saving as saving_file
 from stat_video.training.checkpoint import damage, read_checkpoint
 from stat_video.training.fit import newest_whole, place_of
-from stat_video.training.saving import AtomicCheckpointIO, Saving, Signals, requeue
+from stat_video.training.saving import AtomicCheckpointIO, CheckpointWriter, Saving, Signals, on_host, requeue
 
 OURS = {
     "stat_video": {"config": {"seed": 3}, "classes": ["a"], "format": 1, "place": {"epoch": 1, "clips": 16}},
@@ -113,6 +117,101 @@ def test_a_checkpoint_of_an_epochs_end_without_a_place(run: Run) -> None:
     assert place_of(read_checkpoint(run.checkpoint)) == (5, 0)
 
 
+# ------------------------------------------------------------------------------------------- beside the training
+
+
+class Disk:
+    """A disk that takes a file when it is told to, and notes what happens to it."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.ready, self.events, self.failing = threading.Event(), [], False
+        replacing = saving_file.replacing
+
+        @contextmanager
+        def slow(path: Path, keep: int) -> Iterator[Any]:
+            self.events.append(f"begin {path.name}")
+            assert self.ready.wait(60)
+            with replacing(path, keep) as file:
+                if self.failing:
+                    raise OSError(28, "No space left on device")
+                yield file
+            self.events.append(f"end {path.name}")
+
+        patch.setattr(saving_file, "replacing", slow)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+def test_what_is_written_is_the_state_at_the_save(run: Run, disk: Disk) -> None:
+    weight = torch.zeros(3, requires_grad=True)
+    state = {**OURS, "state_dict": {"model.w": weight.detach()}, "loops": {"steps": [1]}}
+    writer = CheckpointWriter(2)
+    writer.save_checkpoint(state, run.checkpoint)  # returns, though the disk takes nothing
+    assert not run.checkpoint.exists()
+    with torch.no_grad():
+        weight.fill_(7)  # the next step
+    state["loops"]["steps"].append(2)
+    writer.raise_failed()
+    disk.ready.set()
+    writer.teardown()
+    found = torch.load(run.checkpoint, weights_only=True)
+    assert found["state_dict"]["model.w"].tolist() == [0, 0, 0]
+    assert found["loops"] == {"steps": [1]}
+
+
+def test_a_second_save_waits_for_the_first(run: Run, disk: Disk) -> None:
+    writer = CheckpointWriter(2)
+    writer.save_checkpoint({**OURS, "epoch": 0}, run.checkpoint)
+    second = threading.Thread(target=writer.save_checkpoint, args=({**OURS, "epoch": 1}, run.checkpoint))
+    second.start()
+    disk.ready.set()
+    second.join()
+    writer.teardown()
+    assert disk.events == ["begin last.ckpt", "end last.ckpt"] * 2
+    assert [read_checkpoint(path)["epoch"] for path in run.checkpoints] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        CheckpointWriter.raise_failed,
+        CheckpointWriter.teardown,
+        lambda writer: writer.save_checkpoint({**OURS, "epoch": 2}, "nowhere"),
+    ],
+    ids=["step's end", "wait", "save"],
+)
+def test_what_the_disk_did_not_take_is_raised_once_by_the_next_call(call: Any, run: Run, disk: Disk) -> None:
+    disk.ready.set()
+    writer = CheckpointWriter(2)
+    writer.save_checkpoint({**OURS, "epoch": 0}, run.checkpoint)
+    writer.teardown()
+    disk.failing = True
+    writer.save_checkpoint({**OURS, "epoch": 1}, run.checkpoint)
+    assert writer.writing is not None
+    writer.writing.exception()  # the write has ended
+    with pytest.raises(InputError, match=r"last\.ckpt: could not be written \(No space left on device\)"):
+        call(writer)
+    writer.raise_failed()
+    writer.teardown()
+    assert read_checkpoint(run.checkpoint)["epoch"] == 0
+    assert len(list(run.folder.iterdir())) == 1
+
+
+def test_a_copy_shares_nothing_and_keeps_every_kind() -> None:
+    layer = torch.nn.BatchNorm1d(2)
+    state = layer.state_dict()
+    copied = on_host({"a": state, "b": [torch.ones(2), (1, "x")], "c": None})
+    assert type(copied["a"]) is type(state)
+    assert copied["a"]._metadata == state._metadata  # type: ignore[attr-defined]  # versions of the layers
+    for name, value in state.items():
+        assert torch.equal(copied["a"][name], value)
+        assert copied["a"][name].untyped_storage().data_ptr() != value.untyped_storage().data_ptr()
+    assert copied["b"][1] == (1, "x")
+
+
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_an_epoch_is_taken_up_where_it_was_left(repeats: int) -> None:
     how: dict[str, Any] = {"seed": 3, "repeats": repeats, "rank": 1, "world_size": 2}
@@ -128,9 +227,15 @@ def test_an_epoch_is_taken_up_where_it_was_left(repeats: int) -> None:
     assert list(resumed) == list(whole) != expected
 
 
+# ------------------------------------------------------------------------------------------------- when it is saved
+
+
 def trainer(**changes: Any) -> Any:
     how = {"world_size": 1, "is_global_zero": True, "global_step": 5, "num_training_batches": 8, "current_epoch": 0}
     how |= {"accumulate_grad_batches": 2, "check_val_every_n_epoch": 1}
+    called: list[str] = []
+    disk = SimpleNamespace(raise_failed=lambda: None, teardown=lambda: called.append("disk"))
+    how |= {"strategy": SimpleNamespace(checkpoint_io=disk, barrier=lambda: called.append("barrier"), called=called)}
     return SimpleNamespace(**{**how, **changes})
 
 
@@ -168,10 +273,12 @@ def test_written_between_steps_alone_and_before_a_validation() -> None:
 def test_asked_to_stop_it_saves_first(signum: int, code: int) -> None:
     saving = Counting()
     saving._note(signum, None)
+    its = trainer()
     with pytest.raises(Stopped) as stopped:
-        saving.epoch(trainer())
+        saving.epoch(its)
     assert stopped.value.code == code
     assert saving.written == [1]  # at the end of the first step, not inside it
+    assert its.strategy.called == ["disk", "barrier"]  # and the file is whole before any rank ends
 
 
 def test_sigusr1_saves_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,7 +122,9 @@ class Panel:
 class VideoModel(nn.Module):
     """A network from clips to logits. Only `forward` has to be written."""
 
-    classifier: ClassVar[str] = "head"  # the module that is drawn anew for another class list
+    classifier: ClassVar[str] = (
+        "head"  # the module that makes logits: fp32 under autocast, drawn anew for other classes
+    )
     no_decay: ClassVar[tuple[str, ...]] = ()  # parameters without weight decay, beside biases and norms
     lr_scale: ClassVar[Mapping[str, float]] = {}  # module or parameter -> factor on the learning rate
     positions: Mapping[str, Resize] = {}  # weights that belong to a clip's size -> how they move to another

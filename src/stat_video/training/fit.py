@@ -48,7 +48,7 @@ from .finite import NonFinite
 from .module import VideoModule
 from .optim import accumulation, describe_batch, parameter_groups
 from .ranks import SameOnAllRanks
-from .saving import AtomicCheckpointIO, Saving
+from .saving import CheckpointWriter, Saving
 from .unreadable import UnreadableVideos
 
 if TYPE_CHECKING:
@@ -404,7 +404,7 @@ def make_trainer(
         return L.Trainer(
             **{**hardware, "logger": logger or False},
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO(config.trainer.keep_checkpoints)],
+            plugins=[CheckpointWriter(config.trainer.keep_checkpoints)],
             profiler=epochs.clock,
             enable_progress_bar=any(isinstance(callback, Bar) for callback in callbacks),
             default_root_dir=run.folder,

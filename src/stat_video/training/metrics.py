@@ -50,6 +50,31 @@ def ranks(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.where(scores.isnan().any(1), scores.shape[1], above)
 
 
+class MeanLoss(Metric):
+    """Mean loss of a clip, over passes of any numbers of clips and over ranks.
+
+    torchmetrics' MeanMetric waits for the device to look for NaN, or takes no weights (nan_strategy="disable").
+    """
+
+    full_state_update = False
+    mean_value: Tensor  # named as in MeanMetric, as which checkpoints of before have them
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("mean_value", "weight"):
+            self.add_state(name, default=torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, clips: int) -> None:
+        """Add the mean loss () of a pass of so many clips."""
+        self.mean_value += loss.detach().float() * clips
+        self.weight += clips
+
+    def compute(self) -> Tensor:
+        """Return the mean ()."""
+        return self.mean_value / self.weight
+
+
 class MultiViewAccuracy(Metric):
     """Top-1 and top-5 in percent over whole videos; unreadable ones, whose logits are NaN, count as wrong.
 

@@ -9,19 +9,20 @@ import torch
 import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric
 
 from ..config import Recipe
 from ..data.dataset import Sample
 from ..data.sampling import Views
 from ..data.transforms import Erase, Normalize
 from ..models.base import VideoModel
-from .metrics import MultiViewAccuracy
+from .metrics import MeanLoss, MultiViewAccuracy
 from .mixing import Mix
-from .optim import lr_factor, make_optimizer
+from .optim import gradients, lr_factor, make_optimizer
 
-EPOCH_LOSS = ("mean_value", "weight")  # the states of MeanMetric
+EPOCH_LOSS = ("mean_value", "weight")  # the states of MeanLoss
 
 
 def _named(stage: str, views: Views, figures: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -60,7 +61,8 @@ class VideoModule(LightningModule):
         self.normalize = normalize
         self.erase = Erase(recipe.augment.erasing)
         self.mix = Mix(recipe, len(classes))
-        self.epoch_loss = MeanMetric(nan_strategy="disable")  # over all ranks
+        self.epoch_loss = MeanLoss()  # over all ranks
+        self.gradient_norm: Tensor | None = None  # of the step at hand, if `NonFinite` has taken it
         grouped = classes if class_groups else []
         self.val_accuracy = MultiViewAccuracy(Views(1, 1), grouped)
         self.test_accuracy = MultiViewAccuracy(views, grouped)
@@ -84,15 +86,17 @@ class VideoModule(LightningModule):
         """Return the loss of a batch after erasing and mixing."""
         video, labels = self.mix(self.erase(self.normalize(batch["video"])), batch["label"])
         loss = F.cross_entropy(self.model(video), labels, label_smoothing=self.recipe.label_smoothing)
-        self.epoch_loss.update(loss.detach(), len(video))
-        self.log("train/loss_step", loss, prog_bar=True)
+        self.epoch_loss.update(loss, len(video))
+        # Lightning waits for the device at each pass to have what a bar shows, also where no bar is.
+        self.log("train/loss_step", loss, prog_bar=self.trainer.progress_bar_callback is not None)
         self.log("train/loss_epoch", self.epoch_loss, on_step=False, on_epoch=True)
         return loss
 
     def _scored(self, batch: Sample) -> Tensor:
         """Return logits, NaN for a video that could not be read: it then counts as wrong."""
         logits = self(batch["video"])
-        logits[[i for i, path in enumerate(batch["unreadable"]) if path]] = math.nan
+        if unreadable := [i for i, path in enumerate(batch["unreadable"]) if path]:
+            logits[unreadable] = math.nan  # waits for the device, so only where there are any
         return logits
 
     def on_validation_epoch_start(self) -> None:
@@ -129,9 +133,11 @@ class VideoModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return the recipe's optimizer, and the schedule that sets the learning rate of each step."""
-        # On CUDA PyTorch chooses well; on a CPU its own choice is the slowest, so ask for the fused one. Not in mixed
-        # precision, where Lightning does not clip gradients for a fused optimizer.
-        fused = True if self.device.type == "cpu" and self.trainer.precision == "32-true" else None
+        # Fused on CUDA, since such a step can leave itself out (finite.py), and AdamW on a CPU, where PyTorch's own
+        # choice is the slowest. Not with fp16's scaler: Lightning then leaves the gradients scaled until the step.
+        kinds = {"cuda": ("adamw", "sgd"), "cpu": ("adamw",)}.get(self.device.type, ())
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        fused = True if self.recipe.optimizer in kinds and not scaled else None
         optimizer = make_optimizer(self.model, self.recipe, fused)
         self.trainer.fit_loop.setup_data()  # to know the number of batches
         epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
@@ -143,11 +149,25 @@ class VideoModule(LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Scale the gradients down to the norm ``gradient_clip_val``, if they have a larger one.
+
+        NOTE: in mixed precision Lightning's own clipping refuses a fused optimizer, and it takes the norm once more.
+        """
+        norm, self.gradient_norm = self.gradient_norm, None
+        if gradient_clip_val:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            clip_grads_with_norm_(
+                parameters, gradient_clip_val, get_total_norm(gradients(optimizer)) if norm is None else norm
+            )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add config, classes, data state and running loss, as plain containers that weights_only=True opens."""
         known = {"config": self.config, "classes": list(self.classes), "manifest": self.manifest, "format": 1}
         with self.epoch_loss.sync_context():  # Lightning does not save the metrics of a partial epoch
-            known["epoch_loss"] = {key: getattr(self.epoch_loss, key).cpu().clone() for key in EPOCH_LOSS}
+            known["epoch_loss"] = {key: getattr(self.epoch_loss, key).clone() for key in EPOCH_LOSS}
         checkpoint.setdefault("stat_video", {}).update(known)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
 from ..config import Recipe
@@ -96,5 +97,10 @@ def make_optimizer(model: VideoModel, recipe: Recipe, fused: bool | None = None)
     """Return the recipe's optimizer over `parameter_groups`."""
     groups = parameter_groups(model, recipe)
     if recipe.optimizer == "sgd":
-        return SGD(groups, lr=recipe.scaled_lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+        return SGD(groups, lr=recipe.scaled_lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused)
     return AdamW(groups, lr=recipe.scaled_lr, fused=fused)
+
+
+def gradients(optimizer: Optimizer) -> list[Tensor]:
+    """Return the gradients that an optimizer's next step takes, in its order."""
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

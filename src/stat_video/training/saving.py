@@ -7,6 +7,7 @@ exactly as the killed one would have, with any number of workers. (torchdata's S
 each worker instead, and needs their number to stay the same.)
 """
 
+import copy
 import io
 import logging
 import os
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import threading
 import time
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,69 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, buffer)
         with replacing(Path(path), self.keep) as file:
             file.write(buffer.getbuffer())
+
+
+class CheckpointWriter(AtomicCheckpointIO):
+    """Writes a checkpoint while the training goes on: in a thread, from a copy in main memory. One at a time.
+
+    What the disk did not take is raised as InputError by the next call that comes: `raise_failed` at the end of each
+    step, the next save, or `teardown`, by which the last file is whole.
+    """
+
+    def __init__(self, keep: int = 1) -> None:
+        super().__init__(keep)
+        self.writing: futures.Future[None] | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Wait for the one before, copy this one, and begin to write it."""
+        self.teardown()
+        copied = on_host(checkpoint)
+        # On CUDA nothing is copied yet: the thread waits for that, and the next step's work queues up behind it.
+        done = torch.cuda.current_stream().record_event() if torch.cuda.is_initialized() else None
+
+        def write() -> None:
+            if done is not None:
+                done.synchronize()
+            AtomicCheckpointIO.save_checkpoint(self, copied, path)
+
+        thread = futures.ThreadPoolExecutor(1)
+        self.writing = thread.submit(write)
+        thread.shutdown(wait=False)  # the thread ends with its one task, which Python waits for before it exits
+
+    def raise_failed(self) -> None:
+        """Raise what the last write ended in, if it has ended."""
+        if self.writing is not None and self.writing.done():
+            self.teardown()
+
+    def teardown(self) -> None:
+        """Wait until the last checkpoint is on the disk."""
+        if self.writing is not None:
+            futures.wait([self.writing])
+            writing, self.writing = self.writing, None
+            writing.result()
+
+
+def on_host(value: Any) -> Any:
+    """Return a copy of a checkpoint with its tensors in main memory, where those of CUDA come when its stream does."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", non_blocking=True, copy=True)  # from CUDA to pinned memory
+    if isinstance(value, dict):
+        whole = copy.copy(value)  # keeps its kind, and the attributes that a state dict has
+        whole.update((key, on_host(part)) for key, part in value.items())
+        return whole
+    return type(value)(map(on_host, value)) if type(value) in (list, tuple) else value
+
+
+def save_whole(trainer: Trainer, path: Path) -> None:
+    """Save a checkpoint and wait until it is on the disk. A collective: all ranks call it."""
+    trainer.save_checkpoint(path, weights_only=False)  # with the optimizer's state
+    wait_for_disk(trainer)
+
+
+def wait_for_disk(trainer: Trainer) -> None:
+    """Wait until the last checkpoint is on the disk. A collective: a rank that ends may have the others ended."""
+    trainer.strategy.checkpoint_io.teardown()
+    trainer.strategy.barrier()
 
 
 class Signals(Callback):
@@ -116,8 +181,9 @@ class Signals(Callback):
 
 
 class Saving(Signals, Checkpoint):
-    """Writes `run.checkpoint` at each epoch's end, every so many minutes or steps, and when a signal asks for it.
+    """Saves `run.checkpoint` at each epoch's end, every so many minutes or steps, and when a signal asks for it.
 
+    The run's `CheckpointWriter` writes it beside the training; a stop and the end of training wait for it.
     If a validation follows an epoch, also before its last step: a crash in the validation then costs that step alone.
     """
 
@@ -125,11 +191,17 @@ class Saving(Signals, Checkpoint):
         super().__init__()
         self.run, self.config = run, config
         self.between_steps = False  # inside an epoch, with no step half taken
+        self.group: Any = None  # what the ranks agree by
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Start the clock of `trainer.save_minutes`."""
+        """Start the clock of `trainer.save_minutes`, and make what the ranks agree by."""
         super().on_train_start(trainer, module)
         self.saved = time.monotonic()
+        if trainer.world_size > 1:
+            # Through the processes' own network, since an answer from the GPUs is one to wait for: at each step's end,
+            # and before each pass, where Lightning asks for a SIGTERM that only its own handlers would note.
+            self.group = torch.distributed.new_group(backend="gloo")
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Note that a step has begun."""
@@ -137,11 +209,12 @@ class Saving(Signals, Checkpoint):
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, b: Any, index: int) -> None:
         """Save at a step's end if it is time to, or a signal asks for it; stop if asked."""
+        trainer.strategy.checkpoint_io.raise_failed()  # type: ignore[attr-defined]
         done, of, passes = index + 1, trainer.num_training_batches, trainer.accumulate_grad_batches
         validates = (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0  # type: ignore[operator]
         if done == of:  # the epoch's end follows, after a validation if one is due
             if validates and self._agreed(trainer, self._wish(trainer)) == STOP:
-                self.stop(trainer)
+                self._leave(trainer)
             return
         if done % passes:
             return
@@ -152,25 +225,30 @@ class Saving(Signals, Checkpoint):
         if (agreed := self._agreed(trainer, wish)) >= SAVE:
             self.save(trainer)
         if agreed == STOP:
-            self.stop(trainer)
+            self._leave(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Save; the epoch's metrics are logged and its row is written by now."""
         self.between_steps = False
         self.save(trainer)
         if self._agreed(trainer, self._wish(trainer)) == STOP:
-            self.stop(trainer)
+            self._leave(trainer)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Wait until the last checkpoint is on the disk."""
+        wait_for_disk(trainer)
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        """Save if something failed between two steps: a data worker died, or memory ran out.
+        """Save if something failed between two steps: a data worker died, or memory ran out. Wait for the disk.
 
         Only on one device: saving is a collective, and the other ranks may not take part.
         """
-        if self.between_steps and trainer.world_size == 1 and not isinstance(exception, InputError | Stopped):
-            try:
+        try:
+            if self.between_steps and trainer.world_size == 1 and not isinstance(exception, InputError | Stopped):
                 self.save(trainer)
-            except Exception as error:
-                log.warning("not saved at the end (%s)", error)
+            trainer.strategy.checkpoint_io.teardown()
+        except Exception as error:
+            log.warning("not saved at the end (%s)", error)
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the place in training: the epoch, and how many of its clips are done on all devices together."""
@@ -191,11 +269,15 @@ class Saving(Signals, Checkpoint):
                 current[key] += shift
 
     def save(self, trainer: Trainer) -> None:
-        """Write a checkpoint. A collective: all ranks call it."""
+        """Save a checkpoint, which the disk may take later. A collective: all ranks call it."""
         trainer.save_checkpoint(self.run.checkpoint, weights_only=False)  # with the optimizer's state
         self.saved = time.monotonic()
         if not self.leaving:
             self.asked = None
+
+    def _leave(self, trainer: Trainer) -> None:
+        wait_for_disk(trainer)
+        self.stop(trainer)
 
     def _wish(self, trainer: Trainer) -> int:
         if self.asked is not None:
@@ -208,8 +290,8 @@ class Saving(Signals, Checkpoint):
         """Return the highest wish of all ranks: a signal may reach only one of them, and clocks differ."""
         if trainer.world_size == 1:
             return wish
-        wishes = torch.tensor(wish, device=trainer.strategy.root_device)
-        torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX)
+        wishes = torch.tensor(wish)
+        torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX, group=self.group)
         return int(wishes)
 
 
