@@ -16,6 +16,7 @@ from running import SMALL, Place, only, read_json
 from stat_video import compose, models
 from stat_video.config import Config, EvaluateConfig
 from stat_video.data.lists import manifest_hash
+from stat_video.data.transforms import Normalize
 from stat_video.errors import InputError
 from stat_video.hardware import AUTO_WINDOW
 from stat_video.models.parts import recompute
@@ -152,11 +153,18 @@ def test_a_run_whose_videos_have_changed_is_refused(
 
 
 @pytest.mark.usefixtures("toy")
-@pytest.mark.parametrize("words", [[], ["recipe.optimizer=sgd", "recipe.nesterov=true", "recipe.lr=0.01"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["recipe.optimizer=sgd", "recipe.nesterov=true", "recipe.lr=0.01"],
+        ["recipe.augment.randaugment_ops=4", "recipe.augment.device=true"],
+    ],
+)
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
-    """Bit for bit, by AdamW and by SGD with its momentum and its steps of the learning rate."""
+    """Bit for bit, by AdamW, by SGD with its momentum and steps of the learning rate, with RandAugment by batch."""
     steps = ["recipe.schedule=steps", "recipe.milestones=[1,2]", "recipe.epochs=3", "model.rate=0.5"]
     steps += ["trainer.save_steps=1"]
     killed = config_of(place, tmp_path / "killed", "model=toy", *steps, *words)
@@ -346,6 +354,28 @@ def test_gradient_checkpointing_of_a_model_without_units_is_refused(place: Place
         fit(config)
     check_one_line(caught.value, "trainer.gradient_checkpointing=true: model=toy has no units")
     assert not list(tmp_path.rglob("config.json"))
+
+
+@pytest.mark.usefixtures("toy")
+def test_operators_left_to_the_device_change_the_clips_that_the_data_workers_would(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the model is given is the same to 1 of 255, at nearly all pixels; and it is another run."""
+    given: list[torch.Tensor] = []
+    normalize = Normalize.forward
+    monkeypatch.setattr(Normalize, "forward", lambda self, video: given.append(video) or normalize(self, video))
+    words = ["model=toy", "recipe.repeats=2", "recipe.augment.randaugment_ops=4", "recipe.augment.color_jitter=0.4"]
+    ids, batches = [], []
+    for device in ("false", "true"):
+        config = config_of(place, tmp_path, *words, f"recipe.augment.device={device}", "trainer.batch_per_device=4")
+        ids.append(fit(config)["id"])
+        batches.append([video.int() for video in given])
+        given.clear()
+    assert ids[0] != ids[1]
+    assert len(batches[0]) == len(batches[1]) > 6  # six passes of training, then validation and test
+    apart = torch.cat([(a - b).abs().flatten() for a, b in zip(*batches, strict=True)])
+    assert (apart > 0).float().mean() < 2e-3
+    assert (apart > 1).float().mean() < 2e-4
 
 
 @pytest.mark.usefixtures("toy")

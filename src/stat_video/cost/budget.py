@@ -50,7 +50,7 @@ def clip_ms(T: int, recipe: Recipe) -> float:
     """
     frames = T if recipe.repeats_share_frames else T * recipe.repeats
     read = float(np.interp(frames, list(READ_MS), list(READ_MS.values())))
-    augment = RANDAUGMENT_MS if recipe.augment.randaugment_ops and not getattr(recipe.augment, "device", False) else 0
+    augment = RANDAUGMENT_MS if recipe.augment.randaugment_ops and not recipe.augment.device else 0
     return read / recipe.repeats + (CROP_MS + augment) * T / 16
 
 

@@ -8,7 +8,7 @@ number of data workers nor their order changes a clip.
 import logging
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ class Sample(TypedDict):
     index: Any  # place in the list of the video that was asked for
     view: Any  # its number in the protocol; 0 in training
     unreadable: Any  # the path that was asked for if it cannot be read, else ''; in a batch a list
+    operators: NotRequired[Any]  # of training: RandAugment's that are left to the device, `Drawn`; in a batch a list
 
 
 class TrainRequest(NamedTuple):
@@ -148,9 +149,16 @@ class ClipDataset(Dataset[Sample]):
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
             # torch.manual_seed would also queue a call with its stack trace for each kind of device, and keep it.
             torch.default_generator.manual_seed(int(rng.integers(2**63)))
-            pixels = self.train_transform(frames)
+            pixels, operators = self.train_transform(frames), self.train_transform.draw_left()
         unreadable = asked if path != asked else ""
-        return Sample(video=pixels, label=info["label"], index=video, view=0, unreadable=unreadable)
+        return Sample(
+            video=pixels,
+            label=info["label"],
+            index=video,
+            view=0,
+            unreadable=unreadable,
+            operators=operators,
+        )
 
     def _read(self, path: str, choices: list[ChooseFrames], then: str) -> list[Tensor | None]:
         """Return the frames of each choice, None if they cannot be read; the first failure of a video is logged."""

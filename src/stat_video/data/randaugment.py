@@ -3,31 +3,63 @@
 By Pillow, frame by frame, as there: its rounding and its bicubic are part of the operators.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor, nn
+from torch.utils.data._utils.collate import default_collate_fn_map
 from torchvision import tv_tensors
 
 Operator = Callable[[Image.Image, float], Image.Image]  # (picture, level from -1 to 1) -> picture
-GREY = (128, 128, 128)  # what comes in from outside the frame
+GREY = 128  # of all channels of what comes in from outside the frame
 HIGHEST = 10.0  # magnitude, of level 1
 
 
-def _enhance(what: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operator:
-    return lambda picture, level: what(picture).enhance(max(0.1, 1 + 0.9 * level))
+class Drawn(tuple[tuple[str, float], ...]):
+    """(name, level) of the operators drawn for a clip, in the order in which they are applied.
+
+    The data loader makes a plain list of those of a batch: they stay on the host, which needs them there.
+    """
 
 
-def _affine(matrix: Callable[[float, int, int], tuple[float, ...]]) -> Operator:
-    """Return an operator that takes the pixel at (x, y) from (a x + b y + c, d x + e y + f)."""
+default_collate_fn_map[Drawn] = lambda batch, *, collate_fn_map=None: list(batch)
 
+
+def _rotation(level: float, width: int, height: int) -> tuple[float, ...]:
+    """Return Pillow's own matrix of a rotation around the middle, by 30 degrees at level 1."""
+    angle = -math.radians(30 * level % 360)
+    cos, sin, x, y = round(math.cos(angle), 15), round(math.sin(angle), 15), width / 2, height / 2
+    return (cos, sin, cos * -x + sin * -y + x, -sin, cos, -sin * -x + cos * -y + y)
+
+
+# (level, width, height) -> (a, b, c, d, e, f): the pixel at (x, y) comes from (a x + b y + c, d x + e y + f).
+MATRICES: dict[str, Callable[[float, int, int], Sequence[float]]] = {
+    "Rotate": _rotation,
+    "ShearX": lambda level, width, height: (1, 0.3 * level, 0, 0, 1, 0),
+    "ShearY": lambda level, width, height: (1, 0, 0, 0.3 * level, 1, 0),
+    "TranslateXRel": lambda level, width, height: (1, 0, 0.45 * level * width, 0, 1, 0),
+    "TranslateYRel": lambda level, width, height: (1, 0, 0, 0, 1, 0.45 * level * height),
+}
+
+
+def _affine(name: str) -> Operator:
     def move(picture: Image.Image, level: float) -> Image.Image:
-        how = Image.Transform.AFFINE, matrix(level, *picture.size), Image.Resampling.BICUBIC
-        return picture.transform(picture.size, *how, fillcolor=GREY)
+        how = Image.Transform.AFFINE, MATRICES[name](level, *picture.size), Image.Resampling.BICUBIC
+        return picture.transform(picture.size, *how, fillcolor=(GREY,) * 3)
 
     return move
+
+
+def enhancement(level: float) -> float:
+    """Return the factor on what sets a picture apart from a plain one: a black, grey or smooth one."""
+    return max(0.1, 1 + 0.9 * level)
+
+
+def _enhance(what: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operator:
+    return lambda picture, level: what(picture).enhance(enhancement(level))
 
 
 def _posterize(picture: Image.Image, level: float) -> Image.Image:
@@ -45,7 +77,7 @@ OPERATORS: dict[str, Operator] = {
     "AutoContrast": lambda picture, level: ImageOps.autocontrast(picture),
     "Equalize": lambda picture, level: ImageOps.equalize(picture),
     "Invert": lambda picture, level: ImageOps.invert(picture),
-    "Rotate": lambda picture, level: picture.rotate(30 * level, Image.Resampling.BICUBIC, fillcolor=GREY),
+    "Rotate": _affine("Rotate"),
     "PosterizeIncreasing": _posterize,
     "SolarizeIncreasing": lambda picture, level: ImageOps.solarize(picture, 256 - int(256 * abs(level))),
     "SolarizeAdd": _solarize_add,
@@ -53,10 +85,10 @@ OPERATORS: dict[str, Operator] = {
     "ContrastIncreasing": _enhance(ImageEnhance.Contrast),
     "BrightnessIncreasing": _enhance(ImageEnhance.Brightness),
     "SharpnessIncreasing": _enhance(ImageEnhance.Sharpness),
-    "ShearX": _affine(lambda level, width, height: (1, 0.3 * level, 0, 0, 1, 0)),
-    "ShearY": _affine(lambda level, width, height: (1, 0, 0, 0.3 * level, 1, 0)),
-    "TranslateXRel": _affine(lambda level, width, height: (1, 0, 0.45 * level * width, 0, 1, 0)),
-    "TranslateYRel": _affine(lambda level, width, height: (1, 0, 0, 0, 1, 0.45 * level * height)),
+    "ShearX": _affine("ShearX"),
+    "ShearY": _affine("ShearY"),
+    "TranslateXRel": _affine("TranslateXRel"),
+    "TranslateYRel": _affine("TranslateYRel"),
 }
 
 
@@ -73,7 +105,7 @@ class RandAugment(nn.Module):
         super().__init__()
         self.ops, self.magnitude, self.std = ops, magnitude, std
 
-    def draw(self) -> list[tuple[str, float]]:
+    def draw(self) -> Drawn:
         """Draw (name, level) of the operators that are applied."""
         names, drawn = list(OPERATORS), []
         for _ in range(self.ops):
@@ -83,7 +115,7 @@ class RandAugment(nn.Module):
             level = min(max(magnitude, 0.0), HIGHEST) / HIGHEST
             if applied:
                 drawn.append((name, level if forward else -level))
-        return drawn
+        return Drawn(drawn)
 
     def forward(self, clip: Tensor) -> Tensor:
         drawn = self.draw()

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from ..errors import InputError, check_ranges, ranged
-from .randaugment import RandAugment
+from .randaugment import Drawn, RandAugment
 from .sampling import crop_corner
 
 BICUBIC: Any = {"interpolation": v2.InterpolationMode.BICUBIC, "antialias": True}
@@ -32,6 +32,7 @@ class Augment:
     randaugment_ops: int = ranged(0, 0)  # operations drawn for a clip; 0: off
     randaugment_magnitude: float = ranged(7.0, 0, 10)  # their mean strength
     randaugment_std: float = ranged(0.5, 0)  # of the strength
+    device: bool = False  # RandAugment by batch on the model's device, in the place of by clip in the data workers
     erasing: float = ranged(0.0, 0, 1)  # probability
 
     def __post_init__(self) -> None:
@@ -133,6 +134,8 @@ class ColorJitter(v2.ColorJitter):
 class TrainTransform(nn.Module):
     """Makes a random training clip of frames: uint8 (T, H, W, 3) -> uint8 (T, 3, crop, crop).
 
+    With ``augment.device`` RandAugment's operators are only drawn, by `draw_left`, and left to the device.
+
     NOTE: crops first, and changes the crop's pixels only. MViT's release runs RandAugment on the whole frames.
     """
 
@@ -150,13 +153,22 @@ class TrainTransform(nn.Module):
             steps.append(v2.RandomHorizontalFlip())
         if a.color_jitter:
             steps.append(ColorJitter(a.color_jitter))
+        self.left: RandAugment | None = None
         if a.randaugment_ops:
-            steps.append(RandAugment(a.randaugment_ops, a.randaugment_magnitude, a.randaugment_std))
+            randaugment = RandAugment(a.randaugment_ops, a.randaugment_magnitude, a.randaugment_std)
+            if a.device:
+                self.left = randaugment
+            else:
+                steps.append(randaugment)
         self.steps = v2.Compose(steps)
 
     def forward(self, frames: Tensor) -> Tensor:
         clip = self.steps(tv_tensors.Video(frames.permute(0, 3, 1, 2)))
         return torch.from_numpy(np.ascontiguousarray(clip.numpy()))  # in half the time of torch's contiguous()
+
+    def draw_left(self) -> Drawn:
+        """Draw the operators left to the device for the clip just made: those that it would have had here."""
+        return self.left.draw() if self.left else Drawn()
 
 
 class ViewTransform(nn.Module):

@@ -384,7 +384,7 @@ def feeding(config: Config) -> str:
         ways.append(f"trainer.workers={cores}, one for each core of a device")
     if not config.data.built_in:
         ways.append("copies that are read faster (python src/prepare.py do=transcode)")
-    if on_cuda(config.trainer) and augment.randaugment_ops and not getattr(augment, "device", False):
+    if on_cuda(config.trainer) and augment.randaugment_ops and not augment.device:
         ways.append("recipe.augment.device=true")
     return "; ".join([*ways, "more cores for a device (docs/data.md has how many)"])
 

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ..config import Recipe
 from ..data.dataset import Sample
+from ..data.randaugment_device import apply_operators
 from ..data.sampling import Views
 from ..data.transforms import Erase, Normalize
 from ..models.base import VideoModel
@@ -83,8 +84,9 @@ class VideoModule(LightningModule):
             torch.cuda.manual_seed(seed)
 
     def training_step(self, batch: Sample, batch_index: int) -> Tensor:
-        """Return the loss of a batch after erasing and mixing."""
-        video, labels = self.mix(self.erase(self.normalize(batch["video"])), batch["label"])
+        """Return the loss of a batch after the operators left to the device, erasing and mixing."""
+        video = apply_operators(batch["video"], batch.get("operators", []))
+        video, labels = self.mix(self.erase(self.normalize(video)), batch["label"])
         loss = F.cross_entropy(self.model(video), labels, label_smoothing=self.recipe.label_smoothing)
         self.epoch_loss.update(loss, len(video))
         # Lightning waits for the device at each pass to have what a bar shows, also where no bar is.
