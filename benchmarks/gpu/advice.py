@@ -6,6 +6,11 @@ from typing import Any
 
 GPUS = Path(__file__).parents[2] / "conf/gpus.yaml"
 
+ON_A_CPU = {  # for trainer=cpu on the same machine
+    "batch_per_device": "16", "attention": "auto", "window": "auto", "depthwise": "pytorch", "compile": "false",
+    "recompute": "auto", "workers": "1", "clips_per_second": "null",
+}  # fmt: skip
+
 
 def line_of(gpu: str | None, memory_gib: float | None) -> tuple[str | None, float]:
     """Return (the line of conf/gpus.yaml for a device, its dense bf16 peak, 1e12 operations a second), else (None, 0).
@@ -13,7 +18,7 @@ def line_of(gpu: str | None, memory_gib: float | None) -> tuple[str | None, floa
     A device is found by its name and memory. Read without PyYAML, which a GPU image may lack.
     """
     pattern = re.compile(
-        r"^(?P<line>\S+): \{bf16: (?P<bf16>[\d.]+),.* memory: (?P<memory>\d+), source: (?P<source>.*)\}"
+        r"^(?P<line>\S+): \{bf16: (?P<bf16>[\d.]+),.* memory: (?P<memory>\d+), (?:.*, )?source: (?P<source>.*)\}"
     )
     gpu = gpu or ""
     for found in filter(None, map(pattern.match, GPUS.read_text(encoding="utf-8").splitlines())):
@@ -55,10 +60,11 @@ def snippet(found: dict[str, Any]) -> str:
     """Return the advice as keys for conf/local.yaml, with what belongs elsewhere as comments."""
     if not found:
         return "# No advice: it needs phases 1 and 4 at full size on CUDA, with nothing wrong in them.\n"
-    lines = ["# Measured by make check-gpu on this machine; copy into conf/local.yaml.", "trainer:"]
-    for key, value in found["trainer"].items():
-        lines.append(f"  {key}: {by_T(value) if isinstance(value, dict) else yaml_of(value)}")
-    lines.append(f"  clips_per_second: {by_T(found['clips_per_second'])}  # of one GPU; only for plan=true")
+    lines = ["# Measured by make check-gpu on this machine, for its GPU: copy into conf/local.yaml.", "trainer:"]
+    for key, value in {**found["trainer"], "clips_per_second": found["clips_per_second"]}.items():
+        told = by_T(value) if isinstance(value, dict) else yaml_of(value)
+        lines.append(f"  {key}: ${{by:${{trainer.accelerator}},{{cpu:{ON_A_CPU[key]},_:{told}}}}}")
+    lines.append("# clips_per_second is of one GPU; only plan=true reads it.")
     for T, share in found.get("share", {}).items():
         lines.append(f"# T = {T}: python src/cost.py clip=T{T} gpu={found['gpu']} share={share:g}")
     return "\n".join(lines) + "\n"

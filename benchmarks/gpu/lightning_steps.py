@@ -35,6 +35,7 @@ class Steps:
         told += [f"folders.logs={settings.work / 'steps'}", f"folders.built_in={settings.work / 'data'}"]
         (row,) = rows("train", Config, told)
         self.config = row.config
+        torch.backends.cuda.enable_cudnn_sdp(False)  # as trainer.attention=auto, and as phase 4's plain step
         clip, classes = self.config.clip, [f"class {i}" for i in range(sizes.classes)]
         self.module = VideoModule(
             self.config.build(len(classes)),

@@ -4,6 +4,7 @@ PyTorch, torchvision and stat_video.models alone are imported here.
 """
 
 import copy
+import importlib
 import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from stat_video.models.parts.backend import BACKEND
 
 from .report import Report
 
-TRITON = "stat_video.models.parts.depthwise_triton"
+TRITON, COMPILED = "stat_video.models.parts.depthwise_triton", "stat_video.models.parts.compiled"
 Work = Callable[[], Any]
 FEWEST, LONGEST = 5, 20.0  # rounds that are measured in any case; seconds after which no other begins
 
@@ -320,9 +321,12 @@ def in_turns(
     return times
 
 
-def compiled_by_block(model: nn.Module, how: str = "inductor", units: int | None = None) -> nn.Module:
-    """Return a copy of the model whose units (or the first ones) are compiled, each for the shapes that it meets."""
+def compiled_by_block(model: Any, how: str = "inductor", first_alone: bool = False) -> nn.Module:
+    """Return a copy of the model compiled as trainer.compile does, for the shapes that it meets; or its first unit."""
     model = copy.deepcopy(model)
-    for unit in list(model.units())[:units]:
-        unit.compile(backend=how, dynamic=False)
+    if first_alone or importlib.util.find_spec(COMPILED) is None:
+        for unit in list(model.units())[: 1 if first_alone else None]:
+            unit.compile(backend=how, dynamic=False)
+    else:
+        importlib.import_module(COMPILED).compile_parts(model, backend=how, dynamic=False)
     return model

@@ -125,7 +125,7 @@ def curve(report: Report, place: Place) -> None:
 def framework(report: Report) -> None:
     """A step of the full model in Lightning's loop beside the same step without it (phase 4)."""
     batch = 16
-    known = report.settings.earlier.get("4", {}).get("figures", {}).get(f"T=16, {batch} clips, as it is: step")
+    known = report.settings.earlier.get("4", {}).get("figures", {}).get(f"T=16, {batch} clips, plain: step")
     if known is None or report.left < 15:
         report.note("framework: left out, " + ("phase 4 has no figure" if known is None else "no time"))
         return

@@ -5,6 +5,8 @@ not tried. What costs most time, compiling, comes last and is left out if it doe
 """
 
 import gc
+import importlib
+import importlib.util
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -73,7 +75,7 @@ class Way(NamedTuple):
             yield
 
 
-TODAY = Way()
+PLAIN = Way()
 
 
 def run(report: Report) -> None:
@@ -83,11 +85,11 @@ def run(report: Report) -> None:
     T = min(sizes.window)
     ways = possible_ways(report, device)
     *smaller, largest = sizes.batches[T]
-    speed.ways(T, smaller, {name: ways[name] for name in ("as it is", "all of these")})
+    speed.ways(T, smaller, {name: ways[name] for name in ("plain", "all of these")})
     best = speed.ways(T, [largest], ways)
     for longer in sizes.window:
         if longer != T and report.left > 0:
-            speed.ways(longer, sizes.batches[longer], {"as it is": TODAY, "best": best})
+            speed.ways(longer, sizes.batches[longer], {"plain": PLAIN, "best": best})
     for length in sizes.window:
         if report.left > 0:
             speed.beside_mvit(length, best)
@@ -102,20 +104,20 @@ def run(report: Report) -> None:
 
 
 def possible_ways(report: Report, device: torch.device) -> dict[str, Way]:
-    """Return the ways to try; each differs from today's in one thing, the last is of all of them."""
+    """Return the ways to try; each differs from the plain one in one thing, the last is of all of them."""
     right, cuda = report.settings, device.type == "cuda"
-    ways = {"as it is": TODAY, "kept, not recomputed": TODAY._replace(recompute=False)}
+    ways = {"plain": PLAIN, "kept, not recomputed": PLAIN._replace(recompute=False)}
     everything = Way(recompute=False, search=cuda)
     if cuda:
-        ways["cuDNN searches"] = TODAY._replace(search=True)
+        ways["cuDNN searches"] = PLAIN._replace(search=True)
         for name in ("efficient", "cudnn"):
             if name in right.found(1, "attention", []):
-                ways[f"attention: {name}"] = TODAY._replace(attention=name)
+                ways[f"attention: {name}"] = PLAIN._replace(attention=name)
     if "grouped" in right.found(1, "window", []):
-        ways["window: grouped"] = TODAY._replace(window="grouped")
+        ways["window: grouped"] = PLAIN._replace(window="grouped")
         everything = everything._replace(window="grouped")
     if "triton" in right.found(1, "depthwise", []):
-        ways["P_CA: triton"] = TODAY._replace(depthwise="triton")
+        ways["P_CA: triton"] = PLAIN._replace(depthwise="triton")
         everything = everything._replace(depthwise="triton")
     if right.found(1, "attention") is None:
         report.note("phase 1 was not run: only what is in use is measured")
@@ -134,7 +136,7 @@ class Speed:
 
     def ways(self, T: int, batches: Sequence[int], ways: dict[str, Way]) -> Way:
         """Measure a training step in each way, all taking turns, at each batch; return the fastest of the last one."""
-        found = TODAY
+        found = PLAIN
         for batch in batches:
             if self.report.left <= 0:
                 self.report.note(f"T={T}, {batch} clips: left out, no time")
@@ -148,7 +150,7 @@ class Speed:
             finally:
                 clean()
             # Less than a hundredth faster is no reason to leave what is in use.
-            name = max(speeds, key=lambda name: speeds[name] * (1.01 if ways[name] == TODAY else 1))
+            name = max(speeds, key=lambda name: speeds[name] * (1.01 if ways[name] == PLAIN else 1))
             found = ways[name]
             self._keep(T, batch, speeds[name], found)
         return found
@@ -203,7 +205,7 @@ class Speed:
         self.report.found(best=self.best)
 
     def beside_mvit(self, T: int, best: Way) -> None:
-        """Measure STAT, as it is and best, and torchvision's MViT-B in turns, on the most clips that fit."""
+        """Measure STAT, plain and best, and torchvision's MViT-B in turns, on the most clips that fit."""
         batch = self.sizes.batches[T][0]
         while batch:
             self.report.doing(f"beside MViT-B, T={T}, {batch} clips")
@@ -223,7 +225,7 @@ class Speed:
         rows = [["", "STAT, ms", "MViT-B, ms", "clips/s, STAT / MViT-B"]]
         for kind, make in kinds.items():
             work, other = make(ours, batches), make(theirs, batches)
-            works = {"STAT": chosen(TODAY, work), "best": chosen(best, work), "MViT-B": chosen(TODAY, other)}
+            works = {"STAT": chosen(PLAIN, work), "best": chosen(best, work), "MViT-B": chosen(PLAIN, other)}
             memory = {name: peak(work, self.device)[0] for name, work in works.items()}
             times = in_turns(works, self.sizes.rounds, self.sizes.warmups, self.device, self.report)
             for name in ("STAT", "best"):
@@ -242,9 +244,10 @@ class Speed:
             self._prediction(T, batch, ours, batches)
 
     def _prediction(self, T: int, batch: int, model: Any, batches: list[tuple[Tensor, Tensor]]) -> None:
-        """Compare a step's memory with the one that cost/memory.py predicts, if what that needs is here."""
+        """Compare a step's memory with the one that memory.py predicts, if what that needs is here."""
+        place = "models" if importlib.util.find_spec("stat_video.models.memory") else "cost"
         try:
-            from stat_video.cost.memory import step_memory
+            step_memory = importlib.import_module(f"stat_video.{place}.memory").step_memory
         except ModuleNotFoundError as error:
             self.report.note(f"predicted memory: skipped: no {error.name}")
             return

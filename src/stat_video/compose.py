@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from . import models, paper
-from .config import SCALES, Folders, Processes, Slurm, from_plain
+from .config import SCALES, Folders, Processes, Slurm, TrainerKeys, from_plain
 from .errors import InputError
 from .files import PROJECT
 from .models.base import Clip
@@ -328,7 +328,9 @@ def _register(script: str, schema: type) -> None:
         else:
             store(group=group, name=name, node=node, package="_global_" if group == "schema" else None)
         _stored[group, name] = node
-    store(name="this_machine", node={"folders": read_local().get("folders", {})}, package="_global_")
+    local = read_local()
+    store(name="this_machine", node={"folders": local.get("folders", {})}, package="_global_")
+    store(name="this_trainer", node={"trainer": local.get("trainer", {})}, package="_global_")
 
 
 _stored: dict[tuple[str | None, str], type] = {}  # (group, name): the schema that Hydra knows by it
@@ -355,12 +357,14 @@ def first(*values: Any) -> Any:
 
 
 def read_local() -> dict[str, Any]:
-    """Return scale and folders of this machine, {} without conf/local.yaml; InputError if it says anything else."""
+    """Return what conf/local.yaml says: scale, folders, trainer keys; {} without it. InputError if it says more."""
     path = Path(os.environ.get("STAT_VIDEO_LOCAL", CONF / "local.yaml"))
     if not path.exists():
         return {}
     content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    allowed = {"scale": SCALES, "folders": tuple(f.name for f in fields(Folders))}
+    allowed = {"scale": SCALES} | {
+        key: tuple(f.name for f in fields(of)) for key, of in (("folders", Folders), ("trainer", TrainerKeys))
+    }
     if not isinstance(content, dict) or content.keys() - allowed.keys():
         raise InputError(f"{path}: allowed keys are {', '.join(allowed)}; see conf/local.example.yaml")
     for key, names in allowed.items():
