@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 from running import HANGS, ROOT
 
+PART = 2**22  # bytes of a checkpoint of 15 MB or more
 EVENTS = (  # at which a signal comes; 'nan', 'worker' and 'group' are faults of their own
     "setup",  # before the first step of a process
     "step",  # inside a forward pass
@@ -29,7 +30,7 @@ EVENTS = (  # at which a signal comes; 'nan', 'worker' and 'group' are faults of
     "between",  # between two passes
     "validating",
     "testing",
-    "writing",  # half of a checkpoint is in the new file
+    "writing",  # a part of a checkpoint is in the new file
     "renaming",  # the old one has its new name, the new one has not
     "epoch row",  # half of epochs.csv is written
 )
@@ -94,19 +95,24 @@ def wrap(owner: Any, name: str, come: Callable[[], bool], after: bool = False) -
     setattr(owner, name, wrapped)
 
 
-class Halves:
-    """A file that gets what is written in two halves, with an event between them."""
+class Interrupted:
+    """A file with an event once `PART` bytes are in it."""
 
     def __init__(self, file: BinaryIO, come: Callable[[], bool]) -> None:
-        self.file, self.come = file, come
+        self.file, self.come, self.left = file, come, PART
 
-    def write(self, content: memoryview) -> None:
-        """Write both."""
-        middle = len(content) // 2
-        self.file.write(content[:middle])
+    def write(self, content: bytes) -> int:
+        """Write, and let the event come if it is time to."""
+        done = self.file.write(content)
+        before, self.left = self.left, self.left - done
+        if self.left <= 0 < before:
+            self.file.flush()
+            self.come()
+        return done
+
+    def flush(self) -> None:
+        """Write what is left in memory."""
         self.file.flush()
-        self.come()
-        self.file.write(content[middle:])
 
 
 def prepare(job: Job) -> None:
@@ -134,11 +140,11 @@ def prepare(job: Job) -> None:
         saving_to = saving.replacing
 
         @contextmanager
-        def in_halves(path: Path, keep: int) -> Iterator[Any]:
+        def interrupted(path: Path, keep: int) -> Iterator[Any]:
             with saving_to(path, keep) as file:
-                yield Halves(file, come)
+                yield Interrupted(file, come)
 
-        saving.replacing = in_halves
+        saving.replacing = interrupted
     elif job.at == "renaming":
         replace = Path.replace
 
@@ -152,11 +158,11 @@ def prepare(job: Job) -> None:
     elif job.at == "epoch row":
         replacing = callbacks.replacing
 
-        def interrupted(path: Path) -> Any:
+        def late(path: Path) -> Any:
             come()
             return replacing(path)
 
-        callbacks.replacing = interrupted
+        callbacks.replacing = late
 
 
 def child(job: Job) -> None:

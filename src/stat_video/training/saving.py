@@ -8,7 +8,6 @@ each worker instead, and needs their number to stay the same.)
 """
 
 import copy
-import io
 import logging
 import os
 import signal
@@ -46,11 +45,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint; if the disk does not take it, raise InputError and keep the old one."""
-        # Through memory: on a full disk torch's zip writer raises an error that does not name the cause.
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
         with replacing(Path(path), self.keep) as file:
-            file.write(buffer.getbuffer())
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # of torch's zip writer; its context is the cause, such as a full disk
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
 
 class CheckpointWriter(AtomicCheckpointIO):
