@@ -259,9 +259,11 @@ def test_the_count(name):
 @every
 def test_a_step_in_bfloat16(name):
     model = built(name).train()
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = F.cross_entropy(model(noise(clip_of(name))), torch.tensor([0, 1]))
-    loss.backward()
+    # Without oneDNN, whose bf16 gradient of a (3, 1, 1) kernel over two frames is random memory (docs/log.md).
+    with torch.backends.mkldnn.flags(enabled=False):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = F.cross_entropy(model(noise(clip_of(name))), torch.tensor([0, 1]))
+        loss.backward()
     assert loss.isfinite()
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     assert all(g.dtype == torch.float32 and g.isfinite().all() for g in grads)
