@@ -339,3 +339,23 @@ def test_kernels_have_their_kinds(gpu: Any) -> None:
     assert kind("void at::native::CatArrayBatchedCopy<float>") == "concatenation"
     assert kind("void multi_tensor_apply_kernel<FusedAdamMathFunctor>") == "optimizer"
     assert kind("void at::native::reduce_kernel") == "other"
+
+
+def test_attention_is_checked_at_every_shape_of_the_tables(gpu: Any) -> None:
+    """At full size, numbers of keys and queries as counted by hand."""
+    from gpu import measure, right
+
+    lengths, queries, width = right.layouts(measure.FULL)
+    assert sorted(lengths) == [89, 97, 129, 145, 161, 177, 193, 302, 310, 408, 424, 506, 522, 604]
+    assert (queries, width) == ([785, 197, 50, 1], 96)
+
+
+def test_the_full_model_in_lightnings_loop_can_be_built(gpu: Any, tmp_path: Path) -> None:
+    """What phases 3 and 6 build on CUDA alone."""
+    from gpu.lightning_steps import Steps
+    from gpu.measure import FULL
+    from gpu.report import Settings
+
+    steps = Steps(Settings(3, "waits", tmp_path, 60), FULL, 2)
+    assert steps.batches[0]["video"].shape == (2, 16, 3, 224, 224)
+    assert steps.config.recipe.mixup > 0

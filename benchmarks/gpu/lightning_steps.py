@@ -29,8 +29,8 @@ class Steps:
 
     def __init__(self, settings: Settings, sizes: Sizes, batch: int = 16, words: tuple[str, ...] = ()) -> None:
         cuda, full = torch.cuda.is_available(), sizes is FULL
-        told = ["scale=paper" if full else "scale=tiny", "data=motion", "logger=off"]
-        told += [] if full else TINY_WORDS
+        told = ["scale=paper"] if full else ["scale=tiny", *TINY_WORDS]
+        told += ["logger=off"]
         told += ["trainer=gpu" if cuda else "trainer=cpu", f"recipe.batch_size={batch}", *words]
         told += [f"folders.logs={settings.work / 'steps'}", f"folders.built_in={settings.work / 'data'}"]
         (row,) = rows("train", Config, told)
