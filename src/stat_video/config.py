@@ -120,7 +120,7 @@ class TrainerKeys:
     compile: bool = False  # units of the model by torch.compile, which draws other numbers for dropout than PyTorch
     deterministic: bool = False
     attention: str = one_of("auto", ATTENTION)  # kernels of scaled_dot_product_attention on CUDA (hardware.py)
-    window: str = one_of("auto", ("auto", "masked", "grouped"))  # how STA leaves out neighbours beyond the clip's ends
+    window: str = one_of("auto", ("auto", "masked", "grouped"))  # how attention leaves out frames beyond a clip's ends
     depthwise: str = one_of("pytorch", ("pytorch", "triton"))  # 3-D depthwise convolutions; triton: on CUDA alone
     recompute: Any = one_of("auto", ("auto", True, False))  # norms and activations in the backward pass, to keep less
     save_minutes: float = ranged(10, 0)  # between two checkpoints inside an epoch; each epoch's end has one

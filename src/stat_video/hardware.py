@@ -16,11 +16,11 @@ from .progress import say
 
 CPU_CLIPS = 16  # of a pass if trainer.batch_per_device=auto
 # On CUDA: 64, 32 and 16 clips of 16, 32 and 64 frames. Such a pass takes a GPU long enough that launching its kernels
-# is hidden: 36 ms of a CPU core, against 85 ms of an H100 (an estimate by STAT's operations). More gains nothing then,
+# is hidden: 36 ms of a CPU core, against 85 ms of an H100 (estimated from counted operations). More gains nothing then,
 # and the loader's batches grow: 154 MB of pixels each.
 MOST_FRAMES = 1024
 # For trainer.attention=auto. cuDNN's kernel, PyTorch's first choice on Hopper, is left out: it gives NaN gradients with
-# a mask (pytorch#196678) and for a single query (cudnn-frontend#1072), and STA has both.
+# a mask (pytorch#196678) and for a single query (cudnn-frontend#1072), and models here have both.
 WITHOUT_CUDNN = ("efficient", "flash", "math")
 AUTO_WINDOW = {"cuda": "masked", "cpu": "masked"}  # the faster of the two on each
 
