@@ -404,3 +404,24 @@ def test_a_config_of_before_a_key_gets_its_default() -> None:
     for key in ("attention", "window", "depthwise", "recompute"):
         del config["trainer"][key]
     assert from_plain(config).trainer == row("model=stat").trainer
+
+
+def test_a_cpu_computes_in_16_bits_without_onednn() -> None:
+    """Whose gradient of a (3, 1, 1) kernel over two frames is wrong there on some CPUs."""
+
+    def gradient(**dtype: Any) -> torch.Tensor:
+        torch.manual_seed(0)
+        x, weight = torch.randn(2, 16, 2, 6, 6), torch.randn(16, 16, 3, 1, 1, requires_grad=True)
+        with torch.autocast("cpu", **dtype):
+            y = torch.nn.functional.conv3d(x, weight, padding=(1, 0, 0))
+        (found,) = torch.autograd.grad(y.float().pow(2).mean(), weight)
+        return found
+
+    try:
+        choose_backends(TrainerKeys(accelerator="cpu", precision="bf16-mixed"))
+        assert not torch.backends.mkldnn.enabled
+        low, full = gradient(dtype=torch.bfloat16), gradient(enabled=False)
+        assert (low - full).norm() < 0.01 * full.norm()
+    finally:
+        choose_backends(TrainerKeys(accelerator="cpu"))
+    assert torch.backends.mkldnn.enabled
