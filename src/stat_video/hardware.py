@@ -199,7 +199,7 @@ def choose_backends(config: TrainerKeys) -> dict[str, Any]:
     else:
         kernels = ("flash", "math")
         # oneDNN 3.12's bf16 gradients of 3-D convolutions are wrong on some CPUs, up to random memory (docs/log.md).
-        torch.backends.mkldnn.enabled = not in_16_bits(config)
+        torch.backends.mkldnn.enabled = not in_16_bits(config)  # type: ignore[assignment]
     BACKEND.window = AUTO_WINDOW["cuda" if cuda else "cpu"] if config.window == "auto" else config.window
     BACKEND.depthwise = config.depthwise
     return {"attention": " or ".join(dict.fromkeys(kernels)), "window": BACKEND.window, "depthwise": BACKEND.depthwise}
