@@ -2,8 +2,8 @@
 
 Each clip of a batch has operators of its own, in an order of its own. The host knows them, so it takes together those
 clips whose next operator is of one kind, and nothing waits for the device. Tables and blends give Pillow's pixels; a
-warp is off by 1 of 255 at less than one pixel in a thousand. Types are named throughout, since training may set
-autocast and another default.
+warp of a photograph is off by 1 of 255 at less than one pixel in a thousand. Types are named throughout, since training
+may set autocast and another default.
 """
 
 from collections.abc import Callable, Iterator, Sequence
