@@ -33,7 +33,7 @@ FITTED_AT = (4, 8)  # batches through whose figures the line is drawn
 class StepMemory:
     """Bytes of one training step, as lines over the clips that a device takes at once.
 
-    From 2 clips on a full-size model is within 1 % of the line; a single clip takes up to 8 % more.
+    From 2 clips on a full-size model is within 2 % of the line; a single clip takes up to 8 % more.
     """
 
     state: int  # weights, buffers, gradients, what the optimizer keeps
