@@ -39,8 +39,8 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 # ms of one core, measured on videos of 10 s (H.264): reading 16, 32 and 64 frames of one, a straight line between;
 # and cropping, and RandAugment of, 16 frames. From docs/data.md, table 'Fed', of the originals.
-READ_MS = {16: 53.0, 32: 64.0, 64: 85.0}
-CROP_MS, RANDAUGMENT_MS = 3.8, 41.6
+READ_MS = {16: 52.0, 32: 59.0, 64: 73.0}
+CROP_MS, RANDAUGMENT_MS = 3.8, 37.1
 
 
 def clip_ms(T: int, recipe: Recipe) -> float:
