@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,14 +148,11 @@ def loaders(report: Report, videos: list[Path], sizes: Sizes, device: torch.devi
         report.doing("a loader that reads each repeat")
         found = clips_per_second(loader(videos, sizes, counts[-1], device, share_frames=False), report)
         report.figure(f"loader, {counts[-1]} workers, each repeat read", found, "clips/s")
-    on_device = [f.name for f in fields(Augment) if f.name == "device"]
-    if on_device and report.left > 0:
+    if report.left > 0:
         report.doing("a loader that leaves RandAugment to the device")
         augment = replace(RECIPE, device=True)
         found = clips_per_second(loader(videos, sizes, counts[-1], device, augment=augment), report)
         report.figure(f"loader, {counts[-1]} workers, RandAugment on the device", found, "clips/s")
-    elif not on_device:
-        report.note("RandAugment on the device: skipped, it is not there yet")
     return rates
 
 

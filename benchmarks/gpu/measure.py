@@ -4,7 +4,6 @@ PyTorch, torchvision and stat_video.models alone are imported here.
 """
 
 import copy
-import importlib
 import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +17,10 @@ from torch import Tensor, nn
 from stat_video.models import base, stat
 from stat_video.models.parts import recompute
 from stat_video.models.parts.backend import BACKEND
+from stat_video.models.parts.compiled import compile_parts
 
 from .report import Report
 
-TRITON, COMPILED = "stat_video.models.parts.depthwise_triton", "stat_video.models.parts.compiled"
 Work = Callable[[], Any]
 FEWEST, LONGEST = 5, 20.0  # rounds that are measured in any case; seconds after which no other begins
 
@@ -199,12 +198,8 @@ def backend(**ways: Any) -> Iterator[None]:
 
 
 def has_triton_depthwise(device: torch.device) -> bool:
-    """Return whether the depthwise convolution in Triton is written, and can run here."""
-    return (
-        device.type == "cuda"
-        and importlib.util.find_spec(TRITON) is not None
-        and importlib.util.find_spec("triton") is not None
-    )
+    """Return whether the depthwise convolution in Triton can run here."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 def has_grouped_window(sizes: Sizes, device: torch.device) -> bool:
@@ -324,9 +319,8 @@ def in_turns(
 def compiled_by_block(model: Any, how: str = "inductor", first_alone: bool = False) -> nn.Module:
     """Return a copy of the model compiled as trainer.compile does, for the shapes that it meets; or its first unit."""
     model = copy.deepcopy(model)
-    if first_alone or importlib.util.find_spec(COMPILED) is None:
-        for unit in list(model.units())[: 1 if first_alone else None]:
-            unit.compile(backend=how, dynamic=False)
+    if first_alone:
+        next(iter(model.units())).compile(backend=how, dynamic=False)
     else:
-        importlib.import_module(COMPILED).compile_parts(model, backend=how, dynamic=False)
+        compile_parts(model, backend=how, dynamic=False)
     return model

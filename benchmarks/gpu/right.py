@@ -5,7 +5,6 @@ the whole model in float32 is compared with float64.
 """
 
 import copy
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +17,6 @@ from stat_video.models.parts import depthwise
 from stat_video.models.stat.attention import KeyLayout, PoolCA, existing_keys
 
 from .measure import (
-    TRITON,
     Gradients,
     Sizes,
     backend,
@@ -77,8 +75,7 @@ def depthwise_convolutions(report: Report, sizes: Sizes, device: torch.device) -
     if has_triton_depthwise(device):
         ways["triton"] = (torch.float32, torch.bfloat16)
     else:
-        there = importlib.util.find_spec(TRITON) is not None
-        report.note(f"P_CA in Triton: skipped, {'only on CUDA' if there else 'it is not there yet'}")
+        report.note(f"P_CA in Triton: skipped, {'triton is missing' if device.type == 'cuda' else 'only on CUDA'}")
     shapes = sorted(set(pool_shapes(sizes)))
     passed = {}
     for way, dtypes in ways.items():

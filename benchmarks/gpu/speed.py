@@ -5,8 +5,6 @@ not tried. What costs most time, compiling, comes last and is left out if it doe
 """
 
 import gc
-import importlib
-import importlib.util
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from stat_video.models import base
+from stat_video.models.memory import step_memory
 from stat_video.models.stat.attention import PoolCA
 
 from .measure import (
@@ -244,15 +244,7 @@ class Speed:
             self._prediction(T, batch, ours, batches)
 
     def _prediction(self, T: int, batch: int, model: Any, batches: list[tuple[Tensor, Tensor]]) -> None:
-        """Compare a step's memory with the one that memory.py predicts, if what that needs is here."""
-        place = "models" if importlib.util.find_spec("stat_video.models.memory") else "cost"
-        try:
-            step_memory = importlib.import_module(f"stat_video.{place}.memory").step_memory
-        except ModuleNotFoundError as error:
-            self.report.note(f"predicted memory: skipped: no {error.name}")
-            return
-        from stat_video.models import base
-
+        """Compare a step's memory with the one that memory.py predicts."""
         clip = base.Clip(T=T, crop=self.sizes.crop)
         expected = step_memory(model.config, clip, self.sizes.classes, mixed=True, checkpointing=False).whole(batch)
         clean()
