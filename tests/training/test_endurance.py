@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_ranks import on_ranks
 
 from faults import EVENTS, Job, run
+from on_ranks import on_ranks
 from running import SMALL, Place, only, read_json
 from stat_video import compose
 from stat_video.config import Config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from on_ranks import on_ranks
 from stat_video.config import Recipe
 from stat_video.data.dataset import ViewSampler
 from stat_video.data.sampling import Views
@@ -172,7 +172,6 @@ def test_whole_videos_that_are_missing_are_refused() -> None:
 
 def work(rank: int, folder: Path, views: str) -> None:
     """A rank of two: sees its share of the views, as ViewSampler deals them, and saves what it makes of all."""
-    torch.set_num_threads(1)  # as in a forked data worker
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     protocol = Views.parse(views)
     logits, labels = example(9, len(protocol), 6)
@@ -184,18 +183,11 @@ def work(rank: int, folder: Path, views: str) -> None:
     except RuntimeError as error:
         result["error"] = str(error)
     torch.save(result, folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("views", ["1x1", "5x1"])
 def test_two_ranks_make_the_same_of_their_shares_as_one_of_all(tmp_path: Path, views: str) -> None:
-    context = multiprocessing.get_context("fork")  # torch is imported already
-    processes = [context.Process(target=work, args=(rank, tmp_path, views)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
+    assert on_ranks(lambda rank: work(rank, tmp_path, views), 2) == [None, None]
     protocol = Views.parse(views)
     logits, labels = example(9, len(protocol), 6)
     for rank in range(2):

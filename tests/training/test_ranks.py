@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import socket
-import traceback
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +10,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from on_ranks import on_ranks
 from running import SMALL, Place, only, read_json
 from stat_video import compose
 from stat_video.config import Config, EvaluateConfig, Recipe
@@ -31,44 +26,6 @@ from stat_video.training.fit import finished, fit
 from stat_video.training.module import VideoModule
 from stat_video.training.ranks import SameOnAllRanks
 from stat_video.training.testing import evaluate
-
-
-def on_ranks(task: Callable[[int], Any], ranks: int, seconds: float = 120) -> list[Any]:
-    """Run task(rank) in so many processes, as torchrun or Lightning would start them; what each raised, or None."""
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = str(free.getsockname()[1])
-    context = multiprocessing.get_context("fork")  # torch is imported already
-    outcomes = context.SimpleQueue()
-
-    def work(rank: int) -> None:
-        torch.set_num_threads(1)
-        place = {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        os.environ.update(place if ranks > 1 else {})
-        try:
-            task(rank)
-        except InputError as error:
-            outcomes.put((rank, error.line))
-        except BaseException as error:
-            traceback.print_exc()
-            outcomes.put((rank, repr(error)))
-        else:
-            outcomes.put((rank, None))
-        finally:
-            with contextlib.suppress(AssertionError, ValueError):
-                torch.distributed.destroy_process_group()
-
-    processes = [context.Process(target=work, args=(rank,)) for rank in range(ranks)]
-    for process in processes:
-        process.start()
-    try:
-        for process in processes:
-            process.join(seconds)
-            assert process.exitcode is not None
-        return [outcome for _, outcome in sorted((outcomes.get() for _ in processes), key=lambda pair: pair[0])]
-    finally:
-        for process in processes:
-            process.kill()
 
 
 def one_step(place: Place, logs: Path, *words: str) -> Config:
@@ -152,9 +109,7 @@ def test_a_compiled_step_of_two_ranks_is_that_of_one_plain_one(place: Place, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("then", [1, 2])
-def test_a_run_begun_on_two_ranks_goes_on_on_one_or_two(
-    then: int, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_begun_on_two_ranks_goes_on_on_one_or_two(then: int, place: Place, tmp_path: Path) -> None:
     """Weights and the optimizer's state after two epochs, the first of them on two ranks, are those of one process."""
     words = ["recipe.max_steps=null", "recipe.epochs=2"]
     assert on_ranks(lambda rank: fit(one_step(place, tmp_path / "alone", *words)), 1) == [None]
@@ -164,7 +119,7 @@ def test_a_run_begun_on_two_ranks_goes_on_on_one_or_two(
             if trainer.current_epoch == 1:
                 raise InputError("killed")
 
-        monkeypatch.setattr(EpochLog, "on_train_epoch_start", die, raising=False)
+        EpochLog.on_train_epoch_start = die  # type: ignore[method-assign]
         fit(one_step(place, tmp_path / "two", *words, "trainer.devices=2", "trainer.strategy=ddp"))
 
     assert on_ranks(begin, 2) == ["killed", "killed"]
