@@ -7,6 +7,8 @@ from stat_video.cost.kept import keeping
 from stat_video.launch.script import script
 from stat_video.progress import console, say
 from stat_video.report.collect import collect
+from stat_video.report.keep import keep
+from stat_video.report.tables import runs_of
 from stat_video.report.write import write
 
 
@@ -17,6 +19,9 @@ def report(config: ReportConfig) -> None:
     with keeping(logs) as kept:
         collection = collect(logs, config.scales, kept)
         files, parts = write(collection, out, console, counted=config.gflops == "counted")
+    if config.keep:
+        runs = [run for tables in collection.tables.values() for run in runs_of(tables)]
+        say(f"{len(keep(runs, Path(config.keep)))} runs kept in {config.keep}")
     for part in parts:
         say(f"scale {part.scale}: {part.filled}")
     for what, found in (("runs that are no row of a table", collection.others), ("not readable", collection.broken)):

@@ -52,6 +52,7 @@ class Recipe:
     repeats: int = ranged(1, 1)  # clips of a video in a batch (repeated augmentation)
     repeats_share_frames: bool = True  # decoded once, as in MViT's release; false: each draws its own
     optimizer: str = one_of("adamw", ("adamw", "sgd"))
+    betas: list[float] = ranged([0.9, 0.999], 0, 1, below=True)  # of AdamW
     momentum: float = ranged(0.9, 0, 1, below=True)  # of SGD
     nesterov: bool = False  # SGD
     lr: float = ranged(1.6e-3, 0, above=True)  # for lr_batch clips, scaled linearly to batch_size
@@ -86,6 +87,8 @@ class Recipe:
             raise InputError(
                 f"recipe.batch_size={self.batch_size}: a multiple of recipe.repeats={self.repeats} is allowed"
             )
+        if len(self.betas) != 2:
+            raise InputError(f"recipe.betas={self.betas}: two numbers are allowed, such as [0.9,0.999]")
         if self.nesterov and not self.momentum:
             raise InputError("recipe.nesterov=True: needs recipe.momentum above 0")
         if self.milestones != sorted(set(self.milestones)):
@@ -304,6 +307,7 @@ class ReportConfig:
 
     scales: list[str] = field(default_factory=lambda: list(SCALES))
     out: str | None = None  # default: <folders.logs>/report
+    keep: str | None = None  # a folder: also copy there what the tables are made of, without checkpoints
     gflops: str = one_of("printed", ("printed", "counted"))  # of other systems in Figure 1: the paper's, or ours
     folders: Folders = field(default_factory=Folders)
 

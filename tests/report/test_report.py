@@ -26,7 +26,9 @@ from stat_video.errors import InputError
 from stat_video.report import compare, figures, tables
 from stat_video.report.collect import clips_until, collect
 from stat_video.report.compare import FAILS, HOLDS, MISSING, OPEN, UNLIKE, Difference, difference, judge
-from stat_video.report.formats import tex
+from stat_video.report.formats import markdown, tex
+from stat_video.report.keep import keep
+from stat_video.report.tables import runs_of
 from stat_video.report.write import write
 from stat_video.runs.run import row_id
 
@@ -82,6 +84,27 @@ def test_a_report_of_kept_rows_is_the_same_and_composes_and_counts_nothing(fake,
         with keeping(tmp_path) as rows:
             assert report(str(n), rows) == expected
         assert calls == again
+
+
+def test_kept_runs_make_the_same_report(fake, tmp_path):
+    """Tables, pairs, curves and ensembles, from files a tenth as large; what is kept again is the same."""
+    runs = runs_of(fake.collection.tables["tiny"])
+    folders = keep(runs, tmp_path / "kept")
+    assert len(folders) == len({folder.name for folder in folders}) == len(runs) > 5
+    assert not list(tmp_path.rglob("*.ckpt"))
+    first = {file: file.read_bytes() for file in (tmp_path / "kept").rglob("*") if file.is_file()}
+    again = collect(tmp_path / "kept", ["tiny"], fake.kept)
+    for one, two in zip(fake.collection.tables["tiny"], again.tables["tiny"], strict=True):
+        rows = [replace(row, stale=()) for row in one]  # runs on other videos fill no row, and are not kept
+        for make in (figures.by_row, figures.learning_curves):
+            with figures.style():
+                assert make(rows).svg() == make(two).svg()
+        for table in (tables.main_table, tables.row_runs):
+            assert markdown(table(rows)) == markdown(table(two))
+        pairs = [tables.pair_table(compare.pairs([row for row in table if row.runs])) for table in (rows, two)]
+        assert markdown(pairs[0]) == markdown(pairs[1])
+    keep(runs_of(again.tables["tiny"]), tmp_path / "kept")
+    assert {file: file.read_bytes() for file in (tmp_path / "kept").rglob("*") if file.is_file()} == first
 
 
 def test_mean_and_spread_over_seeds(fake, written):

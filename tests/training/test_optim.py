@@ -242,6 +242,30 @@ def test_sgd_is_that_of_a_slow_loop(momentum: float, nesterov: bool, schedule: s
         np.testing.assert_allclose(p.detach().numpy(), expected[name], rtol=0, atol=1e-13, err_msg=name)
 
 
+def test_adamw_is_that_of_a_slow_loop() -> None:
+    """With the recipe's betas, each weight's decay and factor: in NumPy, from the equations of its paper."""
+    recipe = Recipe(lr=0.02, lr_batch=128, batch_size=64, weight_decay=0.1, betas=[0.8, 0.95], lr_scale={"trunk": 0.5})
+    torch.manual_seed(0)
+    model = Toy().double()
+    expected = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+    moments = {name: (np.zeros_like(p), np.zeros_like(p)) for name, p in expected.items()}
+    optimizer = make_optimizer(model, recipe)
+    decaying = ("trunk.mlp.weight", "banks.weight", "header.weight", "head.weight")
+    factors = {"trunk": 0.5, "head": 5.0}
+    for n in range(1, 31):
+        for name, p in model.named_parameters():
+            p.grad = torch.sin(n + p.detach())
+            gradient, (mean, square) = np.sin(n + expected[name]), moments[name]
+            lr = 0.01 * (10.0 if name == "head.bias" else factors.get(name.split(".")[0], 1.0))
+            mean[...] = 0.8 * mean + 0.2 * gradient
+            square[...] = 0.95 * square + 0.05 * gradient**2
+            expected[name] *= 1 - lr * (0.1 if name in decaying else 0.0)
+            expected[name] -= lr * mean / (1 - 0.8**n) / (np.sqrt(square / (1 - 0.95**n)) + 1e-8)
+        optimizer.step()
+    for name, p in model.named_parameters():
+        np.testing.assert_allclose(p.detach().numpy(), expected[name], rtol=0, atol=1e-12, err_msg=name)
+
+
 class Linear(VideoModel):
     """A linear function of the mean pixel."""
 
@@ -455,6 +479,10 @@ def test_each_parameter_has_a_gradient(changes: dict[str, Any]) -> None:
         ("optimizer", "adam"),
         ("momentum", 1.0),
         ("momentum", -0.1),
+        ("betas", [0.9]),
+        ("betas", [0.9, 0.99, 0.999]),
+        ("betas", [0.9, 1.0]),  # no step would ever end its memory
+        ("betas", [-0.1, 0.999]),
         ("schedule", "step"),
         ("milestones", [-1.0]),
         ("milestones", [40, 20]),

@@ -98,7 +98,8 @@ def make_optimizer(model: VideoModel, recipe: Recipe, fused: bool | None = None)
     groups = parameter_groups(model, recipe)
     if recipe.optimizer == "sgd":
         return SGD(groups, lr=recipe.scaled_lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused)
-    return AdamW(groups, lr=recipe.scaled_lr, fused=fused)
+    beta1, beta2 = recipe.betas
+    return AdamW(groups, lr=recipe.scaled_lr, betas=(beta1, beta2), fused=fused)
 
 
 def gradients(optimizer: Optimizer) -> list[Tensor]:
