@@ -57,15 +57,16 @@ class Recipe:
     nesterov: bool = False  # SGD
     lr: float = ranged(1.6e-3, 0, above=True)  # for lr_batch clips, scaled linearly to batch_size
     lr_batch: int = ranged(512, 1)
-    tiny_lr: float | None = ranged(None, 0, above=True)  # a model's own at scale=tiny, in place of the data set's
+    tiny_lr: float | None = ranged(None, 0, above=True)  # a model's own at scale=tiny
     lr_scale: dict[str, float] = field(default_factory=dict)  # module or parameter: factor on lr, over the model's own
     model_lr_scale: bool = True  # whether the model's own factors count (VideoModel.lr_scale)
-    schedule: str = one_of("cosine", ("cosine", "steps"))
+    schedule: str = one_of("cosine", ("cosine", "steps", "wsd"))
     milestones: list[float] = ranged([], 0)  # steps: epochs after which the learning rate is multiplied by gamma
     gamma: float = ranged(0.1, 0, 1, above=True)
+    decay_share: float = ranged(0.25, 0, 1, above=True)  # wsd: of the steps, the last ones, in which the rate falls
     warmup_epochs: float = ranged(0, 0)
     warmup_lr: float = ranged(0, 0)  # where the warm-up starts; for lr_batch clips, as lr
-    min_lr: float = ranged(0, 0)  # where the cosine ends
+    min_lr: float = ranged(0, 0)  # where the cosine or the fall ends
     weight_decay: float = ranged(0.05, 0)  # none on biases, norms and what the model names
     label_smoothing: float = ranged(0, 0, 1)
     mixup: float = ranged(0, 0)  # alpha; 0: off

@@ -117,7 +117,7 @@ def test_pixels_of_a_frame_do_not_tell():
 
 def test_as_many_are_missing_as_asked_for():
     def seen(**chances):
-        config = ProbeConfig(train_videos=1000, **chances)
+        config = ProbeConfig(train_videos=1000, alone=0.0, **chances)
         return np.stack([draw(config, "train", i).places != HIDDEN for i in range(1000)])  # (videos, objects, moments)
 
     assert seen(missing=0.0, blank=0.0).mean() == pytest.approx(6 / 8)
@@ -125,6 +125,23 @@ def test_as_many_are_missing_as_asked_for():
     actor, cool = seen(missing=0.0, blank=0.1).any(2).T
     assert actor.mean() == pytest.approx(0.9, abs=0.025)  # 1000 videos: one standard deviation is 0.0095
     assert cool.all()
+
+
+def test_half_of_the_training_videos_are_easier_and_else_the_same():
+    """There the actor is alone and at all of its places; the others, and the validation videos, are as without."""
+    config, without = ProbeConfig(), ProbeConfig(alone=0.0)
+    easier = 0
+    for split in ("train", "val"):
+        for i in range(400):
+            one, two = draw(config, split, i), draw(without, split, i)
+            assert (one.label, one.radius, one.noise) == (two.label, two.radius, two.noise)
+            if np.array_equal(one.places, two.places):
+                continue
+            easier += 1
+            assert split == "train"
+            assert by_hand(one.places[0]) == CLASSES[one.label]
+            assert (one.places[1:] == HIDDEN).all()
+    assert easier / 400 == pytest.approx(0.5, abs=0.1)  # one standard deviation is 0.025
 
 
 def test_objects_are_where_they_were_drawn():
@@ -150,7 +167,15 @@ def test_written_and_listed_like_any_other(tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("cool", 3), ("cool", "one"), ("missing", 1.0), ("blank", -0.1), ("train_videos", 3), ("classes", ["far"])],
+    [
+        ("cool", 3),
+        ("cool", "one"),
+        ("missing", 1.0),
+        ("blank", -0.1),
+        ("alone", 1.1),
+        ("train_videos", 3),
+        ("classes", ["far"]),
+    ],
 )
 def test_bad_values_are_one_line(field, value):
     with pytest.raises(ValueError, match=f"^data.probe.{field}=") as error:

@@ -45,7 +45,9 @@ def describe_batch(recipe: Recipe, devices: int, clips: int, passes: int) -> dic
 
 
 def lr_factor(step: int, *, steps: int, epoch: int, recipe: Recipe) -> float:
-    """Return the learning rate of a step as a share of the peak: a linear warm-up, then a cosine or steps.
+    """Return the learning rate of a step as a share of the peak: a linear warm-up, then what `schedule` says.
+
+    ``cosine``; ``steps`` by `gamma`; ``wsd``, warm-up, stable, decay: the peak, then a line down to `min_lr`.
 
     ``steps`` is the number of optimizer steps of the whole recipe, ``epoch`` of one epoch.
     """
@@ -56,6 +58,9 @@ def lr_factor(step: int, *, steps: int, epoch: int, recipe: Recipe) -> float:
     if recipe.schedule == "steps":
         return float(recipe.gamma ** sum(step >= round(epoch * milestone) for milestone in recipe.milestones))
     end = min(recipe.min_lr / recipe.lr, 1.0)
+    if recipe.schedule == "wsd":
+        left = max(steps - step, 0) / max(steps * recipe.decay_share, 1)
+        return end + (1 - end) * min(left, 1.0)
     done = min((step - warmup_steps) / max(steps - warmup_steps, 1), 1.0)
     return end + (1 - end) * (1 + math.cos(math.pi * done)) / 2
 

@@ -67,6 +67,7 @@ class Config(ModelConfig):
     sa_kernel: int = ranged(3, 1)  # of P_SA
     sa_stride: int = ranged(2, 1)
     mlp_ratio: float = ranged(4.0, 0.01)
+    pos_std: float = ranged(0.02, 0, 2, above=True, size=True)  # of the positions' first values; the stem's are near 1
     stochastic_depth: float = ranged(
         0.2, 0, 1, below=True, size=True, noise=True
     )  # of the last block; grows linearly from 0
@@ -238,9 +239,14 @@ class STAT(VideoModel):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             nn.init.zeros_(conv.bias)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
-        for token in (self.class_token, self.pos_spatial, self.pos_temporal, self.aggregation.video_token):
+        for token, std in (
+            (self.class_token, 0.02),
+            (self.pos_spatial, self.config.pos_std),
+            (self.pos_temporal, self.config.pos_std),
+            (self.aggregation.video_token, 0.02),
+        ):
             if token is not None:
-                nn.init.trunc_normal_(token, std=0.02)
+                nn.init.trunc_normal_(token, std=std)
 
     def forward(self, clip: Tensor) -> Tensor:
         """(B, 3, T, crop, crop) -> logits (B, num_classes), in training and in evaluation."""
