@@ -1,7 +1,9 @@
 """Each notebook runs from top to bottom on a session's tiny results; none is committed with outputs."""
 
 import re
+import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -124,3 +126,17 @@ def test_tables_and_curves(tmp_path, monkeypatch):
 
     empty = run_notebook(NOTEBOOKS[1], monkeypatch, STAT_VIDEO_LOGS=tmp_path / "nothing")
     assert "0 finished runs" in printed(empty)
+
+
+@pytest.mark.slow
+def test_tables_and_curves_without_a_run(tmp_path, monkeypatch):
+    """A clone in which nothing was run shows the committed results: each row as docs/results-tiny.md has it."""
+    (tmp_path / "notebooks").mkdir()
+    path = Path(shutil.copy(NOTEBOOKS[1], tmp_path / "notebooks"))
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.delenv("STAT_VIDEO_LOGS", raising=False)
+    shown = markdown(run_notebook(path, monkeypatch)).splitlines()
+    committed = (ROOT / "docs" / "results-tiny.md").read_text().splitlines()
+    ours = [line for line in committed if re.search(r"\| \d+x\d+ \| [0-9a-f]{7} \|", line)]
+    assert len(ours) >= 23
+    assert [line for line in ours if line not in shown] == []

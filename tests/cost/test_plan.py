@@ -34,7 +34,7 @@ def test_hours_on_the_cpu_are_known_or_not_given(tmp_path):
     asked = config(tmp_path)
     row = plan(asked)
     assert (row["seconds"], row["assumed"]) == (None, None)
-    assert row["step_bytes"] == Estimate(asked, Hardware()).memory(False, False, True).whole(8)  # clips of a step
+    assert row["step_bytes"] == Estimate(asked, Hardware()).memory(False, False, True).whole(asked.recipe.batch_size)
     asked.trainer = replace(asked.trainer, clips_per_second=40.0)
     assert plan(asked)["seconds"] == row["clips"] / 40
     assert "~" not in plan_table([row]).caption
@@ -42,7 +42,8 @@ def test_hours_on_the_cpu_are_known_or_not_given(tmp_path):
 
 def test_rows_are_told_apart_by_what_they_differ_in(tmp_path):
     runs = [["t_o=5"], ["modules=ca"], ["model=mvit", "T=32"]]
-    found = [compose.rows("train", Config, [*words, f"folders.logs={tmp_path}"])[0].config for words in runs]
+    more = [f"folders.logs={tmp_path}", "recipe.batch_size=16"]
+    found = [compose.rows("train", Config, [*words, *more])[0].config for words in runs]
     table = plan_table([plan(config) for config in found])
     columns = {column.header: list(column.cells) for column in table.columns}
     assert columns["model"] == ["stat-t_o5", "stat-CA", "mvit"]
