@@ -205,6 +205,16 @@ def test_a_picture_has_a_dot_a_row_on_an_axis_that_fits(fake):
     assert [label.get_text() for label in ours.get_yticklabels()] == ["CA", "CA + SA", "CA + LA", "CA + SA + LA"]
 
 
+def test_the_name_of_an_axis_fits_the_picture(fake):
+    """Table 3 has the longest, and the fewest rows. A third is left for a browser's own, wider letters."""
+    with figures.style():
+        picture = figures.by_row([row(fake, ref) for ref in ("3/avg_pool", "3/class_token")])
+        picture.figure.canvas.draw()
+        label = picture.axes.yaxis.label.get_window_extent()
+    assert picture.axes.get_ylabel().replace("\n", " ") == "Global spatial embedding"
+    assert label.height < picture.figure.bbox.height * 2 / 3
+
+
 def test_the_interval_of_a_row_is_that_of_its_seeds_and_videos(fake):
     """One seed: Student's t over the videos, as scipy gives it. Two: as wide as docs/intervals.md says, so wider."""
     right = 100.0 * fake.correct["modules=ca_sa_la", 0]

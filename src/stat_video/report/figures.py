@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from html import escape
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
@@ -173,9 +174,9 @@ def by_row(rows: Sequence[ReportRow]) -> Picture:
         if row.runs:
             _dot(picture, ours, row, y)
     ours.set_yticks(range(len(kept)), [row.name for row in kept])
-    ours.set_ylim(len(kept) - 0.5, -0.5)
+    ours.set_ylim(max(len(kept), 1) - 0.5, -0.5)
     if not table.compares_systems:
-        ours.set_ylabel(table.columns[0])
+        ours.set_ylabel("\n".join(wrap(table.columns[0], 8 * len(kept))))  # as long as the axis
     ours.set_xlabel("top-1 of ours, %" if apart else "top-1, %")
     if apart:
         printed.set_xlabel("top-1 as printed, %")
