@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..files import replacing
+from ..files import replacing, write_json
 from .collect import FoundRun
 
 
@@ -18,6 +18,7 @@ def keep(runs: Iterable[FoundRun], folder: Path) -> list[Path]:
     """Copy runs to `<folder>/<name>/<run>/`; return these folders.
 
     In place of each view's logits stand those of one view with the same mean scores: the same ranks and accuracies.
+    Folders of the machine are left out.
     """
     kept = []
     for run in runs:
@@ -25,17 +26,16 @@ def keep(runs: Iterable[FoundRun], folder: Path) -> list[Path]:
         if there.resolve() == run.folder.resolve():
             continue
         there.mkdir(parents=True, exist_ok=True)
-        # The result comes last: a folder with one is whole.
-        for file in (run.folder / name for name in ("config.json", "epochs.csv")):
-            if file.exists():
-                with file.open("rb") as source, replacing(there / file.name) as copy:
-                    shutil.copyfileobj(source, copy)
+        if (epochs := run.folder / "epochs.csv").exists():
+            with epochs.open("rb") as source, replacing(there / epochs.name) as copy:
+                shutil.copyfileobj(source, copy)
         if run.ranks is not None:
             logits, labels = run.logits()
             scores = logits.softmax(-1).mean(1, keepdim=True)
             with replacing(there / run.logits_file.name) as copy:
                 torch.save({"logits": scores.log(), "labels": labels.to(torch.int16)}, copy)
-        with (run.folder / "result.json").open("rb") as source, replacing(there / "result.json") as copy:
-            shutil.copyfileobj(source, copy)
+        config = {key: value for key, value in run.result["config"].items() if key != "folders"}
+        config["data"] = {**config["data"], "root": None}
+        write_json(there / "result.json", {**run.result, "config": config})  # last: a folder with one is whole
         kept.append(there)
     return kept
