@@ -4,7 +4,6 @@ Such a folder is read as logs are (`python src/report.py folders.logs=docs/resul
 curves, of 10 KB a run in place of 15 MB. It can be committed, and outlives the machine.
 """
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,8 +26,8 @@ def keep(runs: Iterable[FoundRun], folder: Path) -> list[Path]:
             continue
         there.mkdir(parents=True, exist_ok=True)
         if (epochs := run.folder / "epochs.csv").exists():
-            with epochs.open("rb") as source, replacing(there / epochs.name) as copy:
-                shutil.copyfileobj(source, copy)
+            with replacing(there / epochs.name) as copy:
+                copy.write(epochs.read_bytes())
         if run.ranks is not None:
             logits, labels = run.logits()
             scores = logits.softmax(-1).mean(1, keepdim=True)
