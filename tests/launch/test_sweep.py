@@ -27,7 +27,7 @@ from stat_video.config import Config, Processes, Slurm, TrainerKeys
 from stat_video.errors import InputError
 from stat_video.launch import frozen, processes, rows
 from stat_video.launch.processes import FreshProcesses
-from stat_video.launch.rows import Outcome, run_rows
+from stat_video.launch.rows import Done, Outcome, run_rows
 from stat_video.launch.slurm import SlurmJobs
 from stat_video.launch.sweep import check_in_process, short_names
 from stat_video.runs.results import read_results
@@ -160,6 +160,17 @@ def test_names_of_rows_are_what_sets_them_apart() -> None:
     assert short_names(found[:1])[found[0]] == "t_o=3 seed=0 name=x"
     more = [("model=a", "x=1"), ("x=1",)]  # one has every word of the other
     assert list(short_names(more).values()) == ["model=a", "x=1"]
+
+
+def test_many_rows_that_fail_for_one_reason_are_one_short_line() -> None:
+    assert Done([], {"stopped": []}).lines() == ["stopped"]
+    assert Done([], {"no": ["a", "b", "c", "d"], "why": ["e"]}).lines() == ["a | b | c | d | no", "e | why"]
+    assert Done([], {"no": list("abcde")}).lines() == ["a | b | c | and 2 more rows | no"]
+    words = ("experiment=ablation_window,ablation_modules", "seeds=3", "epochs=1", *SMALL)
+    refused = script("train", "-m", *words)
+    assert refused.returncode == 2
+    assert len((refused.stdout + refused.stderr).splitlines()) == 1  # said once, though no row can be run
+    assert "more rows | unknown key 'epochs'" in refused.stderr
 
 
 def test_durations() -> None:

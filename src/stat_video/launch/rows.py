@@ -14,6 +14,7 @@ from ..runs.run import Busy
 
 POLL_SECONDS = 0.2
 BUSY_SECONDS = 5  # between two looks whether another process has finished a row
+NAMED = 3  # rows that a line names if more than that failed for the same reason
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,16 @@ class Done:
     results: list[Any]
     failures: dict[str, list[str]]
     stopped: signal.Signals | None = None
+
+    def lines(self) -> list[str]:
+        """Return a line for each reason why rows failed: the first of them by name, how many more, the reason."""
+        return [" | ".join([*shortened(rows), reason]) for reason, rows in self.failures.items()]
+
+
+def shortened(rows: Sequence[str]) -> list[str]:
+    """Return the names of rows, of many the first few and how many more there are."""
+    rows = [row for row in rows if row]
+    return rows if len(rows) <= NAMED + 1 else [*rows[:NAMED], f"and {len(rows) - NAMED} more rows"]
 
 
 class Job(Protocol):

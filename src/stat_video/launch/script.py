@@ -63,8 +63,8 @@ def script(
     finally:
         if done.results and show and rank_zero():
             show(done.results)
-    for reason, rows in done.failures.items():
-        print(f"error: {' | '.join([*filter(None, rows), reason])}", file=sys.stderr)
+    for line in done.lines():
+        print(f"error: {line}", file=sys.stderr)
     if done.stopped:
         sys.exit(128 + done.stopped)
     if done.failures:

@@ -24,9 +24,10 @@ def run_sweep(command: Command, known: Callable[[Any], Any], attempt: Callable[[
     names = short_names([row.words for row in command.rows] + [w for words in command.refused.values() for w in words])
     for reason, refused in command.refused.items():
         done.failures[reason] = [names[words] for words in refused]
-        print(f"not run: {' | '.join([*done.failures[reason], reason])}", flush=True)
     if not command.rows:
         return
+    for line in done.lines():
+        print(f"not run: {line}", flush=True)
     folder = launch_folder(Path(command.rows[0].config.folders.logs))
     launcher: Launcher
     with ExitStack() as stack:
