@@ -39,8 +39,11 @@ class Board:
 
     @property
     def axes(self) -> list[str]:
-        """The keys that tell the table's rows apart: its axis, between systems the model and the clip length."""
-        return ["model", "T"] if self.table.compares_systems else [self.table.axis]
+        """The keys that tell the table's rows apart: its axis, between systems the model, the clip length and the cost.
+
+        Rows that differ in depth or width alone have one label, and no two of them the same cost.
+        """
+        return ["model", "T", "gflops"] if self.table.compares_systems else [self.table.axis]
 
     @property
     def metrics(self) -> list[str]:

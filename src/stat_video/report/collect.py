@@ -146,6 +146,12 @@ class ReportRow:
         clips, crops = (int(n) for n in self.views.split("x"))
         return view * (clips * crops if self.table.gflops_of == "video" else 1)
 
+    @property
+    def parameters(self) -> float | None:
+        """1e6 parameters, of all members of an ensemble; None without a run that says so."""
+        counts = [run.result.get("parameters") for run in self.runs[0].trainings] if self.runs else [None]
+        return sum(counts) / 1e6 if all(isinstance(n, int) for n in counts) else None
+
 
 def curve(run: FoundRun) -> tuple[list[int], list[float]]:
     """Return the clips that a run had seen at each validation, and its top-1 of one view there, in percent."""

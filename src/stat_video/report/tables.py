@@ -74,6 +74,7 @@ def main_table(rows: Sequence[ReportRow]) -> TextTable:
     groups = list(dict.fromkeys(m.rpartition("_")[2] for row in rows for m in row.metrics[2:]))
     columns = ["Method", "Backbone", "Pre-train", "Frames×Clips×Crops"] if systems else [table.columns[0]]
     head = len(columns)
+    columns += ["M parameters"] if systems else []
     columns += [f"GFLOPs a {table.gflops_of}", "GFLOPs printed", "top-1", "top-1 printed"]
     columns += ["difference"] if comparable else []
     columns += [f"top-1 {group}" for group in groups] + [f"clips to {SOON} %"]
@@ -81,6 +82,7 @@ def main_table(rows: Sequence[ReportRow]) -> TextTable:
     cells = []
     for row in rows:
         line = _system(row) if systems else [row.printed.label]
+        line += [_figure(row.parameters, 2)] if systems else []
         line += [_figure(row.gflops, 3 if scale == "tiny" else 1), _figure(row.printed.gflops, 0 if systems else 1)]
         line += [_accuracy(row, row.metrics[0]), _figure(row.printed.top1, 1)]
         line += [_difference(row)] if comparable else []
