@@ -372,6 +372,20 @@ def test_pairs_use_the_same_videos_and_the_seeds_of_both(fake):
     )
 
 
+def test_each_pair_has_a_row_of_the_papers_own(fake):
+    """Other systems are not compared with each other; what can't be compared is said beneath, by its reason."""
+    names = ("7/STAT-16", "7/MViT-16", "7/TSM-16", "7/STAT-32")
+    stat, mvit, tsm, longer = (row(fake, name) for name in names)
+    of_three = compare.pairs([stat, mvit, replace(tsm, configs=mvit.configs, runs=mvit.runs)])
+    assert [(a.name, b.name) for a, b, _ in of_three] == [(stat.name, mvit.name), (stat.name, tsm.name)]
+    (d, same), alone = (d for _, _, d in of_three), difference(stat, mvit)
+    assert d == same == replace(alone, p=min(1, 2 * alone.p))
+    table = tables.pair_table(compare.pairs([stat, replace(longer, runs=[])]))
+    assert table.rows == []
+    assert table.notes == ["Not compared, STAT-32 is not run: STAT-16 and STAT-32."]
+    assert "Not compared" in markdown(table)
+
+
 def test_what_cannot_be_paired_says_why(fake):
     ca, sa = row(fake, "1/CA"), row(fake, "1/CA+SA")
     assert difference(ca, row(fake, "1/CA+LA")) == "CA + LA is not run"

@@ -86,8 +86,12 @@ Pair = tuple[ReportRow, ReportRow, Difference | str]  # a text: why they can't b
 
 
 def pairs(table: Sequence[ReportRow]) -> list[Pair]:
-    """Return every two rows of a table that can be rerun, and their difference in top-1, p adjusted for all of them."""
-    found = [(a, b, difference(a, b)) for a, b in combinations([row for row in table if row.config], 2)]
+    """Return every two rows of a table, one of the paper's own at least, and their difference in top-1.
+
+    What other systems are to each other is not asked: each p is adjusted for all pairs that are.
+    """
+    asked = [(a, b) for a, b in combinations(table, 2) if a.printed.ours or b.printed.ours]
+    found = [(a, b, difference(a, b)) for a, b in asked if a.config and b.config]
     better = iter(adjusted([d for _, _, d in found if isinstance(d, Difference)]))
     return [(a, b, d if isinstance(d, str) else next(better)) for a, b, d in found]
 

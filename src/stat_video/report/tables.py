@@ -31,7 +31,7 @@ HOW_TO_READ = (
     "videos and seeds, in percentage points. Intervals count with other videos and, from two seeds on, with other "
     "seeds; with one seed they say nothing about other seeds. 'Told apart' if p, adjusted for the number of the "
     "table's pairs (Holm), is below 0.05. docs/intervals.md says how, and how wide.",
-    "Two systems are compared each with its own views, as in the paper.",
+    "Other systems are compared with the paper's own rows alone, and each with its own views, as in the paper.",
 )
 TINY = (
     "Scale tiny: tiny models on videos that the framework makes itself, a diagnostic of the mechanism and no evidence "
@@ -105,18 +105,19 @@ def main_table(rows: Sequence[ReportRow]) -> TextTable:
 
 
 def pair_table(pairs: Sequence[Pair]) -> TextTable:
-    """Return every two of our rows, with their difference in top-1 and its interval."""
-    cells = []
+    """Return the difference in top-1 of each pair, with its interval; beneath, which can't be compared and why."""
+    cells, not_compared = [], dict[str, list[str]]()
     for a, b, d in pairs:
         if isinstance(d, str):
-            cells.append([a.name, b.name, "", "", "", "", f"can't be compared: {d}"])
+            not_compared.setdefault(d, []).append(f"{a.name} and {b.name}")
             continue
         verdict = f"{'' if d.told_apart else 'not '}told apart{', of the videos alone' if d.seeds == 1 else ''}"
         p = f"{d.p:.3f}" if d.p >= 0.001 else "< 0.001"
         figures = [f"{d.mean:+.2f}", f"{d.low:+.2f} to {d.high:+.2f}", p, str(d.seeds)]
         cells.append([a.name, b.name, *figures, verdict])
     columns = ["row", "minus row", "top-1", "95 % interval", "p (Holm)", "seeds", ""]
-    return TextTable("Pair by pair", columns, cells, [False, False, True, True, True, True, False])
+    notes = [f"Not compared, {why}: {'; '.join(names)}." for why, names in not_compared.items()]
+    return TextTable("Pair by pair", columns, cells, [False, False, True, True, True, True, False], notes=notes)
 
 
 def anchor(row: ReportRow) -> str:

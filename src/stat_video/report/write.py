@@ -128,6 +128,6 @@ def as_markdown(part: ScalePart) -> str:
     text.append(formats.markdown(part.summary, 2))
     for table in part.tables.values():
         text.append(formats.markdown(table.main, 2))
-        text += [formats.markdown(t, 3) for t in (table.pairs, table.runs) if t.rows]
+        text += [formats.markdown(t, 3) for t in (table.pairs, table.runs) if t.rows or t.notes]
     text += [formats.markdown(part.claims, 2), formats.markdown(part.runs, 2)]
     return "\n".join(text)
