@@ -41,6 +41,7 @@ def fake_run(
         "finished": "2026-01-02T03:04:05+00:00",
         "commit": "0123456789" * 4,
         "gmacs": 0.125,
+        "parameters": 1_250_000,
     }
     write_json(run.folder / "result.json", {**result, **more})
     return run

@@ -149,8 +149,9 @@ class ReportRow:
     @property
     def parameters(self) -> float | None:
         """1e6 parameters, of all members of an ensemble; None without a run that says so."""
-        counts = [run.result.get("parameters") for run in self.runs[0].trainings] if self.runs else [None]
-        return sum(counts) / 1e6 if all(isinstance(n, int) for n in counts) else None
+        members = self.runs[0].trainings if self.runs else []
+        counts = [n for run in members if isinstance(n := run.result.get("parameters"), int)]
+        return sum(counts) / 1e6 if counts and len(counts) == len(members) else None
 
 
 def curve(run: FoundRun) -> tuple[list[int], list[float]]:
