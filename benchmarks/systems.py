@@ -1,13 +1,14 @@
 """Every system trained on the built-in motion videos: the table of docs/systems.md, from the runs' result files.
 
-    python src/train.py -m model=stat,tsm,... name=systems   # some, or all sixteen
-    python benchmarks/systems.py logs/systems
+    python src/train.py -m model=stat,tsm,...    # some, or all sixteen; most are rows of Table 6
+    python benchmarks/systems.py logs            # or docs/results
 
 Writes benchmarks/results/systems.json and, from it, the table. The time of a training step is measured here, with all
 systems taking turns. A system without a run is shown as missing.
 """
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +21,36 @@ from stat_video.config import Config
 from stat_video.files import PROJECT, write_json
 from stat_video.models import names
 from stat_video.runs.results import read_results
+from stat_video.runs.run import row_id
 
 RESULTS, PAGE = PROJECT / "benchmarks/results/systems.json", PROJECT / "docs/systems.md"
 KEPT = ("id", "metrics", "parameters", "gmacs", "steps", "train_seconds", "hardware", "seed", "commit", "finished")
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """Return what is kept of the newest run of each model below a folder of runs."""
-    found = read_results(folder.parent).results
-    runs = [result for run, result in found if run.parent == folder and result["config"]["data"]["name"] == "motion"]
-    newest = {str(r["config"]["model"]["name"]): r for r in sorted(runs, key=lambda r: str(r["finished"]))}
-    return {
-        name: {key: r[key] for key in KEPT} | {"lr": r["batch"]["lr"], "epochs": r["epochs"]}
-        for name, r in sorted(newest.items())
-    }
+def row_of(name: str) -> Config:
+    """Return the config of `python src/train.py model=NAME`."""
+    (row,) = rows("train", Config, ["scale=tiny", f"model={name}"])
+    return row.config
+
+
+def read(logs: Path) -> dict[str, Any]:
+    """Return what is kept of the run of each model with the lowest seed, under whatever experiment it was begun."""
+    wanted = {row_id(asdict(row_of(name))): name for name in names()}
+    found: dict[str, dict[str, Any]] = {}
+    for _, result in sorted(read_results(logs).results, key=lambda pair: -pair[1]["seed"]):
+        if name := wanted.get(row_id(result["config"])):
+            found[name] = {key: result[key] for key in KEPT}
+            found[name] |= {"lr": result["batch"]["lr"], "epochs": result["epochs"]}
+    return dict(sorted(found.items()))
 
 
 def step_times(systems: list[str], rounds: int = 9) -> dict[str, dict[str, float]]:
     """Return seconds of a training step of each tiny system, forward pass to optimizer, all taking turns."""
     works, cpu = {}, torch.device("cpu")
     for name in systems:
-        (row,) = rows("train", Config, ["scale=tiny", f"model={name}"])
-        clip, batch = row.config.clip, row.config.recipe.batch_size
-        works[name] = step(row.config.build(12), make_clip(clip.T, clip.crop, batch, cpu), cpu)
+        config = row_of(name)
+        clip = make_clip(config.clip.T, config.clip.crop, config.recipe.batch_size, cpu)
+        works[name] = step(config.build(12), clip, cpu)
     return {name: figure(times) for name, times in in_turns(works, rounds, cpu).items()}
 
 
