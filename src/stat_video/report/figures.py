@@ -214,13 +214,18 @@ def _dot(picture: Picture, axes: Axes, row: ReportRow, y: int) -> None:
 
 
 def learning_curves(rows: Sequence[ReportRow]) -> Picture:
-    """Draw validation top-1 over the clips seen by every run of a table; a colour a row, a line a seed."""
+    """Draw validation top-1 over the clips seen by every run of a table; a colour a row, a line a seed.
+
+    Among other systems the paper's own rows are drawn thicker and on top.
+    """
     number, scale = rows[0].table.number, rows[0].scale
     there = [row for row in rows if row.runs]
     title = f"Table {number}: validation top-1, one view, by clips seen, scale {scale}"
     picture = Picture(f"curves_{number}_{scale}", title, 5.2, 3 + 0.17 * max(0, len(there) - 6))
     for i, row in enumerate(there):
         look: Any = {"color": COLORS[i % len(COLORS)], "ls": LINES[i // len(COLORS) % len(LINES)], "lw": 1.4}
+        if rows[0].table.compares_systems and row.printed.ours:
+            look |= {"lw": 2.6, "zorder": 3}
         for n, run in enumerate(row.trainings):
             x, y = curve(run)
             (line,) = picture.axes.plot(x, y, label=row.name if n == 0 else None, **look)
