@@ -110,3 +110,16 @@ def test_holm() -> None:
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert holm([0.2]) == [0.2]
     assert holm([]) == []
+
+
+def test_seeds_that_happen_to_agree_leave_the_interval_of_the_videos() -> None:
+    """Equal means of other videos: nothing of the seeds, and all that the videos vary by."""
+    rng = np.random.default_rng(0)
+    one = rng.integers(-1, 2, 400).astype(float)
+    points = np.stack([one, rng.permutation(one)])
+    assert points[0].mean() == points[1].mean()
+    mean = points.mean(0)
+    assert half_width(points) == pytest.approx(stats.t.isf(0.025, 399) * mean.std(ddof=1) / 20)
+    for seed in range(50):  # nor are they narrower if the seeds nearly agree
+        points = np.random.default_rng(seed).normal(0, 1, (3, 100))
+        assert half_width(points) >= half_width(points.mean(0, keepdims=True)) * (1 - 1e-9)
