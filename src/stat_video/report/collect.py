@@ -136,7 +136,7 @@ class ReportRow:
         """1e9 multiply-adds as counted: of a view, or of all views if the table prints those; None if unknown."""
         if self.config is None:
             return None
-        if self.runs and "gmacs" in self.runs[0].result:
+        if self.runs and self.runs[0].result.get("gmacs") is not None:
             view = float(self.runs[0].result["gmacs"])
         else:
             try:
@@ -149,9 +149,8 @@ class ReportRow:
     @property
     def parameters(self) -> float | None:
         """1e6 parameters, of all members of an ensemble; None without a run that says so."""
-        members = self.runs[0].trainings if self.runs else []
-        counts = [n for run in members if isinstance(n := run.result.get("parameters"), int)]
-        return sum(counts) / 1e6 if counts and len(counts) == len(members) else None
+        count = self.runs[0].result.get("parameters") if self.runs else None
+        return None if count is None else count / 1e6
 
 
 def curve(run: FoundRun) -> tuple[list[int], list[float]]:
@@ -250,8 +249,8 @@ def _ensembles(members: Sequence[Sequence[FoundRun]]) -> list[FoundRun]:
         figures, views = accuracy(*ensemble.logits()), result["config"]["views"]
         result["id"] = "+".join(run.id for run in same)
         result["metrics"] = {f"test/{name}_{views}": float(value) for name, value in figures.items()}
-        if all("gmacs" in run.result for run in same):
-            result["gmacs"] = sum(float(run.result["gmacs"]) for run in same)
+        for key in ("gmacs", "parameters"):
+            result[key] = sum(run.result[key] for run in same) if all(run.result.get(key) for run in same) else None
         found.append(ensemble)
     return found
 

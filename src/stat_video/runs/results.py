@@ -8,7 +8,7 @@ from typing import Any
 
 VIEWS = r"\d+x\d+"
 NEEDED = {"name": str, "scale": str, "id": str, "metrics": dict, "seed": int, "config": dict, "finished": str}
-NUMBERS = ("gmacs", "train_seconds")  # that a result may lack
+NUMBERS = ("gmacs", "parameters", "train_seconds")  # that a result may lack
 
 
 @dataclass
