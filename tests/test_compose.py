@@ -72,6 +72,12 @@ def test_window_follows_the_clip_length_unless_told(T: int, t_o: int) -> None:
     assert config(f"T={T}", "window=t_o_1", "t_o=5").model.t_o == 5
 
 
+def test_of_a_word_given_twice_the_last_counts() -> None:
+    (row,) = rows("train", Config, ["seed=1", "T=16", "seed=2", "seed=1"])
+    assert row.config.seed == 1
+    assert row.words == ("T=16", "seed=2", "seed=1")
+
+
 def test_numbers_answer_to_one_word() -> None:
     c = config("T=32", "t_o=7", "l_ta=4", "crop=96", "data.short_side=96")
     assert (c.clip.T, c.model.t_o, c.model.l_ta, c.clip.crop) == (32, 7, 4, 96)
@@ -134,7 +140,8 @@ def test_a_tiny_model_trains_by_the_recipe_of_the_data_set() -> None:
         first = asdict(configs[0].recipe) | own
         assert len({c.clip.T for c in configs}) > 1
         for c in configs:
-            assert asdict(c.recipe) | own == first | {"epochs": 5 if data == "probe" and c.clip.T >= 32 else 4}
+            epochs = 5 if data == "probe" and c.clip.T >= 32 else 4
+            assert asdict(c.recipe) | own == first | {"epochs": epochs, "hold_epochs": epochs}
 
 
 # -------------------------------------------------------------------------------------------------------- bad input

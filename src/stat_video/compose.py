@@ -115,7 +115,7 @@ def _read_line(command: Command, script: str, schema: type, words: list[str], sw
     """Add the rows of one sweep to a command."""
     own = _own_keys(schema)
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    choices = {word: _choices(parser, word) for word in words}
+    choices = {word: _choices(parser, word) for word in reversed(dict.fromkeys(reversed(words)))}  # the last one counts
     for word, values in choices.items():
         if len(values) > 1 and not command.multirun:
             raise InputError(f"{word}: several runs need -m: python src/{script}.py -m ...")

@@ -64,6 +64,8 @@ class Recipe:
     milestones: list[float] = ranged([], 0)  # steps: epochs after which the learning rate is multiplied by gamma
     gamma: float = ranged(0.1, 0, 1, above=True)
     decay_share: float = ranged(0.25, 0, 1, above=True)  # wsd: of the steps, the last ones, in which the rate falls
+    hold_until: float | None = ranged(None, 0, 100)  # wsd: validation top-1, below which the rate is held at its peak
+    hold_epochs: int = ranged(0, 0)  # wsd: so many epochs longer at most (`epochs_after`)
     warmup_epochs: float = ranged(0, 0)
     warmup_lr: float = ranged(0, 0)  # where the warm-up starts; for lr_batch clips, as lr
     min_lr: float = ranged(0, 0)  # where the cosine or the fall ends
@@ -96,11 +98,33 @@ class Recipe:
             raise InputError(f"recipe.milestones={self.milestones}: epochs in rising order are allowed")
         if self.schedule == "steps" and not self.milestones:
             raise InputError("recipe.schedule=steps: needs recipe.milestones, epochs in rising order")
+        if self.hold_until is not None and (self.schedule != "wsd" or self.val_every != 1):
+            raise InputError(
+                f"recipe.hold_until={self.hold_until:g}: needs recipe.schedule=wsd and recipe.val_every=1; "
+                f"recipe.hold_until=null goes without"
+            )
 
     @property
     def scaled_lr(self) -> float:
         """Peak learning rate at batch_size clips."""
         return self.lr * self.batch_size / self.lr_batch
+
+    def epochs_after(self, top1: Sequence[float]) -> int:
+        """Return how many epochs a run has in all, by the top-1 of its validations so far, one an epoch, in percent.
+
+        If the last validation before the rate would fall is below `hold_until`, the run is late: the rate is held at
+        its peak for an epoch more, and the question is asked again after that, up to `hold_epochs` times. So a late
+        run takes more steps, and any other is as it is without `hold_until`.
+        """
+        epochs = self.epochs
+        if self.hold_until is None:
+            return epochs
+        while epochs < self.epochs + self.hold_epochs:
+            asked = int(epochs - self.epochs * self.decay_share)  # whole epochs at the peak
+            if not 0 < asked <= len(top1) or top1[asked - 1] >= self.hold_until:
+                break
+            epochs += 1
+        return epochs
 
     @property
     def copies(self) -> int:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from scipy import stats
 
-from fake_runs import HOSTILE, VIDEOS
+from fake_runs import HOSTILE, VIDEOS, fake_run
 from running import HANGS, script
 from stat_video import compose, paper
 from stat_video.config import Config, ReportConfig, from_plain
@@ -117,6 +117,18 @@ def test_mean_and_spread_over_seeds(fake, written):
     assert one["top-1"] == f"{100 * fake.correct['modules=ca_sa_la', 0].mean():.2f}"
     assert one["n"] == "1"
     assert "difference" not in cells  # another model and data than the printed figure's
+
+
+@pytest.mark.parametrize(("top1", "fills"), [(79, False), (80, True)])
+def test_a_late_run_that_did_not_wait_fills_no_row(top1, fills, fake, tmp_path):
+    """The tiny recipe holds the rate of a run on the probe that is below 80 % when it would fall; this run had none."""
+    config = asdict(row(fake, "1/CA").config)
+    unheld = {**config, "recipe": {**config["recipe"], "hold_until": None}}
+    run = fake_run(tmp_path, unheld, np.ones(20, bool), epochs=4)
+    (run.folder / "epochs.csv").write_text(f"epoch,step,val/top1_1x1\n0,1,50\n1,2,60\n2,3,{top1}\n3,4,95\n")
+    collection = collect(tmp_path, ["tiny"], fake.kept)
+    assert [r.id for r in collection.rows["tiny", "1/CA"].runs] == [run.id] * fills
+    assert [r.id for r in collection.others] == [run.id] * (not fills)
 
 
 def test_a_row_of_two_tables_is_one_run(fake):

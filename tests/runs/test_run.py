@@ -51,6 +51,7 @@ def test_a_row_of_several_tables_is_one_run(tmp_path: Path) -> None:
         ("clip", "stride", False),
         ("clip", "views", True),  # the run's own `views` says it
         ("recipe", "epochs", False),
+        ("recipe", "hold_until", True),  # of a run that is not late nothing changes
         ("data", "hflip", False),
         ("data", "root", True),
         ("data", "layout", True),

@@ -15,6 +15,7 @@ import torch
 from running import SMALL, Place, only, read_json
 from stat_video import compose, models
 from stat_video.config import Config, EvaluateConfig
+from stat_video.cost.plan import plan
 from stat_video.data.lists import manifest_hash
 from stat_video.data.transforms import Normalize
 from stat_video.errors import InputError
@@ -185,6 +186,95 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     assert resumed["metrics"] == whole["metrics"]
     expected = weights_of(tmp_path / "whole")
     assert all(torch.equal(weight, expected[name]) for name, weight in weights_of(tmp_path / "killed").items())
+
+
+# ------------------------------------------------------------------------------------------------------ late runs
+
+WSD = ("model=toy", "recipe.schedule=wsd", "recipe.epochs=2", "recipe.min_lr=0", "trainer.save_steps=1")
+LATE = (*WSD, "recipe.hold_until=100", "recipe.hold_epochs=2")
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_late_run_holds_its_rate_and_goes_on_alike_if_it_was_killed(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two epochs of three steps become four, of whose twelve steps the last 1.5 fall, as of six; to the bit."""
+    rates: list[float] = []
+    step = VideoModule.optimizer_step
+
+    def note(self: VideoModule, *arguments: Any, **more: Any) -> Any:
+        rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+        return step(self, *arguments, **more)
+
+    killed = config_of(place, tmp_path / "killed", *LATE)
+
+    def die(self: EpochLog, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        if (trainer.current_epoch, index) == (2, 2):  # in an epoch that the recipe alone would not have
+            raise InputError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochLog, "on_train_batch_end", die)
+        with pytest.raises(InputError, match="killed"):
+            fit(killed)
+    assert read_checkpoint(only("last.ckpt", tmp_path / "killed"))["place"] == {"epoch": 2, "clips": 16}
+    resumed = fit(killed)
+    said = capsys.readouterr().out
+    assert said.count("below recipe.hold_until=100") == 2
+    assert "for an epoch more, 3 epochs in all" in said
+    assert "for an epoch more, 4 epochs in all" in said
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoModule, "optimizer_step", note)
+        whole = fit(config_of(place, tmp_path / "whole", *LATE))
+    peak = killed.recipe.scaled_lr
+    assert rates[:11] == pytest.approx([peak] * 11)
+    assert rates[11:] == pytest.approx([peak / 1.5])
+    assert (whole["steps"], whole["epochs"]) == (resumed["steps"], resumed["epochs"]) == (12, 4)
+    assert resumed["metrics"] == whole["metrics"]
+    expected = weights_of(tmp_path / "whole")
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights_of(tmp_path / "killed").items())
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_run_that_is_not_late_is_the_same_without_the_rule(place: Place, tmp_path: Path) -> None:
+    without = fit(config_of(place, tmp_path / "without", *WSD))
+    never = fit(config_of(place, tmp_path / "never", *WSD, "recipe.hold_until=0", "recipe.hold_epochs=2"))
+    assert never["id"] == without["id"]
+    assert never["metrics"] == without["metrics"]
+    expected = weights_of(tmp_path / "without")
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights_of(tmp_path / "never").items())
+    asked = config_of(place, tmp_path / "without", *WSD, "recipe.hold_until=0", "recipe.hold_epochs=2")
+    assert finished(asked) == plain(without)  # what was run before the rule was asked for counts
+    assert plan(asked)["state"] == "done"
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_run_with_other_epochs_than_the_rule_gives_is_refused(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finished or only begun; without its validations, nobody knows."""
+    without = config_of(place, tmp_path / "logs", *WSD)
+    late = config_of(place, tmp_path / "logs", *LATE)
+    on_time = config_of(place, tmp_path / "logs", *WSD, "recipe.hold_until=0", "recipe.hold_epochs=2")
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoModule, "on_test_epoch_start", lambda self: (_ for _ in ()).throw(InputError("killed")))
+        with pytest.raises(InputError, match="killed"):
+            fit(without)
+    with pytest.raises(InputError) as caught:
+        fit(late)
+    check_one_line(caught.value, "recipe.hold_until=None", "recipe.hold_until=100", "fresh=true")
+    fit(without)
+    for look in (fit, finished):
+        with pytest.raises(InputError) as caught:
+            look(late)
+        check_one_line(caught.value, "recipe.hold_until=None", "recipe.hold_until=100", "fresh=true")
+    assert plan(late)["state"] == "done with another hold_until"
+    assert fit(replace(late, fresh=True))["epochs"] == 4
+    assert finished(late) is not None
+    with pytest.raises(InputError):
+        finished(without)
+    only("epochs.csv", Path(fit(replace(without, fresh=True))["folder"])).unlink()
+    with pytest.raises(InputError):
+        finished(on_time)
 
 
 # ------------------------------------------------------------------------------------------------ first weights

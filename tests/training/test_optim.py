@@ -383,6 +383,47 @@ def test_a_warm_up_comes_before_the_steps() -> None:
     assert factors[40:] == pytest.approx([0.01] * 20)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "top1", "expected"),
+    [
+        (4, [], 4),
+        (4, [40, 90], 4),
+        (4, [40, 60, 80], 4),  # on time, as it is not below
+        (4, [90, 90, 79.9], 5),  # asked before the rate would fall, not before
+        (4, [40, 60, 70, 81], 5),
+        (4, [40, 60, 70, 71], 6),
+        (4, [40, 60, 70, 71, 72, 73], 7),  # three more at most
+        (4, [40, 60, 70, 71, 72, 73, 50], 7),
+        (5, [40, 60], 5),
+        (5, [40, 60, 79], 6),  # the rate falls after 3.75 epochs, then after 4.75
+        (5, [40, 60, 79, 80], 6),
+        (5, [40, 60, 79, 79], 7),
+        (1, [10], 1),  # it falls before there is a validation
+    ],
+)
+def test_a_late_run_has_more_epochs(epochs: int, top1: list[float], expected: int) -> None:
+    recipe = Recipe(schedule="wsd", epochs=epochs, decay_share=0.25, hold_until=80, hold_epochs=3)
+    assert recipe.epochs_after(top1) == expected
+    assert Recipe(schedule="wsd", epochs=epochs, decay_share=0.25).epochs_after(top1) == epochs
+
+
+@pytest.mark.parametrize("more", range(4))
+def test_a_peak_that_is_held_longer_falls_as_steeply(more: int) -> None:
+    recipe = Recipe(lr=1e-3, min_lr=1e-5, schedule="wsd", epochs=5, decay_share=0.25, warmup_epochs=1, warmup_lr=1e-4)
+    plain = [lr_factor(step, steps=50, epoch=10, recipe=recipe) for step in range(51)]
+    held = [lr_factor(step, steps=50 + 10 * more, epoch=10, recipe=recipe) for step in range(51 + 10 * more)]
+    assert held[:37] == plain[:37]  # warm-up and peak: the fall takes 12.5 of 50 steps
+    assert held[37 : 37 + 10 * more] == [1.0] * 10 * more
+    assert held[37 + 10 * more :] == plain[37:]
+
+
+@pytest.mark.parametrize("other", [{"schedule": "cosine"}, {"schedule": "wsd", "val_every": 2}])
+def test_a_peak_is_held_where_there_is_one_and_validations_say_so(other: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"^recipe\.hold_until=80: needs recipe\.schedule=wsd") as caught:
+        Recipe(hold_until=80, **other)
+    assert "\n" not in str(caught.value)
+
+
 def test_learning_rate_rises_then_falls() -> None:
     recipe = Recipe(warmup_epochs=3)
     factors = [lr_factor(step, steps=300, epoch=30, recipe=recipe) for step in range(301)]
@@ -491,6 +532,8 @@ def test_each_parameter_has_a_gradient(changes: dict[str, Any]) -> None:
         ("milestones", [20, 20]),
         ("gamma", 0.0),
         ("decay_share", 0.0),
+        ("hold_until", 101),
+        ("hold_epochs", -1),
         ("gamma", 1.5),
         ("warmup_epochs", -1),
         ("warmup_epochs", 200),  # all of the epochs

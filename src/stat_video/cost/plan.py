@@ -13,7 +13,7 @@ from ..hardware import device_memory, world_size
 from ..models.count import parameters
 from ..progress import WideTable
 from ..runs.differing import differing, in_words
-from ..runs.results import read_results
+from ..runs.results import ended_as_asked, read_results
 from ..runs.run import TRAINED_ON, Busy, Run
 from ..runs.source import find_source
 from .budget import Estimate, how_fast
@@ -35,6 +35,8 @@ def plan(config: Config) -> dict[str, Any]:
         except (InputError, Busy):
             state = "after its first weights"
     run = Run.of(plain, logs, manifest_hash(config.data))
+    if (result := run.result()) is not None and not ended_as_asked(config.recipe, result, run.folder):
+        state = "done with another hold_until"
     estimate = Estimate(config, Hardware())
     clips, cost, on_cpu = estimate.clips, estimate.gmacs, config.trainer.accelerator == "cpu"
     seconds = assumed = None

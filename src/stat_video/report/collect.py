@@ -4,7 +4,6 @@ A run fills a row if its definition, but for the seed, is the row's: the same mo
 Runs that fill no row, and files that can't be read, are kept beside: nothing is dropped in silence.
 """
 
-import csv
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,7 +23,7 @@ from ..cost.kept import KeptRows
 from ..cost.reruns import reruns
 from ..paper import PaperRow, PaperTable
 from ..runs.differing import differing, label_of
-from ..runs.results import read_results
+from ..runs.results import ended_as_asked, read_results, validations
 from ..runs.run import row_id, same_data
 from ..training.metrics import accuracy, ensemble_of, ranks
 
@@ -155,13 +154,8 @@ class ReportRow:
 
 def curve(run: FoundRun) -> tuple[list[int], list[float]]:
     """Return the clips that a run had seen at each validation, and its top-1 of one view there, in percent."""
-    file = run.folder / "epochs.csv"
-    if not file.exists():
-        return [], []
-    with file.open(newline="", encoding="utf-8") as lines:
-        rows = [row for row in csv.DictReader(lines) if row.get("val/top1_1x1") and row.get("step")]
-    clips = int(run.result["config"]["recipe"]["batch_size"])
-    return [int(row["step"]) * clips for row in rows], [float(row["val/top1_1x1"]) for row in rows]
+    clips, points = int(run.result["config"]["recipe"]["batch_size"]), validations(run.folder)
+    return [steps * clips for steps, _ in points], [top1 for _, top1 in points]
 
 
 def clips_until(run: FoundRun, top1: float) -> int | None:
@@ -224,7 +218,10 @@ def collect(logs: Path, scales: Sequence[str], kept: KeptRows | None = None) -> 
 def _rows(table: PaperTable, scale: str, runs: Mapping[str, list[FoundRun]], kept_rows: KeptRows) -> list[ReportRow]:
     rows = []
     for again in reruns(table, scale, kept_rows):
-        members = [runs.get(row_id(asdict(config)), []) for config in again.configs]
+        members = [
+            [r for r in runs.get(row_id(asdict(config)), []) if ended_as_asked(config.recipe, r.result, r.folder)]
+            for config in again.configs
+        ]
         kept, stale = _one_state([run for same in members for run in same])
         if len(members) > 1:
             kept = _ensembles([[run for run in same if run in kept] for same in members])

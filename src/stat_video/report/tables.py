@@ -26,7 +26,8 @@ HOW_TO_READ = (
     "printed: the paper's figure. GFLOPs are 1e9 multiply-adds, as counted for ours. n: seeds; ± is the standard "
     "deviation over them. missing: a row that can be rerun and has no run here.",
     f"clips to {SOON} %: training clips seen when the validation of one view first gave so high a top-1, asked after "
-    "each epoch.",
+    "each epoch. epochs: a run whose validation is below recipe.hold_until when its learning rate would fall is late, "
+    "and keeps the rate for more epochs.",
     "In the pictures a bar is the 95 % interval of a row's top-1. Pair by pair: the difference in top-1 on the same "
     "videos and seeds, in percentage points. Intervals count with other videos and, from two seeds on, with other "
     "seeds; with one seed they say nothing about other seeds. 'Told apart' if p, adjusted for the number of the "
@@ -135,10 +136,11 @@ def row_runs(rows: Sequence[ReportRow]) -> TextTable:
             soon = clips_until(run, SOON)
             figures = [_figure(top1, 2), "" if soon is None else f"{soon:,}"]
             different = config_difference(run, baseline) or "the baseline"
-            cells.append([row.name, str(run.seed), *figures, f"{run.folder.parent.name}/{run.folder.name}", different])
+            name = f"{run.folder.parent.name}/{run.folder.name}"
+            cells.append([row.name, str(run.seed), str(run.result.get("epochs", "")), *figures, name, different])
             names.append("" if anchor(row) in names else anchor(row))
-    columns = ["row", "seed", "top-1", f"clips to {SOON} %", "run", "its config beside the baseline's"]
-    return TextTable("Runs of each row", columns, cells, [False, True, True, True, False, False], names=names)
+    columns = ["row", "seed", "epochs", "top-1", f"clips to {SOON} %", "run", "its config beside the baseline's"]
+    return TextTable("Runs of each row", columns, cells, [False, True, True, True, True, False, False], names=names)
 
 
 def summary(collection: Collection, scale: str, pairs: Mapping[int, Sequence[Pair]]) -> TextTable:

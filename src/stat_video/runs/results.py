@@ -1,10 +1,15 @@
 """The results below a logs folder, and the files there that can't be read."""
 
+import csv
 import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from ..config import Recipe
+from .run import HOLD
 
 VIEWS = r"\d+x\d+"
 NEEDED = {"name": str, "scale": str, "id": str, "metrics": dict, "seed": int, "config": dict, "finished": str}
@@ -34,6 +39,36 @@ def read_results(logs: Path) -> Results:
         else:
             found.results.append((file.parent, result))
     return found
+
+
+def validations(folder: Path) -> list[tuple[int, float]]:
+    """Return (optimizer steps done, top-1 of one view in percent) of each validation in a run's `epochs.csv`."""
+    file = folder / "epochs.csv"
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if row.get("val/top1_1x1") and row.get("step")]
+    return [(int(row["step"]), float(row["val/top1_1x1"])) for row in rows]
+
+
+def hold_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a run's config by which a late run takes more epochs, their defaults if none does."""
+    default = {key: getattr(Recipe, key) for key in HOLD}
+    held = config["recipe"].get("hold_until") is not None  # an older config does not have the keys
+    return {key: config["recipe"].get(key, default[key]) for key in HOLD} if held else default
+
+
+def ended_as_asked(recipe: Recipe, result: Mapping[str, Any], folder: Path) -> bool:
+    """Return whether a finished run has the epochs that a recipe gives it, which is its own but for `hold_until`.
+
+    A run that is not late is the same with and without, to the bit: so `hold_until` is no part of a run's id, and what
+    was run before it was asked for counts, if its validations say that it would have ended there.
+    """
+    then = hold_of(result["config"])
+    if then == hold_of({"recipe": vars(recipe)}):
+        return True
+    top1 = [value for _, value in validations(folder)]
+    return bool(top1) and recipe.epochs_after(top1) == replace(recipe, **then).epochs_after(top1)
 
 
 def _wrong(result: Any) -> str | None:

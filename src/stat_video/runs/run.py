@@ -21,11 +21,12 @@ from ..files import PROJECT, before, locked
 
 # Keys that say where and how a run runs, not what it is.
 NOT_OF_THE_RUN = ("name", "folders", "trainer", "logger", "fresh", "plan")
-# Keys that repeat what another key says, and those that say where a data set's videos are and in which form: which
-# videos they are is in the hash of the lists.
+HOLD = ("hold_until", "hold_epochs")  # of the recipe: change nothing in a run that is not late (`ended_as_asked`)
+# Keys that repeat what another key says, HOLD, and those that say where a data set's videos are and in which form:
+# which videos they are is in the hash of the lists.
 NOT_DEFINING = {
     "clip": ("views",),
-    "recipe": ("tiny_lr",),
+    "recipe": ("tiny_lr", *HOLD),
     "data": (
         "root", "setting", "layout", "classes", "train", "val", "videos", "manifest", "fold", "views", "max_absent",
         "max_unreadable",

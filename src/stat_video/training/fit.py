@@ -40,11 +40,13 @@ from ..models.parts.compiled import compile_parts
 from ..models.parts.recompute import recompute_units
 from ..models.weights import load_foreign, load_weights
 from ..progress import say
+from ..runs.results import ended_as_asked, hold_of
 from ..runs.run import TRAINED_ON, Run, definition, provenance, same_data
 from ..runs.source import find_source
 from .callbacks import Bar, EpochLog, StepLines, WaitingForData, callback_of
 from .checkpoint import read_checkpoint, read_weights
 from .finite import NonFinite
+from .hold import HoldPeak
 from .module import VideoModule
 from .optim import accumulation, describe_batch, parameter_groups
 from .ranks import SameOnAllRanks
@@ -96,6 +98,8 @@ def _result(run: Run, config: Config, manifest: str | None) -> dict[str, Any] | 
     if (result := run.result()) is None:
         return None
     _refuse_other_data(run, result.get("manifest"), manifest)
+    if not ended_as_asked(config.recipe, result, run.folder):
+        _refuse_other_hold(run, hold_of(result["config"]), config)
     say(f"Finished before ({result['finished']}): {run.folder}; fresh=true runs it again")
     return {**result, "name": config.name, "folder": str(run.folder)}
 
@@ -106,6 +110,17 @@ def _refuse_other_data(run: Run, then: str | None, now: str | None) -> None:
         raise InputError(
             f"{run.folder}: its data set has changed since, from {then} to {now} (a manifest of src/prepare.py); "
             f"with fresh=true the run is set aside and begins anew"
+        )
+
+
+def _refuse_other_hold(run: Run, then: dict[str, Any], config: Config) -> None:
+    """Raise InputError if a run was trained with another `hold_until`, which can give it other epochs."""
+    now = hold_of({"recipe": vars(config.recipe)})
+    if then != now:
+        had, asked = (", ".join(f"recipe.{key}={value}" for key, value in keys.items()) for keys in (then, now))
+        raise InputError(
+            f"{run.folder}: its epochs are those of {had}, not of {asked}; with fresh=true the run is set aside and "
+            f"begins anew"
         )
 
 
@@ -125,6 +140,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
     checkpoint, content = (None, {}) if set_aside else newest_whole(run)
     if checkpoint:
         _refuse_other_data(run, content["manifest"], manifest)
+        _refuse_other_hold(run, hold_of(content["config"]), config)
         data.start = place_of(content)
 
     # Build.
@@ -370,6 +386,8 @@ def run_callbacks(config: Config, run: Run) -> list[Callback]:
     shown, bar = progress_callbacks()
     waiting = WaitingForData(feeding(config)) if rank_zero() else None
     callbacks = [*shown, NonFinite(run.folder), EpochLog(run.epochs_file, None if bar else say, waiting)]
+    if config.recipe.hold_until is not None:
+        callbacks.append(HoldPeak(config.recipe))
     callbacks.append(Saving(run, config.trainer))
     if config.recipe.ema:
         callbacks.append(EMAWeightAveraging(decay=config.recipe.ema))

@@ -1,7 +1,6 @@
 """Wrap a model as Lightning's module: steps, metrics, optimizer, what a checkpoint carries."""
 
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,6 +58,7 @@ class VideoModule(LightningModule):
         super().__init__()
         self.manifest = manifest
         self.model, self.recipe, self.classes, self.views, self.config = model, recipe, classes, views, config
+        self.epochs = recipe.epochs  # more if `HoldPeak` holds the learning rate longer
         self.normalize = normalize
         self.erase = Erase(recipe.augment.erasing)
         self.mix = Mix(recipe, len(classes))
@@ -143,12 +143,11 @@ class VideoModule(LightningModule):
         optimizer = make_optimizer(self.model, self.recipe, fused)
         self.trainer.fit_loop.setup_data()  # to know the number of batches
         epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        factor = partial(
-            lr_factor,
-            steps=epoch * self.recipe.epochs,  # of the whole recipe, also if max_steps stops it early
-            epoch=epoch,
-            recipe=self.recipe,
-        )
+
+        def factor(step: int) -> float:
+            # Steps of the whole run as it now stands, also if max_steps stops it early.
+            return lr_factor(step, steps=epoch * self.epochs, epoch=epoch, recipe=self.recipe)
+
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
     def configure_gradient_clipping(

@@ -49,7 +49,8 @@ def lr_factor(step: int, *, steps: int, epoch: int, recipe: Recipe) -> float:
 
     ``cosine``; ``steps`` by `gamma`; ``wsd``, warm-up, stable, decay: the peak, then a line down to `min_lr`.
 
-    ``steps`` is the number of optimizer steps of the whole recipe, ``epoch`` of one epoch.
+    ``steps`` is the number of optimizer steps of the whole run, ``epoch`` of one epoch. A run whose peak is held longer
+    (`Recipe.epochs_after`) falls as steeply as any other.
     """
     warmup_steps = round(epoch * recipe.warmup_epochs)
     if step < warmup_steps:
@@ -59,7 +60,7 @@ def lr_factor(step: int, *, steps: int, epoch: int, recipe: Recipe) -> float:
         return float(recipe.gamma ** sum(step >= round(epoch * milestone) for milestone in recipe.milestones))
     end = min(recipe.min_lr / recipe.lr, 1.0)
     if recipe.schedule == "wsd":
-        left = max(steps - step, 0) / max(steps * recipe.decay_share, 1)
+        left = max(steps - step, 0) / max(epoch * recipe.epochs * recipe.decay_share, 1)
         return end + (1 - end) * min(left, 1.0)
     done = min((step - warmup_steps) / max(steps - warmup_steps, 1), 1.0)
     return end + (1 - end) * (1 + math.cos(math.pi * done)) / 2
