@@ -232,6 +232,9 @@ def test_a_late_run_holds_its_rate_and_goes_on_alike_if_it_was_killed(
     assert resumed["metrics"] == whole["metrics"]
     expected = weights_of(tmp_path / "whole")
     assert all(torch.equal(weight, expected[name]) for name, weight in weights_of(tmp_path / "killed").items())
+    only("result.json", tmp_path / "killed").unlink()  # as if it had been killed in the test: nothing is left to train
+    again = fit(killed)
+    assert (again["steps"], again["epochs"], again["metrics"]) == (12, 4, whole["metrics"])
 
 
 @pytest.mark.usefixtures("toy")
