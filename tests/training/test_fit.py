@@ -235,6 +235,7 @@ def test_a_late_run_holds_its_rate_and_goes_on_alike_if_it_was_killed(
     only("result.json", tmp_path / "killed").unlink()  # as if it had been killed in the test: nothing is left to train
     again = fit(killed)
     assert (again["steps"], again["epochs"], again["metrics"]) == (12, 4, whole["metrics"])
+    assert fit(config_of(place, tmp_path / "short", *LATE, "recipe.max_steps=1"))["steps"] == 1  # no validation at all
 
 
 @pytest.mark.usefixtures("toy")

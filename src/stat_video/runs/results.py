@@ -54,8 +54,9 @@ def validations(folder: Path) -> list[tuple[int, float]]:
 def hold_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a run's config by which a late run takes more epochs, their defaults if none does."""
     default = {key: getattr(Recipe, key) for key in HOLD}
-    held = config["recipe"].get("hold_until") is not None  # an older config does not have the keys
-    return {key: config["recipe"].get(key, default[key]) for key in HOLD} if held else default
+    recipe = config.get("recipe", {})
+    held = recipe.get("hold_until") is not None  # an older config does not have the keys
+    return {key: recipe.get(key, default[key]) for key in HOLD} if held else default
 
 
 def ended_as_asked(recipe: Recipe, result: Mapping[str, Any], folder: Path) -> bool:
@@ -64,7 +65,7 @@ def ended_as_asked(recipe: Recipe, result: Mapping[str, Any], folder: Path) -> b
     A run that is not late is the same with and without, to the bit: so `hold_until` is no part of a run's id, and what
     was run before it was asked for counts, if its validations say that it would have ended there.
     """
-    then = hold_of(result["config"])
+    then = hold_of(result.get("config", {}))
     if then == hold_of({"recipe": vars(recipe)}):
         return True
     top1 = [value for _, value in validations(folder)]

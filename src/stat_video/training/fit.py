@@ -99,7 +99,7 @@ def _result(run: Run, config: Config, manifest: str | None) -> dict[str, Any] | 
         return None
     _refuse_other_data(run, result.get("manifest"), manifest)
     if not ended_as_asked(config.recipe, result, run.folder):
-        _refuse_other_hold(run, hold_of(result["config"]), config)
+        _refuse_other_hold(run, hold_of(result.get("config", {})), config)
     say(f"Finished before ({result['finished']}): {run.folder}; fresh=true runs it again")
     return {**result, "name": config.name, "folder": str(run.folder)}
 

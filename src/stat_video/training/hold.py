@@ -22,8 +22,10 @@ class HoldPeak(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: VideoModule) -> None:  # type: ignore[override]
         """Note the epoch's validation; print a line if it makes the run longer."""
+        if (top1 := trainer.callback_metrics.get("val/top1_1x1")) is None:
+            return  # recipe.max_steps has ended the run before
         before = self.recipe.epochs_after(self.top1)
-        self.top1.append(float(trainer.callback_metrics["val/top1_1x1"]))
+        self.top1.append(float(top1))
         if self._set(trainer, module) > before:
             say(
                 f"val/top1_1x1 is below recipe.hold_until={self.recipe.hold_until:g}: the learning rate stays at its "
