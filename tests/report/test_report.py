@@ -117,6 +117,8 @@ def test_mean_and_spread_over_seeds(fake, written):
     assert one["top-1"] == f"{100 * fake.correct['modules=ca_sa_la', 0].mean():.2f}"
     assert one["n"] == "1"
     assert "difference" not in cells  # another model and data than the printed figure's
+    assert "top-5" not in cells  # of four classes
+    assert cells["top-5 printed"] == "92.9"
 
 
 @pytest.mark.parametrize(("top1", "fills"), [(79, False), (80, True)])

@@ -88,7 +88,7 @@ def main_table(rows: Sequence[ReportRow]) -> TextTable:
         line += [_accuracy(row, row.metrics[0]), _figure(row.printed.top1, 1)]
         line += [_difference(row)] if comparable else []
         line += [_accuracy(row, f"{row.metrics[0]}_{group}") for group in groups] + [_soon(row)]
-        line += [_accuracy(row, row.metrics[1]), _figure(row.printed.top5, 1)]
+        line += ["" if _few_classes(row) else _accuracy(row, row.metrics[1]), _figure(row.printed.top5, 1)]
         line += [str(len(row.runs)) if row.config else "", row.views, ", ".join(_commits(row.runs))]
         cells.append(line)
     shown = [i for i in range(len(columns)) if i < head or columns[i] == "commit" or any(line[i] for line in cells)]
@@ -254,6 +254,11 @@ def _accuracy(row: ReportRow, metric: str) -> str:
     return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
 
 
+def _few_classes(row: ReportRow) -> bool:
+    """Return whether every answer is among the first five."""
+    return row.config is not None and (read_counts(row.config.data)[0] or 6) <= 5
+
+
 def _soon(row: ReportRow) -> str:
     """Return the clips until SOON percent, over the seeds; how many of them came so far if not all did."""
     found = [clips_until(run, SOON) for run in row.runs]
@@ -284,7 +289,7 @@ def _commits(runs: Sequence[FoundRun]) -> list[str]:
 def _notes(table: PaperTable, rows: Sequence[ReportRow]) -> list[str]:
     """Return what is to be said of this table alone; HOW_TO_READ says what holds for all."""
     ours = [row for row in rows if row.config]
-    sets = {row.config.data.name: row.config.data for row in rows if row.config}
+    sets = dict.fromkeys(row.config.data.name for row in rows if row.config)
     notes = [f"Printed on {NAMES.get(table.dataset, table.dataset)}; ours on {', '.join(sets) or 'nothing'}."]
     if rows[0].scale != "tiny" and any(_protocol(row) != row.views for row in ours):
         notes.append("† tested with other views than the printed figure.")
@@ -296,9 +301,8 @@ def _notes(table: PaperTable, rows: Sequence[ReportRow]) -> list[str]:
     notes += [
         f"{row.name}: printed only, since its words do not compose: {row.why_not}." for row in rows if row.why_not
     ]
-    few = [name for name, data in sets.items() if (read_counts(data)[0] or 6) <= 5]
-    if few:
-        notes.append(f"{', '.join(few)} has no more than five classes, so top-5 says nothing.")
+    if few := dict.fromkeys(row.config.data.name for row in rows if row.config and _few_classes(row)):
+        notes.append(f"{', '.join(few)} has no more than five classes: our top-5 says nothing, and is left out.")
     for row in ours:
         if row.stale:
             left = ", ".join(f"{run.id} ({run.result.get('manifest')})" for run in row.stale)
