@@ -296,7 +296,8 @@ def _notes(table: PaperTable, rows: Sequence[ReportRow]) -> list[str]:
     if table.compares_systems:
         own = next(row.printed.method for row in rows if row.printed.ours)
         others = [row for row in ours if not row.printed.ours]
-        named = f"{len(others)} rows of other systems, each by its own recipe," if others else "no other row"
+        recipe = "by one recipe but for the learning rate" if rows[0].scale == "tiny" else "each by its own recipe"
+        named = f"{len(others)} rows of other systems, {recipe}," if others else "no other row"
         notes.append(f"The rows of {own} and {named} can be rerun; the others are printed only.")
     notes += [
         f"{row.name}: printed only, since its words do not compose: {row.why_not}." for row in rows if row.why_not
