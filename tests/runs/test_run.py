@@ -16,7 +16,7 @@ from stat_video import compose
 from stat_video.config import Config
 from stat_video.errors import InputError
 from stat_video.files import write_json
-from stat_video.runs.results import read_results
+from stat_video.runs.results import read_results, validations
 from stat_video.runs.run import Busy, Run, row_id
 from stat_video.runs.source import find_source
 
@@ -141,6 +141,17 @@ def finished(config: Config, logs: Path) -> Run:
     known = dict.fromkeys(("name", "scale", "finished"), "x")
     write_json(run.folder / "result.json", {**known, "id": run.id, "seed": 0, "metrics": {}, "config": asdict(config)})
     return run
+
+
+@pytest.mark.parametrize(
+    "content", [b"step,val/top1_1x1\nmany,50\n", b"step,val/top1_1x1\n1,\xff\n", b"step,val/top1_1x1\n1,x\n"]
+)
+def test_validations_that_cannot_be_read_are_named(
+    content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "epochs.csv").write_bytes(content)
+    assert validations(tmp_path) == []
+    assert [str(tmp_path) in line and "can't be read" in line for line in caplog.messages] == [True]
 
 
 def test_first_weights_that_another_process_is_training_are_waited_for(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Any
 from ..config import Recipe
 from .run import HOLD
 
+log = logging.getLogger(__name__)
 VIEWS = r"\d+x\d+"
 NEEDED = {"name": str, "scale": str, "id": str, "metrics": dict, "seed": int, "config": dict, "finished": str}
 NUMBERS = ("gmacs", "parameters", "train_seconds")  # that a result may lack
@@ -42,13 +44,20 @@ def read_results(logs: Path) -> Results:
 
 
 def validations(folder: Path) -> list[tuple[int, float]]:
-    """Return (optimizer steps done, top-1 of one view in percent) of each validation in a run's `epochs.csv`."""
+    """Return (optimizer steps done, top-1 of one view in percent) of each validation in a run's `epochs.csv`.
+
+    Of a file that can't be read there are none, and a line says why.
+    """
     file = folder / "epochs.csv"
     if not file.exists():
         return []
-    with file.open(newline="", encoding="utf-8") as lines:
-        rows = [row for row in csv.DictReader(lines) if row.get("val/top1_1x1") and row.get("step")]
-    return [(int(row["step"]), float(row["val/top1_1x1"])) for row in rows]
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            rows = [row for row in csv.DictReader(lines) if row.get("val/top1_1x1") and row.get("step")]
+        return [(int(row["step"]), float(row["val/top1_1x1"])) for row in rows]
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: no numbers, or not UTF-8
+        log.warning("%s: its validations can't be read (%s)", file, error)
+        return []
 
 
 def hold_of(config: Mapping[str, Any]) -> dict[str, Any]:
