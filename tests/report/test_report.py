@@ -25,7 +25,7 @@ from stat_video.cost.kept import KeptRows, keeping
 from stat_video.errors import InputError
 from stat_video.report import compare, figures, tables
 from stat_video.report.collect import clips_until, collect
-from stat_video.report.compare import FAILS, HOLDS, MISSING, OPEN, UNLIKE, Difference, difference, judge
+from stat_video.report.compare import FAILS, HOLDS, MISSING, OPEN, UNLIKE, Difference, clips_apart, difference, judge
 from stat_video.report.formats import markdown, tex
 from stat_video.report.keep import keep
 from stat_video.report.tables import runs_of
@@ -259,8 +259,8 @@ def test_clips_until_a_top1_are_those_of_the_epoch_log(fake, tmp_path):
     """Epochs of 100 and 200 steps with 30 and 40 %: 40 % after 200 steps of the recipe's batch."""
     run = row(fake, "1/CA").runs[0]
     clips = run.result["config"]["recipe"]["batch_size"]
-    assert clips_until(run, 30) == 100 * clips
-    assert clips_until(run, 30.5) == 200 * clips
+    assert clips_until(run, 30) == (100 * clips, 0)
+    assert clips_until(run, 30.5) == (200 * clips, 100 * clips)
     assert clips_until(run, 41) is None
     soon = [tables.main_table([row(fake, "1/CA")])]
     assert not any(cell.startswith(f"{200 * clips:,}") for cell in soon[0].rows[0])
@@ -271,6 +271,30 @@ def test_clips_until_a_top1_are_those_of_the_epoch_log(fake, tmp_path):
     assert table.rows[0][table.columns.index("clips to 90 %")] == f"{10 * clips:,}, 1 of 2 seeds"
 
 
+def test_how_soon_rows_are_beside_each_other(fake, tmp_path):
+    """Student's interval over the three seeds' differences, wider by the epochs in which it came; one seed, none."""
+    (run, _), soon = row(fake, "1/CA").runs, {"a": (1, 3, 2), "b": (2, 2, 4)}  # the epoch of each seed, of ten steps
+    rows = []
+    for name, epochs in soon.items():
+        runs = []
+        for seed, epoch in enumerate(epochs):
+            (folder := tmp_path / name / str(seed)).mkdir(parents=True)
+            lines = [f"{e},{10 * e + 10},{90 if e + 1 >= epoch else 50}" for e in range(5)]
+            (folder / "epochs.csv").write_text("\n".join(["epoch,step,val/top1_1x1", *lines]))
+            runs.append(replace(run, folder=folder, result={**run.result, "seed": seed}))
+        rows.append(replace(row(fake, "1/CA"), runs=runs))
+    epoch = 10 * run.result["config"]["recipe"]["batch_size"]
+    apart = [epoch * (a - b) for a, b in zip(*soon.values(), strict=True)]
+    half = stats.sem(apart) * stats.t.ppf(0.975, 2)
+    assert clips_apart(*rows, 90) == pytest.approx(
+        (mean(apart), mean(apart) - half - epoch, mean(apart) + half + epoch)
+    )
+    one = [replace(r, runs=r.runs[:1]) for r in rows]
+    assert clips_apart(*one, 90) == (-epoch, -2 * epoch, 0)
+    assert clips_apart(*rows, 91) is None
+    assert clips_apart(rows[0], replace(rows[1], runs=rows[1].runs[:0]), 90) is None
+
+
 def test_the_summary_says_what_is_run_and_told_apart(fake, written):
     (part,) = [p for p in write(fake.collection, written.parent / "summary")[1] if p.scale == "tiny"]
     first, second, *_, last = (dict(zip(part.summary.columns, cells, strict=True)) for cells in part.summary.rows)
@@ -278,7 +302,8 @@ def test_the_summary_says_what_is_run_and_told_apart(fake, written):
     assert second["rows run"] == "0 of 4"
     assert "1 holds" in first["claims"]  # sa_helps
     assert last["rows run"] == "3 of 13"
-    of_pairs = [cells[-1] for cells in part.tables[1].pairs.rows]
+    verdict = part.tables[1].pairs.columns.index("")
+    of_pairs = [cells[verdict] for cells in part.tables[1].pairs.rows]
     assert sum(not verdict.startswith("not") for verdict in of_pairs) == 1
 
 

@@ -158,9 +158,14 @@ def curve(run: FoundRun) -> tuple[list[int], list[float]]:
     return [steps * clips for steps, _ in points], [top1 for _, top1 in points]
 
 
-def clips_until(run: FoundRun, top1: float) -> int | None:
-    """Return the clips that a run had seen when a validation first gave so high a top-1; None if none did."""
-    return next((clips for clips, value in zip(*curve(run), strict=True) if value >= top1), None)
+def clips_until(run: FoundRun, top1: float) -> tuple[int, int] | None:
+    """Return the clips that a run had seen when a validation first gave so high a top-1, and at the one before that.
+
+    Somewhere between the two it got there. None if no validation gave it.
+    """
+    clips, values = curve(run)
+    first = next((i for i, value in enumerate(values) if value >= top1), None)
+    return None if first is None else (clips[first], clips[first - 1] if first else 0)
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float | None]:

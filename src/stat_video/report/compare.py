@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 import numpy as np
 
 from ..paper import Claim
-from .collect import ReportRow
+from .collect import ReportRow, clips_until
 from .intervals import LEVEL, Points, half_width, holm, p_value
 
 TOP = {"top1": 1, "top5": 5}
@@ -80,6 +80,23 @@ def difference(a: ReportRow, b: ReportRow, metric: str = "top1") -> Difference |
     if len(rows[0]) < 2:
         return "tested on one video"
     return Difference.of(100 * np.stack(rows))
+
+
+def clips_apart(a: ReportRow, b: ReportRow, top1: float) -> tuple[float, float, float] | None:
+    """Return how many clips more row a had seen than row b when a validation first gave a top-1: mean, low, high.
+
+    Over the seeds that both have; None if one of their runs never gave it. The interval is Student's over seeds, and
+    wider by the clips between two validations, since what a run had seen is known no closer; with one seed it is these
+    alone.
+    """
+    seeds = sorted({run.seed for run in a.runs} & {run.seed for run in b.runs})
+    of_seeds = [[clips_until(next(r for r in row.runs if r.seed == seed), top1) for row in (a, b)] for seed in seeds]
+    spans = np.array([pair for pair in of_seeds if None not in pair], dtype=float)  # (seeds, rows, at and before)
+    if not len(spans) or len(spans) < len(seeds):
+        return None
+    apart, (unsure_a, unsure_b) = spans[:, 0, 0] - spans[:, 1, 0], (spans[..., 0] - spans[..., 1]).mean(0)
+    mean, half = float(apart.mean()), half_width(apart[:, None].repeat(2, 1))
+    return mean, mean - half - float(unsure_a), mean + half + float(unsure_b)
 
 
 Pair = tuple[ReportRow, ReportRow, Difference | str]  # a text: why they can't be compared

@@ -8,7 +8,7 @@ from .. import paper
 from ..data.lists import read_counts
 from ..paper import PaperTable
 from .collect import Collection, FoundRun, ReportRow, baseline_of, clips_until, config_difference, mean_std
-from .compare import FAILS, HOLDS, MISSING, OPEN, UNLIKE, Difference, Pair, Verdict, judge
+from .compare import FAILS, HOLDS, MISSING, OPEN, UNLIKE, Difference, Pair, Verdict, clips_apart, judge
 
 LACKING = "missing"  # in the place of a figure of a row that can be rerun
 SOON = 90  # percent of validation top-1: how many clips a row needs until then
@@ -31,7 +31,8 @@ HOW_TO_READ = (
     "In the pictures a bar is the 95 % interval of a row's top-1. Pair by pair: the difference in top-1 on the same "
     "videos and seeds, in percentage points. Intervals count with other videos and, from two seeds on, with other "
     "seeds; with one seed they say nothing about other seeds. 'Told apart' if p, adjusted for the number of the "
-    "table's pairs (Holm), is below 0.05. docs/intervals.md says how, and how wide.",
+    "table's pairs (Holm), is below 0.05. docs/intervals.md says how, and how wide. Beside it the difference in clips "
+    "to 90 %, over the seeds, known to an epoch.",
     "Other systems are compared with the paper's own rows alone, and each with its own views, as in the paper.",
 )
 TINY = (
@@ -115,10 +116,12 @@ def pair_table(pairs: Sequence[Pair]) -> TextTable:
         verdict = f"{'' if d.told_apart else 'not '}told apart{', of the videos alone' if d.seeds == 1 else ''}"
         p = f"{d.p:.3f}" if d.p >= 0.001 else "< 0.001"
         figures = [f"{d.mean:+.2f}", f"{d.low:+.2f} to {d.high:+.2f}", p, str(d.seeds)]
-        cells.append([a.name, b.name, *figures, verdict])
-    columns = ["row", "minus row", "top-1", "95 % interval", "p (Holm)", "seeds", ""]
+        soon = "" if (clips := clips_apart(a, b, SOON)) is None else "{:+,.0f} ({:+,.0f} to {:+,.0f})".format(*clips)
+        cells.append([a.name, b.name, *figures, verdict, soon])
+    columns = ["row", "minus row", "top-1", "95 % interval", "p (Holm)", "seeds", "", f"clips to {SOON} %"]
     notes = [f"Not compared, {why}: {'; '.join(names)}." for why, names in not_compared.items()]
-    return TextTable("Pair by pair", columns, cells, [False, False, True, True, True, True, False], notes=notes)
+    numbers = [name not in ("row", "minus row", "") for name in columns]
+    return TextTable("Pair by pair", columns, cells, numbers, notes=notes)
 
 
 def anchor(row: ReportRow) -> str:
@@ -134,7 +137,7 @@ def row_runs(rows: Sequence[ReportRow]) -> TextTable:
         for run in row.trainings:
             top1 = run.result["metrics"].get(row.metrics[0])
             soon = clips_until(run, SOON)
-            figures = [_figure(top1, 2), "" if soon is None else f"{soon:,}"]
+            figures = [_figure(top1, 2), "" if soon is None else f"{soon[0]:,}"]
             different = config_difference(run, baseline) or "the baseline"
             name = f"{run.folder.parent.name}/{run.folder.name}"
             cells.append([row.name, str(run.seed), str(run.result.get("epochs", "")), *figures, name, different])
@@ -262,7 +265,7 @@ def _few_classes(row: ReportRow) -> bool:
 def _soon(row: ReportRow) -> str:
     """Return the clips until SOON percent, over the seeds; how many of them came so far if not all did."""
     found = [clips_until(run, SOON) for run in row.runs]
-    clips = [n for n in found if n is not None]
+    clips = [n for n, _ in filter(None, found)]
     if not clips:
         return ""
     figure, std = mean_std(clips)
