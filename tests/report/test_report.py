@@ -253,6 +253,11 @@ def test_each_run_stands_with_its_difference_to_the_baseline(fake):
     ]
     (other, _) = tables.row_runs([row(fake, "7/MViT-16"), row(fake, "7/STAT-16")]).rows
     assert other[-1].startswith("model=mvit")
+    (first,) = row(fake, "7/STAT-16").runs
+    config = {**first.result["config"], "seed": 1, "init": "trained_on=motion/ffffffff"}  # another seed's first weights
+    second = replace(first, result={**first.result, "seed": 1, "config": config})
+    table = tables.row_runs([replace(row(fake, "7/STAT-16"), runs=[first, second])])
+    assert [cells[-1] for cells in table.rows] == ["the baseline", "the baseline"]
 
 
 def test_clips_until_a_top1_are_those_of_the_epoch_log(fake, tmp_path):

@@ -24,7 +24,7 @@ from ..cost.reruns import reruns
 from ..paper import PaperRow, PaperTable
 from ..runs.differing import differing, label_of
 from ..runs.results import ended_as_asked, read_results, validations
-from ..runs.run import row_id, same_data
+from ..runs.run import data_of_init, row_id, same_data
 from ..training.metrics import accuracy, ensemble_of, ranks
 
 log = logging.getLogger(__name__)
@@ -174,11 +174,14 @@ def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def config_difference(run: FoundRun, baseline: FoundRun | None) -> str:
-    """Return what the config of a run says otherwise than the baseline's, the seed aside: 'modules=CA+SA, T=32'."""
+    """Return what the config of a run says otherwise than the baseline's: 'modules=CA+SA, T=32'.
+
+    The seed is left out, and so is which run its first weights are of, if the baseline's are of the same data set.
+    """
     if baseline is None:
         return ""
-    varied, _ = differing([r.result["config"] for r in (run, baseline)])
-    return ", ".join(f"{key}={ours}" for key, (ours, _) in varied.items() if key != "seed")
+    configs = [r.result["config"] | {"init": data_of_init(r.result["config"]["init"])} for r in (run, baseline)]
+    return ", ".join(f"{key}={ours}" for key, (ours, _) in differing(configs)[0].items() if key != "seed")
 
 
 def baseline_of(rows: Sequence[ReportRow]) -> FoundRun | None:

@@ -75,9 +75,12 @@ def label_of(config: dict[str, Any]) -> str:
 def row_id(config: dict[str, Any]) -> str:
     """Return an id that the runs of one row of a table share: they differ in the seed, and in first weights of it."""
     row = {k: v for k, v in definition(config).items() if k != "seed"}
-    if str(row["init"]).startswith(TRAINED_ON):
-        row["init"] = row["init"].partition("/")[0]
-    return _hash(row)
+    return _hash({**row, "init": data_of_init(row["init"])})
+
+
+def data_of_init(init: str | None) -> str | None:
+    """Return a config's init without the run that it names: 'trained_on=motion/0a1b2c3d' -> 'trained_on=motion'."""
+    return init.partition("/")[0] if init is not None and init.startswith(TRAINED_ON) else init
 
 
 def _hash(content: Any) -> str:
