@@ -160,6 +160,12 @@ def test_an_ensemble_averages_the_scores_of_its_runs(fake, written):
     clips, crops = map(int, r.views.split("x"))
     assert r.gflops == pytest.approx(clips * crops * 2 * 0.125)  # of two runs
     assert isinstance(difference(r, row(fake, "7/STAT-16")), Difference)
+    (member, *_) = ensemble.trainings
+    figures = member.result["metrics"] | {f"test/top1_{r.views}_near": 50.0}
+    grouped = replace(r, runs=[replace(member, result={**member.result, "metrics": figures})])
+    table = tables.main_table([r, grouped, row(fake, "7/STM-16"), row(fake, "7/STAT-16")])
+    near = table.columns.index("top-1 near")
+    assert [cells[near] for cells in table.rows] == ["", "50.00", "missing", ""]  # what was run is not missing
     text = (written / "tables-tiny.md").read_text()
     assert f"{top1:.2f}" in next(line for line in text.splitlines() if line.startswith("| MSNet") and "16+8" in line)
     for run in ensemble.trainings:

@@ -252,7 +252,7 @@ def _accuracy(row: ReportRow, metric: str) -> str:
     if row.config is None:
         return ""
     if not values:
-        return LACKING
+        return "" if row.runs else LACKING  # an ensemble has no accuracies of class groups
     mean, std = mean_std(values)
     return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
 
