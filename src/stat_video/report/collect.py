@@ -72,6 +72,12 @@ class FoundRun:
             log.warning("%s: no logits of a test (%s)", files, str(error).partition("\n")[0][:120])
             return None
 
+    @cached_property
+    def curve(self) -> tuple[list[int], list[float]]:
+        """The clips that it had seen at each validation, and its top-1 of one view there, in percent."""
+        clips, points = int(self.result["config"]["recipe"]["batch_size"]), validations(self.folder)
+        return [steps * clips for steps, _ in points], [top1 for _, top1 in points]
+
     @property
     def logits_file(self) -> Path:
         """Path of the logits of its test."""
@@ -152,18 +158,12 @@ class ReportRow:
         return None if count is None else count / 1e6
 
 
-def curve(run: FoundRun) -> tuple[list[int], list[float]]:
-    """Return the clips that a run had seen at each validation, and its top-1 of one view there, in percent."""
-    clips, points = int(run.result["config"]["recipe"]["batch_size"]), validations(run.folder)
-    return [steps * clips for steps, _ in points], [top1 for _, top1 in points]
-
-
 def clips_until(run: FoundRun, top1: float) -> tuple[int, int] | None:
     """Return the clips that a run had seen when a validation first gave so high a top-1, and at the one before that.
 
     Somewhere between the two it got there. None if no validation gave it.
     """
-    clips, values = curve(run)
+    clips, values = run.curve
     first = next((i for i, value in enumerate(values) if value >= top1), None)
     return None if first is None else (clips[first], clips[first - 1] if first else 0)
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from ..cost.printed import counted_total
 from ..paper import PaperRow
-from .collect import Collection, ReportRow, baseline_of, config_difference, curve, mean_std
+from .collect import Collection, ReportRow, baseline_of, config_difference, mean_std
 from .compare import accuracy_of
 
 INK = "#010203"  # stands for the text colour of the page that the picture is put into
@@ -227,7 +227,7 @@ def learning_curves(rows: Sequence[ReportRow]) -> Picture:
         if rows[0].table.compares_systems and row.printed.ours:
             look |= {"lw": 2.6, "zorder": 3}
         for n, run in enumerate(row.trainings):
-            x, y = curve(run)
+            x, y = run.curve
             (line,) = picture.axes.plot(x, y, label=row.name if n == 0 else None, **look)
             different = config_difference(run, baseline_of(rows)) or "the baseline"
             picture.tip(line, f"{row.name}, seed {run.seed}: {different}")

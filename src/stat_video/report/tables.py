@@ -81,15 +81,16 @@ def main_table(rows: Sequence[ReportRow]) -> TextTable:
     columns += ["difference"] if comparable else []
     columns += [f"top-1 {group}" for group in groups] + [f"clips to {SOON} %"]
     columns += ["top-5", "top-5 printed", "n", "views", "commit"]
-    cells = []
+    few, cells = _few_classes(rows), []
     for row in rows:
+        no_top5 = row.config is not None and row.config.data.name in few
         line = _system(row) if systems else [row.printed.label]
         line += [_figure(row.parameters, 2)] if systems else []
         line += [_figure(row.gflops, 3 if scale == "tiny" else 1), _figure(row.printed.gflops, 0 if systems else 1)]
         line += [_accuracy(row, row.metrics[0]), _figure(row.printed.top1, 1)]
         line += [_difference(row)] if comparable else []
         line += [_accuracy(row, f"{row.metrics[0]}_{group}") for group in groups] + [_soon(row)]
-        line += ["" if _few_classes(row) else _accuracy(row, row.metrics[1]), _figure(row.printed.top5, 1)]
+        line += ["" if no_top5 else _accuracy(row, row.metrics[1]), _figure(row.printed.top5, 1)]
         line += [str(len(row.runs)) if row.config else "", row.views, ", ".join(_commits(row.runs))]
         cells.append(line)
     shown = [i for i in range(len(columns)) if i < head or columns[i] == "commit" or any(line[i] for line in cells)]
@@ -101,7 +102,7 @@ def main_table(rows: Sequence[ReportRow]) -> TextTable:
         numbers=[i >= head and name not in ("views", "commit") for i, name in enumerate(columns)],
         marked=[systems and row.printed.ours for row in rows],
         anchors=[anchor(row) if row.runs else "" for row in rows],
-        notes=_notes(table, rows),
+        notes=_notes(table, rows, few),
         commands=[command for row in rows if not row.runs for command in row.commands],
     )
 
@@ -257,9 +258,10 @@ def _accuracy(row: ReportRow, metric: str) -> str:
     return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
 
 
-def _few_classes(row: ReportRow) -> bool:
-    """Return whether every answer is among the first five."""
-    return row.config is not None and (read_counts(row.config.data)[0] or 6) <= 5
+def _few_classes(rows: Sequence[ReportRow]) -> list[str]:
+    """Return the names of the data sets in which every answer is among the first five."""
+    sets = {row.config.data.name: row.config.data for row in rows if row.config}  # reading the lists of each once
+    return [name for name, data in sets.items() if (read_counts(data)[0] or 6) <= 5]
 
 
 def _soon(row: ReportRow) -> str:
@@ -289,7 +291,7 @@ def _commits(runs: Sequence[FoundRun]) -> list[str]:
     return list(dict.fromkeys(run.commit for run in runs))
 
 
-def _notes(table: PaperTable, rows: Sequence[ReportRow]) -> list[str]:
+def _notes(table: PaperTable, rows: Sequence[ReportRow], few_classes: Sequence[str]) -> list[str]:
     """Return what is to be said of this table alone; HOW_TO_READ says what holds for all."""
     ours = [row for row in rows if row.config]
     sets = dict.fromkeys(row.config.data.name for row in rows if row.config)
@@ -305,8 +307,10 @@ def _notes(table: PaperTable, rows: Sequence[ReportRow]) -> list[str]:
     notes += [
         f"{row.name}: printed only, since its words do not compose: {row.why_not}." for row in rows if row.why_not
     ]
-    if few := dict.fromkeys(row.config.data.name for row in rows if row.config and _few_classes(row)):
-        notes.append(f"{', '.join(few)} has no more than five classes: our top-5 says nothing, and is left out.")
+    if few_classes:
+        notes.append(
+            f"{', '.join(few_classes)} has no more than five classes: our top-5 says nothing, and is left out."
+        )
     for row in ours:
         if row.stale:
             left = ", ".join(f"{run.id} ({run.result.get('manifest')})" for run in row.stale)

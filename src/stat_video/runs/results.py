@@ -60,11 +60,10 @@ def validations(folder: Path) -> list[tuple[int, float]]:
         return []
 
 
-def hold_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of a run's config by which a late run takes more epochs, their defaults if none does."""
+def hold_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a recipe by which a late run takes more epochs, their defaults if none does."""
     default = {key: getattr(Recipe, key) for key in HOLD}
-    recipe = config.get("recipe", {})
-    held = recipe.get("hold_until") is not None  # an older config does not have the keys
+    held = recipe.get("hold_until") is not None  # an older recipe does not have the keys
     return {key: recipe.get(key, default[key]) for key in HOLD} if held else default
 
 
@@ -74,8 +73,8 @@ def ended_as_asked(recipe: Recipe, result: Mapping[str, Any], folder: Path) -> b
     A run that is not late is the same with and without, to the bit: so `hold_until` is no part of a run's id, and what
     was run before it was asked for counts, if its validations say that it would have ended there.
     """
-    then = hold_of(result.get("config", {}))
-    if then == hold_of({"recipe": vars(recipe)}):
+    then = hold_of(result.get("config", {}).get("recipe", {}))
+    if then == hold_of(vars(recipe)):
         return True
     top1 = [value for _, value in validations(folder)]
     return bool(top1) and recipe.epochs_after(top1) == replace(recipe, **then).epochs_after(top1)

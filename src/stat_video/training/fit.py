@@ -99,7 +99,7 @@ def _result(run: Run, config: Config, manifest: str | None) -> dict[str, Any] | 
         return None
     _refuse_other_data(run, result.get("manifest"), manifest)
     if not ended_as_asked(config.recipe, result, run.folder):
-        _refuse_other_hold(run, hold_of(result.get("config", {})), config)
+        _refuse_other_hold(run, result.get("config", {}), config)
     say(f"Finished before ({result['finished']}): {run.folder}; fresh=true runs it again")
     return {**result, "name": config.name, "folder": str(run.folder)}
 
@@ -113,9 +113,9 @@ def _refuse_other_data(run: Run, then: str | None, now: str | None) -> None:
         )
 
 
-def _refuse_other_hold(run: Run, then: dict[str, Any], config: Config) -> None:
-    """Raise InputError if a run was trained with another `hold_until`, which can give it other epochs."""
-    now = hold_of({"recipe": vars(config.recipe)})
+def _refuse_other_hold(run: Run, trained: dict[str, Any], config: Config) -> None:
+    """Raise InputError if a run's config had another `hold_until`, which can give it other epochs."""
+    then, now = hold_of(trained.get("recipe", {})), hold_of(vars(config.recipe))
     if then != now:
         had, asked = (", ".join(f"recipe.{key}={value}" for key, value in keys.items()) for keys in (then, now))
         raise InputError(
@@ -140,7 +140,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
     checkpoint, content = (None, {}) if set_aside else newest_whole(run)
     if checkpoint:
         _refuse_other_data(run, content["manifest"], manifest)
-        _refuse_other_hold(run, hold_of(content["config"]), config)
+        _refuse_other_hold(run, content["config"], config)
         data.start = place_of(content)
 
     # Build.
