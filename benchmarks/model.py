@@ -198,8 +198,9 @@ def allocations(work: Callable[[], Any]) -> list[int]:
 
 
 def macs(model: nn.Module, clip: Tensor) -> float:
-    """Multiply-adds as computed, in matrix products, convolutions and attention."""
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:  # without computing anything
+    """Count multiply-adds as computed, in matrix products, convolutions and attention, on the meta device."""
+    # no_grad, since under inference_mode the counter can't follow a parameter that is a module's input (VidTr).
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         copy.deepcopy(model).to("meta").eval()(clip.to("meta"))
     return counter.get_total_flops() / 2
 

@@ -11,8 +11,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from running import ROOT
+from stat_video import models
+from stat_video.compose import rows
+from stat_video.config import Config
 
 BEGIN, END = "<!-- benchmarks/{}.py writes from here -->", "<!-- to here -->"
 
@@ -131,6 +136,18 @@ def test_lengths_are_compared_round_by_round(monkeypatch: pytest.MonkeyPatch) ->
     assert [rows[T]["ratio"]["median"] for T in ("16", "64")] == [2.25, 2.5]
     assert rows["64"]["growth"] == {"median": 4.25, "min": 4.0, "max": 4.5, "rounds": 2}
     assert list(rows["16"]["seconds"]) == ["STAT T=16", "MViT-B T=16"]
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_the_meta_device_counts_what_every_peer_computes(name: str) -> None:
+    bench = load("model")
+    (row,) = rows("train", Config, [f"model={name}", "scale=tiny"])
+    model = row.config.build(5).eval()
+    clip = bench.make_clip(row.config.clip.T, row.config.clip.crop, 1, torch.device("cpu"))
+    # By products of matrices: the counter knows nothing of the CPU's own attention.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(clip)
+    assert bench.macs(model, clip) == counter.get_total_flops() / 2 > 0
 
 
 def test_time_is_counted_by_kind_of_operator() -> None:

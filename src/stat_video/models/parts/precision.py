@@ -16,7 +16,7 @@ def keep_out_of_autocast(module: nn.Module) -> None:
 
 
 def _in_own_precision(module: nn.Module, x: Tensor) -> Tensor:
-    if not torch.is_autocast_enabled(x.device.type):
+    if x.is_meta or not torch.is_autocast_enabled(x.device.type):  # torch refuses to say it of the meta device
         result: Tensor = type(module).forward(module, x)
         return result
     with torch.autocast(x.device.type, enabled=False):
