@@ -481,6 +481,14 @@ def test_claims_at_the_tiny_scale(fake):
     assert "7/MViT-32" in judge(claim("ssv2_mvit_32"), "tiny", rows).why
 
 
+def test_a_claim_of_top_5_says_nothing_of_four_classes(fake):
+    of_top5 = claim("class_token_top5")
+    probe = judge(replace(of_top5, rows=("1/CA+SA", "1/CA")), "tiny", fake.collection.rows)
+    assert (probe.verdict, probe.why) == (UNLIKE, "probe has no more than five classes: top-5 says nothing")
+    motion = judge(replace(of_top5, rows=("6/STAT-16", "6/MViT-16")), "tiny", fake.collection.rows)  # of twelve
+    assert motion.verdict != UNLIKE
+
+
 def test_at_the_paper_scale_another_system_stands_with_our_run_of_it_else_with_the_print(fake):
     rows = dict(fake.collection.rows)
     run, other = (rows["tiny", ref].runs for ref in ("7/STAT-16", "7/MViT-16"))

@@ -21,6 +21,7 @@ from .. import paper
 from ..config import Config
 from ..cost.kept import KeptRows
 from ..cost.reruns import reruns
+from ..data.lists import read_counts
 from ..paper import PaperRow, PaperTable
 from ..runs.differing import differing, label_of
 from ..runs.results import ended_as_asked, read_results, validations
@@ -221,6 +222,12 @@ def collect(logs: Path, scales: Sequence[str], kept: KeptRows | None = None) -> 
     used = {r.folder for ts in tables.values() for t in ts for row in t for r in (*row.trainings, *row.stale)}
     others = [run for same in runs.values() for run in same if run.folder not in used]
     return Collection(tables, sorted(others, key=lambda run: str(run.folder)), found.broken)
+
+
+def few_classes(rows: Sequence[ReportRow]) -> list[str]:
+    """Return the names of the data sets in which every answer is among the first five."""
+    sets = {row.config.data.name: row.config.data for row in rows if row.config}  # reading the lists of each once
+    return [name for name, data in sets.items() if (read_counts(data)[0] or 6) <= 5]
 
 
 def _rows(table: PaperTable, scale: str, runs: Mapping[str, list[FoundRun]], kept_rows: KeptRows) -> list[ReportRow]:

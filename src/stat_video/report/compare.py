@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 import numpy as np
 
 from ..paper import Claim
-from .collect import ReportRow, clips_until
+from .collect import ReportRow, clips_until, few_classes
 from .intervals import LEVEL, Points, half_width, holm, p_value
 
 TOP = {"top1": 1, "top5": 5}
@@ -136,6 +136,8 @@ def judge(claim: Claim, scale: str, rows: Mapping[tuple[str, str], ReportRow]) -
     needed = involved if scale == "tiny" else [row for row in involved if row.printed.ours]
     if missing := [row.printed.ref for row in needed if not row.runs]:
         return Verdict(claim, MISSING, f"missing: {', '.join(missing)}")
+    if claim.metric == "top5" and (few := few_classes(involved)):
+        return Verdict(claim, UNLIKE, f"{', '.join(few)} has no more than five classes: top-5 says nothing")
     compared = _compared(claim, involved)
     if unlike := [f"{_source(a)} - {_source(b)}: {d}" for a, b, d in compared if isinstance(d, str)]:
         return Verdict(claim, UNLIKE, "; ".join(unlike))

@@ -5,9 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .. import paper
-from ..data.lists import read_counts
 from ..paper import PaperTable
-from .collect import Collection, FoundRun, ReportRow, baseline_of, clips_until, config_difference, mean_std
+from .collect import (
+    Collection,
+    FoundRun,
+    ReportRow,
+    baseline_of,
+    clips_until,
+    config_difference,
+    few_classes,
+    mean_std,
+)
 from .compare import FAILS, HOLDS, MISSING, OPEN, UNLIKE, Difference, Pair, Verdict, clips_apart, judge
 
 LACKING = "missing"  # in the place of a figure of a row that can be rerun
@@ -81,7 +89,7 @@ def main_table(rows: Sequence[ReportRow]) -> TextTable:
     columns += ["difference"] if comparable else []
     columns += [f"top-1 {group}" for group in groups] + [f"clips to {SOON} %"]
     columns += ["top-5", "top-5 printed", "n", "views", "commit"]
-    few, cells = _few_classes(rows), []
+    few, cells = few_classes(rows), []
     for row in rows:
         no_top5 = row.config is not None and row.config.data.name in few
         line = _system(row) if systems else [row.printed.label]
@@ -258,12 +266,6 @@ def _accuracy(row: ReportRow, metric: str) -> str:
     return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
 
 
-def _few_classes(rows: Sequence[ReportRow]) -> list[str]:
-    """Return the names of the data sets in which every answer is among the first five."""
-    sets = {row.config.data.name: row.config.data for row in rows if row.config}  # reading the lists of each once
-    return [name for name, data in sets.items() if (read_counts(data)[0] or 6) <= 5]
-
-
 def _soon(row: ReportRow) -> str:
     """Return the clips until SOON percent, over the seeds; how many of them came so far if not all did."""
     found = [clips_until(run, SOON) for run in row.runs]
@@ -291,7 +293,7 @@ def _commits(runs: Sequence[FoundRun]) -> list[str]:
     return list(dict.fromkeys(run.commit for run in runs))
 
 
-def _notes(table: PaperTable, rows: Sequence[ReportRow], few_classes: Sequence[str]) -> list[str]:
+def _notes(table: PaperTable, rows: Sequence[ReportRow], few: Sequence[str]) -> list[str]:
     """Return what is to be said of this table alone; HOW_TO_READ says what holds for all."""
     ours = [row for row in rows if row.config]
     sets = dict.fromkeys(row.config.data.name for row in rows if row.config)
@@ -307,10 +309,8 @@ def _notes(table: PaperTable, rows: Sequence[ReportRow], few_classes: Sequence[s
     notes += [
         f"{row.name}: printed only, since its words do not compose: {row.why_not}." for row in rows if row.why_not
     ]
-    if few_classes:
-        notes.append(
-            f"{', '.join(few_classes)} has no more than five classes: our top-5 says nothing, and is left out."
-        )
+    if few:
+        notes.append(f"{', '.join(few)} has no more than five classes: our top-5 says nothing, and is left out.")
     for row in ours:
         if row.stale:
             left = ", ".join(f"{run.id} ({run.result.get('manifest')})" for run in row.stale)
