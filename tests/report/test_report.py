@@ -481,6 +481,25 @@ def test_claims_at_the_tiny_scale(fake):
     assert "7/MViT-32" in judge(claim("ssv2_mvit_32"), "tiny", rows).why
 
 
+def test_a_verdict_of_one_seed_says_so(fake):
+    rows = dict(fake.collection.rows)
+    both = judge(claim("sa_helps"), "tiny", rows)
+    assert (both.verdict, both.said) == (HOLDS, HOLDS)
+    ca = rows["tiny", "1/CA"]
+    rows["tiny", "1/CA"] = replace(ca, runs=ca.runs[:1])
+    alone = judge(claim("sa_helps"), "tiny", rows)
+    assert alone.said == f"{alone.verdict} for one seed"
+    cells = tables.claim_table([both, alone]).rows
+    assert [cell[2] for cell in cells] == [both.said, alone.said]
+
+
+def test_the_summary_counts_every_claim(fake):
+    cells = tables.summary(fake.collection, "tiny", dict.fromkeys(range(1, 8), ())).rows
+    counted = {cell[0]: sum(int(part.split()[0]) for part in cell[5].split(", ") if part) for cell in cells}
+    asked = Counter(f"Table {c.rows[0].partition('/')[0]}" for c in paper.load().claims)
+    assert counted == {f"Table {n}": asked[f"Table {n}"] for n in range(1, 8)}
+
+
 def test_a_claim_of_top_5_says_nothing_of_four_classes(fake):
     of_top5 = claim("class_token_top5")
     probe = judge(replace(of_top5, rows=("1/CA+SA", "1/CA")), "tiny", fake.collection.rows)

@@ -120,6 +120,12 @@ class Verdict:
     claim: Claim
     verdict: str  # HOLDS, FAILS, OPEN, MISSING or UNLIKE
     why: str
+    one_seed: bool = False  # it follows from intervals of the videos alone, and another seed may turn it
+
+    @property
+    def said(self) -> str:
+        """Return the verdict as reports print and count it: what one seed says is not what a row of several says."""
+        return f"{self.verdict} for one seed" if self.one_seed else self.verdict
 
 
 def judge(claim: Claim, scale: str, rows: Mapping[tuple[str, str], ReportRow]) -> Verdict:
@@ -146,7 +152,7 @@ def judge(claim: Claim, scale: str, rows: Mapping[tuple[str, str], ReportRow]) -
         f"{_source(a)} - {_source(b)}: {d.mean:+.2f} [{d.low:+.2f}, {d.high:+.2f}]"
         for (a, b, _), d in zip(compared, differences, strict=True)
     )
-    return Verdict(claim, _verdict(claim, differences), text)
+    return Verdict(claim, _verdict(claim, differences), text, any(d.seeds == 1 for d in differences))
 
 
 def _judge_costs(claim: Claim, rows: Sequence[ReportRow]) -> Verdict:

@@ -158,13 +158,14 @@ def row_runs(rows: Sequence[ReportRow]) -> TextTable:
 def summary(collection: Collection, scale: str, pairs: Mapping[int, Sequence[Pair]]) -> TextTable:
     """Return a row a table: what of it is run, what is told apart, what becomes of its claims, what it cost."""
     cells = []
-    judged = verdicts(collection, scale)
+    order = (HOLDS, FAILS, OPEN, MISSING, UNLIKE)
+    judged = sorted(verdicts(collection, scale), key=lambda v: (order.index(v.verdict), v.one_seed))
     for rows in collection.tables[scale]:
         number = rows[0].table.number
         can_run, filled = [row for row in rows if row.config], [row for row in rows if row.runs]
         seeds = sorted({len(row.runs) for row in filled})
         compared = [d for _, _, d in pairs[number] if isinstance(d, Difference)]
-        claims = Counter(v.verdict for v in judged if v.claim.rows[0].partition("/")[0] == str(number))
+        claims = Counter(v.said for v in judged if v.claim.rows[0].partition("/")[0] == str(number))
         cells.append(
             [
                 f"Table {number}",
@@ -172,7 +173,7 @@ def summary(collection: Collection, scale: str, pairs: Mapping[int, Sequence[Pai
                 f"{len(filled)} of {len(can_run)}",
                 " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))) if seeds else "",
                 f"{sum(d.told_apart for d in compared)} of {len(compared)}" if compared else "",
-                ", ".join(f"{claims[v]} {v}" for v in (HOLDS, FAILS, OPEN, MISSING, UNLIKE) if claims[v]),
+                ", ".join(f"{n} {said}" for said, n in claims.items()),
                 hours(runs_of([rows])),
             ]
         )
@@ -180,11 +181,11 @@ def summary(collection: Collection, scale: str, pairs: Mapping[int, Sequence[Pai
     table = TextTable("At a glance", columns, cells, [False, False, True, True, True, False, True])
     table.anchors = [f"table-{rows[0].table.number}" for rows in collection.tables[scale]]
     runs = runs_of(collection.tables[scale])
-    verdict = Counter(v.verdict for v in judged)
+    verdict = Counter(v.said for v in judged)  # in the same order
     if runs:
         table.notes.append(
             f"All together: {len(runs)} runs (a run may stand in several tables), {hours(runs)} hours one after the "
-            f"other; of {len(judged)} claims of the paper {', '.join(f'{n} {v}' for v, n in verdict.most_common())}."
+            f"other; of {len(judged)} claims of the paper {', '.join(f'{n} {v}' for v, n in verdict.items())}."
         )
     return table
 
@@ -197,7 +198,7 @@ def hours(runs: Sequence[FoundRun]) -> str:
 def claim_table(verdicts: Sequence[Verdict]) -> TextTable:
     """Return the claims of the paper, and what our figures say of them."""
     cells = [
-        [v.claim.quote, _asked(v), v.verdict, v.why + (f". {v.claim.note}" if v.claim.note else "")] for v in verdicts
+        [v.claim.quote, _asked(v), v.said, v.why + (f". {v.claim.note}" if v.claim.note else "")] for v in verdicts
     ]
     return TextTable("Claims of the paper", ["claim", "checked as", "verdict", "figures"], cells)
 
