@@ -493,11 +493,10 @@ def test_a_verdict_of_one_seed_says_so(fake):
     assert [cell[2] for cell in cells] == [both.said, alone.said]
 
 
-def test_the_summary_counts_every_claim(fake, monkeypatch):
+def test_the_summary_counts_every_claim(fake):
     judged = [replace(v, one_seed=v.verdict == HOLDS) for v in tables.verdicts(fake.collection, "tiny")]
     assert any(v.one_seed for v in judged)
-    monkeypatch.setattr(tables, "verdicts", lambda collection, scale: judged)
-    cells = tables.summary(fake.collection, "tiny", dict.fromkeys(range(1, 8), ())).rows
+    cells = tables.summary(fake.collection.tables["tiny"], dict.fromkeys(range(1, 8), ()), judged).rows
     counted = {cell[0]: sum(int(part.split()[0]) for part in cell[5].split(", ") if part) for cell in cells}
     asked = Counter(f"Table {c.rows[0].partition('/')[0]}" for c in paper.load().claims)
     assert counted == {f"Table {n}": asked[f"Table {n}"] for n in range(1, 8)}

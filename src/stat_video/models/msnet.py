@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from . import tsm
 from .base import Clip
 from .frames import EXPANSION, FrameResNet, several_frames
+from .parts.precision import autocast_is_on
 
 REACH = 7  # pixels of the map that a match may lie away, along each axis
 SIDE = 2 * REACH + 1
@@ -98,7 +99,7 @@ class MotionSqueeze(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         r = self.reduce(x).unflatten(0, (-1, self.T))
         # At this temperature bfloat16's steps between similarities of 0 to 1 would decide the match.
-        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False) if autocast_is_on(x) else nullcontext():
             r = r.to(torch.promote_types(r.dtype, torch.float32))
             moved = displacement(similarities(r)).unflatten(0, (len(r), -1))  # (B, T - 1, 3, H, W)
         moved = torch.cat([moved, moved[:, -1:]], dim=1)  # the last frame has no next one

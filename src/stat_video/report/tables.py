@@ -155,12 +155,14 @@ def row_runs(rows: Sequence[ReportRow]) -> TextTable:
     return TextTable("Runs of each row", columns, cells, [False, True, True, True, True, False, False], names=names)
 
 
-def summary(collection: Collection, scale: str, pairs: Mapping[int, Sequence[Pair]]) -> TextTable:
+def summary(
+    tables: Sequence[Sequence[ReportRow]], pairs: Mapping[int, Sequence[Pair]], judged: Sequence[Verdict]
+) -> TextTable:
     """Return a row a table: what of it is run, what is told apart, what becomes of its claims, what it cost."""
     cells = []
     order = (HOLDS, FAILS, OPEN, MISSING, UNLIKE)
-    judged = sorted(verdicts(collection, scale), key=lambda v: (order.index(v.verdict), v.one_seed))
-    for rows in collection.tables[scale]:
+    judged = sorted(judged, key=lambda v: (order.index(v.verdict), v.one_seed))
+    for rows in tables:
         number = rows[0].table.number
         can_run, filled = [row for row in rows if row.config], [row for row in rows if row.runs]
         seeds = sorted({len(row.runs) for row in filled})
@@ -179,8 +181,8 @@ def summary(collection: Collection, scale: str, pairs: Mapping[int, Sequence[Pai
         )
     columns = ["table", "about", "rows run", "seeds", "pairs told apart", "claims", "hours"]
     table = TextTable("At a glance", columns, cells, [False, False, True, True, True, False, True])
-    table.anchors = [f"table-{rows[0].table.number}" for rows in collection.tables[scale]]
-    runs = runs_of(collection.tables[scale])
+    table.anchors = [f"table-{rows[0].table.number}" for rows in tables]
+    runs = runs_of(tables)
     verdict = Counter(v.said for v in judged)  # in the same order
     if runs:
         table.notes.append(

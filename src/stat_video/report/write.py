@@ -56,12 +56,13 @@ def make(collection: Collection, scale: str, counted: bool = False) -> ScalePart
     can_run = [row for table in rows for row in table if row.config]
     own, systems = ([bool(row.runs) for row in can_run if row.printed.ours is ours] for ours in (True, False))
     pairs = {table[0].table.number: compare.pairs([row for row in table if row.runs]) for table in rows}
+    judged = tables.verdicts(collection, scale)
     return ScalePart(
         scale,
-        tables.summary(collection, scale, pairs),
+        tables.summary(rows, pairs, judged),
         {table[0].table.number: _table_part(table, pairs[table[0].table.number]) for table in rows},
         [figures.figure_1(collection, scale, t[0].table.number, counted) for t in rows if t[0].table.compares_systems],
-        tables.claim_table(tables.verdicts(collection, scale)),
+        tables.claim_table(judged),
         tables.run_table(tables.runs_of(rows)),
         (sum(own), len(own)),
         (sum(systems), len(systems)),

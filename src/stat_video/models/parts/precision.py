@@ -15,8 +15,13 @@ def keep_out_of_autocast(module: nn.Module) -> None:
     module.forward = MethodType(_in_own_precision, module)
 
 
+def autocast_is_on(x: Tensor) -> bool:
+    """Return whether autocast is on for a tensor's device; never on the meta device, of which torch can't be asked."""
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
+
+
 def _in_own_precision(module: nn.Module, x: Tensor) -> Tensor:
-    if x.is_meta or not torch.is_autocast_enabled(x.device.type):  # torch refuses to say it of the meta device
+    if not autocast_is_on(x):
         result: Tensor = type(module).forward(module, x)
         return result
     with torch.autocast(x.device.type, enabled=False):

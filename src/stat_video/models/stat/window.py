@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..parts.backend import BACKEND
+from ..parts.precision import autocast_is_on
 
 ALIGNED = 8  # CUDA's kernels copy a mask in each call if its rows do not begin at multiples of so many numbers
 
@@ -122,7 +123,7 @@ def _bias(q: Tensor, layout: KeyLayout) -> Tensor:
     """(B n_t, 1, 1, L) for `scaled_dot_product_attention`: 0 where a key exists, else -inf."""
     B, n_t = q.shape[:2]
     dtype = q.dtype
-    if not q.is_meta and torch.is_autocast_enabled(q.device.type) and dtype != torch.float64:
+    if autocast_is_on(q) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(q.device.type)  # else it would be cast in each call
     # What is traced, or only followed (a subclass of Tensor, the meta device), is not to be met again outside of that.
     if type(q) is not Tensor or q.is_meta or torch.compiler.is_compiling():
