@@ -409,6 +409,21 @@ def test_figure_1_from_counted_gflops(fake, monkeypatch):
         ReportConfig(gflops="mine")
 
 
+def test_figure_1_joins_the_rows_of_one_system_alone(fake):
+    """Ours are as many lines as systems that have a run; STAT's holds its rows' figures, in their order."""
+    rows = [row(fake, ref) for ref in ("7/STAT-16", "7/MViT-16", "7/MSNet-16+8")]
+    picture = figures.figure_1(fake.collection, "tiny", 7)
+    drawn = {bars.get_label(): bars.lines[0].get_xydata().tolist() for bars in picture.axes.containers}
+    assert drawn == {
+        r.printed.method: [[r.gflops, mean(r.values(r.metrics[0]))]] for r in sorted(rows, key=lambda r: r.name)
+    }
+    more = [replace(r, runs=rows[0].runs) if r.printed.ours else r for r in fake.collection.tables["tiny"][-1]]
+    picture = figures.figure_1(replace(fake.collection, tables={"tiny": [more]}), "tiny", 7)
+    (stat,) = [bars.lines[0] for bars in picture.axes.containers if bars.get_label() == "STAT"]
+    assert stat.get_xdata().tolist() == [r.gflops for r in more if r.printed.ours]
+    assert len(picture.axes.containers) == len(rows)
+
+
 def test_pairs_use_the_same_videos_and_the_seeds_of_both(fake):
     d = difference(row(fake, "1/CA+SA"), row(fake, "1/CA"))
     expected = [100 * (fake.correct["modules=ca_sa", s].mean() - fake.correct["modules=ca", s].mean()) for s in (0, 1)]
@@ -491,6 +506,19 @@ def test_a_verdict_of_one_seed_says_so(fake):
     assert alone.said == f"{alone.verdict} for one seed"
     cells = tables.claim_table([both, alone]).rows
     assert [cell[2] for cell in cells] == [both.said, alone.said]
+
+
+def test_a_quote_of_the_paper_stands_once_above_its_checks(fake, written):
+    """On the page; and no check is lost by it."""
+    page = html.unescape((written / "index.html").read_text())
+    claims = page[page.index('id="claims"') : page.index('id="runs"')]
+    checks = tables.claim_table(tables.verdicts(fake.collection, "tiny")).rows
+    parts = claims.count("<table>")
+    for quote in {check[0] for check in checks}:
+        assert claims.count(f"<p>{quote}</p>") == parts, quote
+    assert claims.count("<tr") == parts * (1 + len({check[0] for check in checks}) + len(checks))
+    for _, asked, *_ in checks:
+        assert f">{asked}</td>" in claims
 
 
 def test_the_summary_counts_every_claim(fake):

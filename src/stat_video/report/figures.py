@@ -87,15 +87,25 @@ def style() -> Iterator[None]:
 def figure_1(collection: Collection, scale: str, number: int = 6, counted: bool = False) -> Picture:
     """Draw top-1 against GFLOPs of a video: our runs, at the paper scale beside the printed figures of all systems.
 
-    The GFLOPs of the printed figures are the printed ones or, with ``counted``, those of `cost.printed`; a system that
-    nothing here builds stays at its printed figure, as a hollow mark.
+    The rows of a system are joined. The GFLOPs of the printed figures are the printed ones or, with ``counted``, those
+    of `cost.printed`; a system that nothing here builds stays at its printed figure, as a hollow mark.
     """
     title = f"Top-1 against GFLOPs (Table {number}, scale {scale})"
-    picture = Picture(f"figure_1_table_{number}_{scale}", title, 6.4, 4)
-    rows = _table(collection, scale, number)
-    if scale == "paper":
-        _printed_against_cost(picture, rows, counted)
-    _ours_against_cost(picture, rows)
+    systems: dict[str, list[ReportRow]] = {}
+    for row in _table(collection, scale, number):
+        systems.setdefault(row.printed.method, []).append(row)
+    legend_lines = 0 if scale == "paper" else (len(systems) + 3) // 4
+    picture = Picture(f"figure_1_table_{number}_{scale}", title, 6.4, 4 + 0.17 * legend_lines)
+    for i, (method, rows) in enumerate(systems.items()):
+        look: Any = {"color": COLORS[i % len(COLORS)], "marker": "osv^D"[i // len(COLORS) % 5], "ms": 5}
+        if rows[0].printed.ours:
+            look = {"color": INK, "marker": "*", "ms": 9, "zorder": 3}
+        if scale == "paper":
+            _printed_against_cost(picture, method, [row.printed for row in rows], look, counted)
+            look |= {"marker": "P", "ms": 8}
+        _ours_against_cost(picture, method, rows, look, named=scale == "paper")
+    if scale != "paper" and picture.hover:
+        picture.figure.legend(loc="outside lower center", ncols=4, fontsize=7)
     picture.axes.set_xscale("log")
     said = ", counted (hollow: as printed)" if counted and scale == "paper" else ""
     picture.axes.set_xlabel(f"GFLOPs of all views of a video{said}")
@@ -103,51 +113,36 @@ def figure_1(collection: Collection, scale: str, number: int = 6, counted: bool 
     return picture
 
 
-def _printed_against_cost(picture: Picture, rows: Sequence[ReportRow], counted: bool) -> None:
-    methods: dict[str, list[PaperRow]] = {}
-    for row in rows:
-        if row.printed.gflops is not None:
-            methods.setdefault(row.printed.method, []).append(row.printed)
-    for i, (method, systems) in enumerate(methods.items()):
-        look: Any = {"color": COLORS[i % len(COLORS)], "marker": "osv^D"[i // len(COLORS) % 5], "ms": 5}
-        own = systems[0].ours
-        if own:
-            look = {"color": INK, "marker": "*", "ms": 9}
-        recount = [counted_total(s.ref) if counted else None for s in systems]
-        x, y = [c or s.gflops or 0.0 for c, s in zip(recount, systems, strict=True)], [s.top1 or 0.0 for s in systems]
-        (line,) = picture.axes.plot(x, y, ls="-" if len(x) > 1 else "", lw=1, **look)
-        if counted:
-            hollow = [(a, b) for a, b, c in zip(x, y, recount, strict=True) if c is None]
-            picture.axes.plot([a for a, _ in hollow], [b for _, b in hollow], ls="", **look, mfc="white")
-        picture.tip(line, f"{method}: " + "; ".join(f"{s.id} {a:g}, {s.top1}" for a, s in zip(x, systems, strict=True)))
-        label = f"{method}, printed" if own else method
-        picture.axes.annotate(label, (x[-1], y[-1]), xytext=(5, 3), textcoords="offset points", fontsize=7)
-
-
-def _ours_against_cost(picture: Picture, rows: Sequence[ReportRow]) -> None:
-    found = [row for row in rows if row.runs and row.gflops is not None]
-    if not found:
+def _printed_against_cost(picture: Picture, method: str, rows: Sequence[PaperRow], look: Any, counted: bool) -> None:
+    there = [row for row in rows if row.gflops is not None]
+    if not there:
         return
-    stats = [mean_std(row.values(row.metrics[0])) for row in found]
-    bars = picture.axes.errorbar(
-        [row.gflops or 0 for row in found],
-        [m for m, _ in stats],
-        _errors([s for _, s in stats]),
-        marker="P",
-        ms=8,
-        color=COLORS[0],
-        capsize=3,
-    )
-    text = "; ".join(f"{row.name} {row.gflops:.2f}, {m:.2f}" for row, (m, _) in zip(found, stats, strict=True))
-    picture.tip(bars.lines[0], f"ours: {text}")
-    for row, (m, _) in zip(found, stats, strict=True):
-        picture.axes.annotate(
-            f"ours, {row.name}",
-            (row.gflops or 0, m),
-            xytext=(6, -10),
-            textcoords="offset points",
-            fontsize=8,
-        )
+    recount = [counted_total(row.ref) if counted else None for row in there]
+    x = [c or row.gflops or 0.0 for c, row in zip(recount, there, strict=True)]
+    y = [row.top1 or 0.0 for row in there]
+    (line,) = picture.axes.plot(x, y, ls="-" if len(x) > 1 else "", lw=1, **look)
+    if counted:
+        hollow = [(a, b) for a, b, c in zip(x, y, recount, strict=True) if c is None]
+        picture.axes.plot([a for a, _ in hollow], [b for _, b in hollow], ls="", **look, mfc="white")
+    picture.tip(line, f"{method}: " + "; ".join(f"{r.id} {a:g}, {r.top1}" for a, r in zip(x, there, strict=True)))
+    label = f"{method}, printed" if there[0].ours else method
+    picture.axes.annotate(label, (x[-1], y[-1]), xytext=(5, 3), textcoords="offset points", fontsize=7)
+
+
+def _ours_against_cost(picture: Picture, method: str, rows: Sequence[ReportRow], look: Any, named: bool) -> None:
+    """Draw our runs of a system, named where they stand or else in the legend."""
+    there = [row for row in rows if row.runs and row.gflops is not None]
+    if not there:
+        return
+    stats = [mean_std(row.values(row.metrics[0])) for row in there]
+    x, y = [row.gflops or 0.0 for row in there], [m for m, _ in stats]
+    line: Any = {"ls": "-" if len(x) > 1 else "", "lw": 1, "capsize": 3, "label": method}
+    bars = picture.axes.errorbar(x, y, _errors([s for _, s in stats]), **line, **look)
+    text = "; ".join(f"{row.name} {a:.2f}, {m:.2f}" for row, a, m in zip(there, x, y, strict=True))
+    picture.tip(bars.lines[0], f"ours, {method}: {text}")
+    if named:
+        where: Any = {"xytext": (6, -10), "textcoords": "offset points", "fontsize": 8}
+        picture.axes.annotate(f"ours, {method}", (x[-1], y[-1]), **where)
 
 
 def by_row(rows: Sequence[ReportRow]) -> Picture:

@@ -29,6 +29,8 @@ SECONDARY = (
     "Backbone",
     "Pre-train",
     "about",
+    "M parameters",
+    "GFLOPs a video",
 )  # not on a phone
 HOW_TO_READ = (
     "printed: the paper's figure. GFLOPs are 1e9 multiply-adds, as counted for ours. n: seeds; ± is the standard "
@@ -64,6 +66,7 @@ class TextTable:
     commands: list[str] = field(default_factory=list)  # what would fill the missing rows
     anchors: Sequence[str] = ()  # of the page: where each row's first cell leads to, or '' for nowhere
     names: Sequence[str] = ()  # of the page: where each row itself is found
+    grouped: bool = False  # of the page: rows with the same first cell stand beneath it, across all columns
 
     def __post_init__(self) -> None:
         self.numbers = self.numbers or [False] * len(self.columns)
@@ -202,7 +205,7 @@ def claim_table(verdicts: Sequence[Verdict]) -> TextTable:
     cells = [
         [v.claim.quote, _asked(v), v.said, v.why + (f". {v.claim.note}" if v.claim.note else "")] for v in verdicts
     ]
-    return TextTable("Claims of the paper", ["claim", "checked as", "verdict", "figures"], cells)
+    return TextTable("Claims of the paper", ["claim", "checked as", "verdict", "figures"], cells, grouped=True)
 
 
 def run_table(runs: Sequence[FoundRun]) -> TextTable:
