@@ -162,6 +162,7 @@ def test_a_tiny_model_trains_by_the_recipe_of_the_data_set() -> None:
         ("model.depht=7", ["depht", "no key of model=stat", "did you mean depths?", "allowed", "widths"]),
         ("+model.depht=7", ["depht", "no key of model=stat", "allowed", "widths"]),
         ("clip.t_o=7", ["clip.t_o", "allowed in clip", "crop"]),
+        ("data.motion.train=8", ["data.motion.train", "allowed in data.motion: classes, fps, frames"]),
         ("data.motion.sede=1", ["data.motion.sede", "did you mean seed?"]),
         ("t_o=abc", ["t_o", "abc", "Integer"]),
         ("t_o=4", ["t_o=4", "odd and at least 1"]),

@@ -143,6 +143,36 @@ def test_a_file_that_is_wrong_is_one_line(own, tmp_path, place):
         assert says in refused(script("train", *words, STAT_VIDEO_OWN=str(folder)))
 
 
+def test_a_forward_pass_that_asks_for_numbers_is_trained_without_a_count(tmp_path, place):
+    """Such a pass does not run on the meta device; that shows before training, and takes nothing from a run."""
+    folder, logs = own_model.write(tmp_path / "own"), tmp_path / "logs"
+    text = own_model.MODEL.replace("return self.head(x", "return self.head((1 + (x.mean().item() > 0)) * x")
+    (folder / "models" / "mine.py").write_text(text)
+    words = ["model=mine", "recipe.max_steps=1", *SMALL, *place.keys_with(logs)]
+    done = script("train", *words, STAT_VIDEO_OWN=str(folder))
+    assert done.returncode == 0, done.stderr
+    said = "model=mine: its cost can't be counted (RuntimeError: Tensor.item() cannot be called on meta tensors)"
+    assert said in done.stdout
+    assert done.stdout.index(said) < done.stdout.index("Training ")
+    result = read_json(only("result.json", logs))
+    assert (result["gmacs"], result["parameters"]) == (None, 388)
+    assert said in refused(script("cost", "model=mine", "scale=tiny", STAT_VIDEO_OWN=str(folder)))
+    done = script("report", "scales=[tiny]", f"folders.logs={logs}", STAT_VIDEO_OWN=str(folder))
+    assert done.returncode == 0, done.stderr
+    sweep = ["-m", "model=mine", "plan=true", "pool=mean,max", *words[1:]]
+    done = script("train", *sweep, STAT_VIDEO_OWN=str(folder))
+    assert done.returncode == 0, done.stderr
+    assert "2 runs, 1 not done; device hours left: -" in done.stdout
+
+
+def test_what_is_no_logits_is_refused_at_the_first_step(tmp_path, place):
+    folder = own_model.write(tmp_path / "own")
+    (folder / "models" / "mine.py").write_text(own_model.MODEL.replace("return self.head(x", "return 2, self.head(x"))
+    words = ["model=mine", *SMALL, *place.keys_with(tmp_path / "logs")]
+    line = refused(script("train", *words, STAT_VIDEO_OWN=str(folder)))
+    assert re.search(r"Mine.forward returned a tuple for (\d) clips; logits \(\1, 12\) are asked for", line), line
+
+
 def test_the_files_of_the_model_are_all_that_was_written(own):
     files = sorted(path.relative_to(own).as_posix() for path in own.rglob("*") if path.is_file())
     written = [name for name in files if not name.endswith(".pyc")]

@@ -149,6 +149,14 @@ def test_claims_about_other_values():
     assert close.holds({"4/l_ta=1": 70.0, "4/l_ta=2": 70.1, "4/l_ta=4": 70.2}) is False
 
 
+def test_the_best_of_a_table_of_systems_is_above_every_other_system():
+    """'Outperforms all previous models': of 64 frames or of 16, STAT is no previous model."""
+    best = next(c for c in PAPER.claims if c.id == "best_on_kinetics")
+    first, *others = [PAPER.row(ref) for ref in best.rows]
+    assert first.ref == "6/STAT-64"
+    assert [row.ref for row in others] == [row.ref for row in PAPER.tables[6].rows if row.method != "STAT"]
+
+
 # --- Malformed files
 
 TEXT = paper.PAPER.read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import re
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -427,7 +427,7 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
     """Return a line with the unknown key, the nearest known one, what is allowed, and which model has such a key."""
     full_key = str(error.full_key)
     parent, _, key = full_key.rpartition(".")
-    keys = sorted(getattr(error.object_type, "__dataclass_fields__", {}))
+    keys = sorted(f.name for f in fields(error.object_type)) if is_dataclass(error.object_type) else []
     words = [] if parent else [*groups(), *(f.name for f in fields(Clip)), *model_keys()]
     near = difflib.get_close_matches(key, [*keys, *words], n=1)
     guess = f" (did you mean {near[0]}?)" if near else ""

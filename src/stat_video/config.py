@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from omegaconf import OmegaConf
+from torch.nn.parameter import is_lazy
 
 from . import models
 from .data.config import DataConfig
@@ -252,10 +253,10 @@ class Config:
             model = self.model.build(self.clip, num_classes)
         except ValueError as error:
             raise InputError(str(error)) from None
-        except ImportError as error:
+        except (ImportError, NotImplementedError) as error:
             raise InputError(f"model={self.model.name}: {error}") from None
-        if model.classifier not in dict(model.named_modules()):
-            raise InputError(f"model={self.model.name}: it has no module {model.classifier}, its `classifier`")
+        if wrong := _not_as_asked(model):
+            raise InputError(f"model={self.model.name}: {wrong}")
         keep_out_of_autocast(model.get_submodule(model.classifier))
         return model
 
@@ -268,6 +269,19 @@ class Config:
     def normalization(self) -> tuple[list[float], list[float]]:
         """(mean, std) of the pixels, 0 to 1, one number or three: the model's own, else the data set's."""
         return self.clip.mean or [self.data.mean], self.clip.std or [self.data.std]
+
+
+def _not_as_asked(model: Any) -> str | None:
+    """Return in which way a model is not what `models.base` asks for; None if it is."""
+    if not isinstance(model, VideoModel):
+        return f"its Config.build returned a {type(model).__name__}; a VideoModel is asked for"
+    if type(model).forward is VideoModel.forward:
+        return f"{type(model).__name__} has no forward"
+    if model.classifier not in dict(model.named_modules()):
+        return f"it has no module {model.classifier}, its `classifier`: the class says which module makes the logits"
+    if unsized := [name for name, parameter in model.named_parameters() if is_lazy(parameter)]:
+        return f"{unsized[0]} has no size; a lazy layer gets it in a forward pass, too late: give it in build"
+    return None
 
 
 @dataclass

@@ -10,6 +10,7 @@ import torch
 
 from .config import Config, TrainerKeys
 from .errors import InputError
+from .models.count import Uncounted
 from .models.memory import USABLE, StepMemory, step_memory
 from .models.parts.backend import BACKEND
 from .progress import say
@@ -167,7 +168,12 @@ def choose_pass(config: Config, num_classes: int, memory: float | None, mixed: b
 def choose_pass_here(config: Config, num_classes: int) -> Pass:
     """Return how the devices of this machine compute a training step; InputError if not one clip fits into them."""
     memory = device_memory(config.trainer)
-    found = choose_pass(config, num_classes, memory, in_16_bits(config.trainer))
+    try:
+        found = choose_pass(config, num_classes, memory, in_16_bits(config.trainer))
+    except Uncounted as error:
+        raise InputError(
+            f"{error}; trainer.batch_per_device=N and trainer.recompute=true are needed with it"
+        ) from error
     if not found.clips and memory and found.needs:
         raise InputError(
             f"trainer.batch_per_device=auto: a step of one clip takes {found.needs.whole(1) / 2**30:.1f} GiB, a device "

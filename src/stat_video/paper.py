@@ -98,7 +98,7 @@ class Claim:
     quote: str
     metric: str
     form: str  # one of FORMS
-    rows: tuple[str, ...]  # PaperRow.ref; for 'best' the best one and then all others of its table
+    rows: tuple[str, ...]  # PaperRow.ref; for 'best' the best one and then those that it is the best of
     limit: float | None = None  # greater: the difference stated; close: the widest spread; ratio: the largest
     note: str | None = None
 
@@ -244,8 +244,9 @@ def _claim(data: Any, paper: Paper) -> Claim:
         raise ValueError(f"{where}: {form} goes with {allowed or 'no limit'}, not {limits or 'none'}")
     rows = [paper.row(str(ref)) for ref in data[form]]
     if form == "best":
-        same_table = paper.tables[rows[0].table].rows
-        rows += [r for r in same_table if r != rows[0] and getattr(r, data["metric"]) is not None]
+        table, best = paper.tables[rows[0].table], rows[0]
+        others = [r for r in table.rows if (r.method != best.method if table.compares_systems else r != best)]
+        rows += [r for r in others if getattr(r, data["metric"]) is not None]
     refs = tuple(row.ref for row in rows)
     limit = data[limits[0]] if limits else None
     return Claim(data["id"], data["quote"], data["metric"], form, refs, limit, data.get("note"))

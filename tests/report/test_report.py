@@ -107,6 +107,18 @@ def test_kept_runs_make_the_same_report(fake, tmp_path):
     assert {file: file.read_bytes() for file in (tmp_path / "kept").rglob("*") if file.is_file()} == first
 
 
+def test_scores_of_one_view_are_kept_to_the_bit(fake, tmp_path):
+    """A run that was kept before is kept again; softmax and log of its scores would move their last bits."""
+    run = row(fake, "1/CA").runs[0]
+    folder = tmp_path / "logs" / run.folder.name
+    shutil.copytree(run.folder, folder)
+    content = torch.load(folder / run.logits_file.name, weights_only=True)
+    content["logits"] = torch.randn(len(content["labels"]), 1, 50, generator=torch.Generator().manual_seed(0))
+    torch.save(content, folder / run.logits_file.name)
+    (there,) = keep([replace(run, folder=folder)], tmp_path / "kept")
+    assert torch.equal(torch.load(there / run.logits_file.name, weights_only=True)["logits"], content["logits"])
+
+
 def test_mean_and_spread_over_seeds(fake, written):
     accuracies = [100 * fake.correct["modules=ca", seed].mean() for seed in (0, 1)]
     text = (written / "tables-tiny.md").read_text()
@@ -519,6 +531,19 @@ def test_a_quote_of_the_paper_stands_once_above_its_checks(fake, written):
     assert claims.count("<tr") == parts * (1 + len({check[0] for check in checks}) + len(checks))
     for _, asked, *_ in checks:
         assert f">{asked}</td>" in claims
+
+
+def test_a_claim_to_be_the_best_is_asked_of_rows_with_unlike_views(fake):
+    """Systems have their own, as in the paper: STAT-64 with 3x3 stands beside MViT-16 with 5x1."""
+    best = claim("best_on_kinetics")
+    run = row(fake, "7/MViT-16")
+    rows = {("tiny", ref): replace(row(fake, ref), runs=run.runs, configs=run.configs) for ref in best.rows}
+    first = rows["tiny", best.rows[0]]
+    rows["tiny", best.rows[0]] = replace(first, configs=[replace(first.config, views="3x3")])
+    judged = judge(best, "tiny", rows)
+    assert (judged.verdict, judged.why.count(": +0.00 [")) == (OPEN, len(best.rows) - 1)
+    (cells,) = tables.claim_table([judged]).rows
+    assert cells[1] == "top-1: STAT-64, no other system is above it in Table 6"
 
 
 def test_the_summary_counts_every_claim(fake):

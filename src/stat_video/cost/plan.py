@@ -10,7 +10,7 @@ from ..config import Config
 from ..data.lists import manifest_hash
 from ..errors import InputError
 from ..hardware import device_memory, world_size
-from ..models.count import parameters
+from ..models.count import Uncounted, parameters
 from ..progress import WideTable
 from ..runs.differing import differing, in_words
 from ..runs.results import ended_as_asked, read_results
@@ -38,31 +38,38 @@ def plan(config: Config) -> dict[str, Any]:
     if (result := run.result()) is not None and not ended_as_asked(config.recipe, result, run.folder):
         state = "done with another hold_until"
     estimate = Estimate(config, Hardware())
-    clips, cost, on_cpu = estimate.clips, estimate.gmacs, config.trainer.accelerator == "cpu"
-    seconds = assumed = None
-    if clips is not None and config.trainer.clips_per_second:
-        seconds = clips / config.trainer.clips_per_second
-    elif clips is not None and (rate := _seconds_per_gmac(config, logs)) is not None:
-        seconds = rate * cost * clips
-    elif estimate.gpu_hours is not None and not on_cpu:
-        seconds, assumed = 3600 * estimate.gpu_hours, f"{estimate.gpu.name}, {how_fast(estimate)}"
-    mixed = not on_cpu and estimate.mixed
-    at_once = estimate.at_once(None if on_cpu else device_memory(config.trainer) or estimate.gpu.bytes, mixed)
-    clips_of_pass = max(1, min(at_once.clips, config.recipe.batch_size // world_size(config.trainer)))
-    memory = estimate.memory(mixed, config.trainer.gradient_checkpointing, at_once.recompute).whole(clips_of_pass)
+    try:
+        cost = _cost(estimate, logs)
+    except Uncounted:
+        cost = dict.fromkeys(("GMACs", "step_bytes", "seconds", "assumed"))
     return {
         "name": config.name,
         "config": plain,
         "run": run.folder.name,
         "id": run.id,
         "state": state or run.state,
-        "GMACs": cost,
         "parameters": parameters(*estimate.model),
-        "step_bytes": memory,
-        "clips": clips,
-        "seconds": seconds,
-        "assumed": assumed,
+        "clips": estimate.clips,
+        **cost,
     }
+
+
+def _cost(estimate: Estimate, logs: Path) -> dict[str, Any]:
+    """Return what rests on the count of a model, for `plan`."""
+    config, clips, gmacs = estimate.config, estimate.clips, estimate.gmacs
+    on_cpu = config.trainer.accelerator == "cpu"
+    seconds = assumed = None
+    if clips is not None and config.trainer.clips_per_second:
+        seconds = clips / config.trainer.clips_per_second
+    elif clips is not None and (rate := _seconds_per_gmac(config, logs)) is not None:
+        seconds = rate * gmacs * clips
+    elif estimate.gpu_hours is not None and not on_cpu:
+        seconds, assumed = 3600 * estimate.gpu_hours, f"{estimate.gpu.name}, {how_fast(estimate)}"
+    mixed = not on_cpu and estimate.mixed
+    at_once = estimate.at_once(None if on_cpu else device_memory(config.trainer) or estimate.gpu.bytes, mixed)
+    clips_of_pass = max(1, min(at_once.clips, config.recipe.batch_size // world_size(config.trainer)))
+    memory = estimate.memory(mixed, config.trainer.gradient_checkpointing, at_once.recompute).whole(clips_of_pass)
+    return {"GMACs": gmacs, "step_bytes": memory, "seconds": seconds, "assumed": assumed}
 
 
 def _seconds_per_gmac(config: Config, logs: Path) -> float | None:
@@ -70,7 +77,7 @@ def _seconds_per_gmac(config: Config, logs: Path) -> float | None:
     rates = []
     for _, result in read_results(logs).results:
         same_device = (result["hardware"]["device"] == "cpu") == (config.trainer.accelerator == "cpu")
-        if result["scale"] != config.scale or not same_device or not result["train_seconds"] or "gmacs" not in result:
+        if result["scale"] != config.scale or not same_device or not result["train_seconds"] or not result.get("gmacs"):
             continue
         done = result["steps"] * result["config"]["recipe"]["batch_size"]
         rates.append(result["train_seconds"] * result["hardware"]["devices"] / (done * result["gmacs"]))
@@ -96,9 +103,9 @@ def plan_table(rows: Sequence[dict[str, Any]]) -> WideTable:
             *(values[i] for values in axes.values()),
             row["id"],
             row["state"],
-            f"{row['GMACs']:.2f}",
+            "-" if row["GMACs"] is None else f"{row['GMACs']:.2f}",
             f"{row['parameters'] / 1e6:.2f}",
-            f"{row['step_bytes'] / 1e9:.2f}",
+            "-" if row["step_bytes"] is None else f"{row['step_bytes'] / 1e9:.2f}",
             "-" if row["clips"] is None else f"{row['clips']:,}",
             "-" if row["seconds"] is None else f"{'~' if row['assumed'] else ''}{row['seconds'] / 3600:.2f}",
         )

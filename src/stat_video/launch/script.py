@@ -62,7 +62,10 @@ def script(
         done.failures[error.line] = []
     finally:
         if done.results and show and rank_zero():
-            show(done.results)
+            try:
+                show(done.results)
+            except InputError as error:
+                done.failures[error.line] = []
     for line in done.lines():
         print(f"error: {line}", file=sys.stderr)
     if done.stopped:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import check_ranges, one_of, ranged
+from ..errors import InputError, check_ranges, one_of, ranged
 
 SAMPLING = ("segments", "dense", "snippets")
 Resize = Callable[[Tensor, torch.Size], Tensor]  # a weight, the shape that it gets -> the weight in that shape
@@ -98,6 +98,15 @@ class ModelConfig:
         return found
 
 
+def check_logits(model: nn.Module, logits: Any, clips: int, num_classes: int) -> Tensor:
+    """Return what a forward pass returned; raise InputError unless it is a floating-point (clips, num_classes)."""
+    if isinstance(logits, Tensor) and logits.shape == (clips, num_classes) and logits.is_floating_point():
+        return logits
+    kind = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    asked = f"for {clips} clips; logits ({clips}, {num_classes}) are asked for"
+    raise InputError(f"{type(model).__name__}.forward returned {kind} {asked}")
+
+
 def short(key: str, value: Any) -> str:
     """Return a key and its value in a word: 't_o5', 'conv1', 'CA+SA', for labels, folders and tags."""
     if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
@@ -134,7 +143,7 @@ class VideoModel(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         """Return logits (B, num_classes) of normalised clips (B, 3, T, crop, crop), in training and in evaluation."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def units(self) -> Iterable[nn.Module]:
         """Return the modules that gradient checkpointing recomputes one by one; none: it can't be had."""

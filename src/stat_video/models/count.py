@@ -4,6 +4,8 @@
 convolutions and attention; no norms, pools or softmax.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,10 +14,28 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..errors import InputError
 from . import base
 
 # Piece of an operator's name -> kind; else linear. A batched product is of two activations: attention, written out.
 KINDS = {"convolution": "convolution", "attention": "attention", "bmm": "attention"}
+
+
+class Uncounted(InputError):
+    """A model whose passes do not run on the meta device, so that nobody knows its cost before it runs."""
+
+
+@contextmanager
+def counting(config: base.ModelConfig) -> Iterator[None]:
+    """Raise Uncounted, with one line, if a pass of this model on the meta device fails inside.
+
+    It does if the pass asks for numbers, as `if x.mean() > 0` and `x.item()` do: a tensor has none there.
+    """
+    try:
+        yield
+    except Exception as error:
+        said = next(iter(str(error).splitlines()), "")
+        raise Uncounted(f"model={config.name}: its cost can't be counted ({type(error).__name__}: {said})") from error
 
 
 @dataclass(frozen=True)
@@ -43,13 +63,14 @@ class Count:
 
 
 def gmacs(config: base.ModelConfig, clip: base.Clip, num_classes: int) -> float:
-    """Return 1e9 multiply-adds of one forward pass of one view of the test."""
+    """Return 1e9 multiply-adds of one forward pass of one view of the test; Uncounted if they can't be counted."""
     return _count(config, clip, num_classes, clip.view_crop).of("") / 1e9
 
 
 def parameters(config: base.ModelConfig, clip: base.Clip, num_classes: int) -> int:
     """Return the number of parameters."""
-    return weights_of(_count(config, clip, num_classes, clip.view_crop).model)
+    with torch.device("meta"):
+        return weights_of(config.build(clip, num_classes))
 
 
 def step_gmacs(config: base.ModelConfig, clip: base.Clip, num_classes: int, recomputed: bool = False) -> float:
@@ -134,7 +155,7 @@ def _counted(key: Key) -> Count:
             outputs[names[module]] = tuple(getattr(out, "shape", ()))[1:]
 
         hooks = [module.register_forward_hook(note) for module in names]
-        with FlopCounterMode(display=False) as counter:
+        with counting(config), FlopCounterMode(display=False) as counter:
             model(torch.empty(1, 3, clip.T, size, size))
         for hook in hooks:
             hook.remove()

@@ -22,6 +22,7 @@ from ..config import Config
 from ..cost.kept import KeptRows
 from ..cost.reruns import reruns
 from ..data.lists import read_counts
+from ..models.count import Uncounted
 from ..paper import PaperRow, PaperTable
 from ..runs.differing import differing, label_of
 from ..runs.results import ended_as_asked, read_results, validations
@@ -147,7 +148,7 @@ class ReportRow:
         else:
             try:
                 view = sum(self.kept.gmacs(config) for config in self.configs)
-            except ImportError:  # of the library that the model is built from
+            except (ImportError, Uncounted):  # ImportError: of the library that the model is built from
                 return None
         clips, crops = (int(n) for n in self.views.split("x"))
         return view * (clips * crops if self.table.gflops_of == "video" else 1)

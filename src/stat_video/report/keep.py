@@ -30,9 +30,10 @@ def keep(runs: Iterable[FoundRun], folder: Path) -> list[Path]:
                 copy.write(epochs.read_bytes())
         if run.ranks is not None:
             logits, labels = run.logits()
-            scores = logits.softmax(-1).mean(1, keepdim=True)
+            if logits.shape[1] > 1:  # else, as of a run that was kept before, they stay to the bit
+                logits = logits.softmax(-1).mean(1, keepdim=True).log()
             with replacing(there / run.logits_file.name) as copy:
-                torch.save({"logits": scores.log(), "labels": labels.to(torch.int16)}, copy)
+                torch.save({"logits": logits, "labels": labels.to(torch.int16)}, copy)
         config = {key: value for key, value in run.result["config"].items() if key != "folders"}
         config["data"] = {**config["data"], "root": None}
         write_json(there / "result.json", {**run.result, "config": config})  # last: a folder with one is whole

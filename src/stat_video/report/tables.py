@@ -246,7 +246,9 @@ def _asked(v: Verdict) -> str:
         case "greater":
             return f"{metric}: {' > '.join(refs)}"
         case "best":
-            return f"{metric}: {refs[0]} is the best of Table {v.claim.rows[0].partition('/')[0]}"
+            table = paper.load().tables[int(v.claim.rows[0].partition("/")[0])]
+            among = "no other system is above it in" if table.compares_systems else "the best of"
+            return f"{metric}: {refs[0]}, {among} Table {table.number}"
         case "close":
             return f"{metric}: {', '.join(refs)} within {v.claim.limit:g}"
         case _:

@@ -34,7 +34,7 @@ from ..hardware import (
     world_size,
 )
 from ..models.base import VideoModel
-from ..models.count import gmacs
+from ..models.count import Uncounted, gmacs
 from ..models.parts.backend import BACKEND
 from ..models.parts.compiled import compile_parts
 from ..models.parts.recompute import recompute_units
@@ -52,6 +52,7 @@ from .optim import accumulation, describe_batch, parameter_groups
 from .ranks import SameOnAllRanks
 from .saving import CheckpointWriter, Saving
 from .unreadable import UnreadableVideos
+from .untrained import Untrained
 
 if TYPE_CHECKING:
     from .wandb_logger import RunLogger
@@ -150,6 +151,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
     if weights is not None:
         for change in load_init(model, *weights, str(config.init), config.new_classifier):
             say(f"init: {change}")
+    multiply_adds = _multiply_adds(config, len(lists.classes))
     _prepare_for_training(model, config)
     module = VideoModule(model, recipe, data.normalize, lists.classes, views, plain, config.data.class_groups, manifest)
     batch = describe_batch(recipe, ranks, clips, passes)
@@ -183,7 +185,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
                 "absent": {split: len(names) for split, names in lists.absent.items()},
                 "unreadable": unreadable.result(trainer),
                 "manifest": manifest,
-                "gmacs": gmacs(config.model, config.clip, len(lists.classes)),
+                "gmacs": multiply_adds,
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "epochs": trainer.current_epoch,
                 "steps": trainer.global_step,
@@ -264,6 +266,15 @@ def _is_of_lost_worker(error: BaseException) -> bool:
     """Return whether a data worker was killed: PyTorch says so, or the batch that it was handing over breaks off."""
     frames = (frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__))
     return "DataLoader worker (pid" in str(error) or "_try_get_data" in frames
+
+
+def _multiply_adds(config: Config, num_classes: int) -> float | None:
+    """Return 1e9 multiply-adds of a view; None, and say why, if they can't be counted: a run does without."""
+    try:
+        return gmacs(config.model, config.clip, num_classes)
+    except Uncounted as error:
+        say(f"{error}; the run goes on without")
+        return None
 
 
 def _prepare_for_training(model: VideoModel, config: Config) -> None:
@@ -382,10 +393,15 @@ def progress_callbacks() -> tuple[list[Callback], bool]:
 
 
 def run_callbacks(config: Config, run: Run) -> list[Callback]:
-    """Return the callbacks for progress, a row per epoch, the check for NaN, checkpoints and averaged weights."""
+    """Return the callbacks for progress, a row per epoch, checks of the step, checkpoints and averaged weights."""
     shown, bar = progress_callbacks()
     waiting = WaitingForData(feeding(config)) if rank_zero() else None
-    callbacks = [*shown, NonFinite(run.folder), EpochLog(run.epochs_file, None if bar else say, waiting)]
+    callbacks = [
+        *shown,
+        NonFinite(run.folder),
+        Untrained(say),
+        EpochLog(run.epochs_file, None if bar else say, waiting),
+    ]
     if config.recipe.hold_until is not None:
         callbacks.append(HoldPeak(config.recipe))
     callbacks.append(Saving(run, config.trainer))

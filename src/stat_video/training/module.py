@@ -17,7 +17,7 @@ from ..data.dataset import Sample
 from ..data.randaugment_device import apply_operators
 from ..data.sampling import Views
 from ..data.transforms import Erase, Normalize
-from ..models.base import VideoModel
+from ..models.base import VideoModel, check_logits
 from .metrics import MeanLoss, MultiViewAccuracy
 from .mixing import Mix
 from .optim import gradients, lr_factor, make_optimizer
@@ -70,7 +70,10 @@ class VideoModule(LightningModule):
 
     def forward(self, video: Tensor) -> Tensor:
         """Return logits (B, num_classes) of clips as uint8 (B, T, 3, crop, crop)."""
-        return self.model(self.normalize(video))
+        return self._logits(self.normalize(video))
+
+    def _logits(self, clips: Tensor) -> Tensor:
+        return check_logits(self.model, self.model(clips), len(clips), len(self.classes))
 
     def on_train_batch_start(self, batch: Sample, batch_index: int) -> None:
         """Seed what is drawn on the device (mixing, erasing, stochastic depth) by seed, epoch, batch and rank.
@@ -87,7 +90,7 @@ class VideoModule(LightningModule):
         """Return the loss of a batch after the operators left to the device, erasing and mixing."""
         video = apply_operators(batch["video"], batch.get("operators", []))
         video, labels = self.mix(self.erase(self.normalize(video)), batch["label"])
-        loss = F.cross_entropy(self.model(video), labels, label_smoothing=self.recipe.label_smoothing)
+        loss = F.cross_entropy(self._logits(video), labels, label_smoothing=self.recipe.label_smoothing)
         self.epoch_loss.update(loss, len(video))
         # Lightning waits for the device at each pass to have what a bar shows, also where no bar is.
         self.log("train/loss_step", loss, prog_bar=self.trainer.progress_bar_callback is not None)

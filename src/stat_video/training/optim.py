@@ -72,8 +72,10 @@ def parameter_groups(model: VideoModel, recipe: Recipe) -> list[dict[str, Any]]:
     Weights of linear and convolution layers decay; biases, norms and what `model.no_decay` names do not.
     `model.lr_scale` and `recipe.lr_scale` map names of parameters or modules to factors on the learning rate; if a
     parameter falls under several names, the longest counts. Raises InputError if a name has no parameter, or a factor
-    is below 0.
+    is below 0, or if there is nothing to train.
     """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(f"{type(model).__name__} has nothing to train: no parameter has requires_grad=True")
     scale = {**(model.lr_scale if recipe.model_lr_scale else {}), **recipe.lr_scale}
     names = [name for name, _ in model.named_parameters()]
     for module, factor in scale.items():

@@ -21,7 +21,7 @@ from ..data.dataset import ViewRequest
 from ..data.modules import VideoDataModule
 from ..draw import draw
 from ..models.base import ModelConfig, short
-from ..models.count import gmacs, parameters
+from ..models.count import Uncounted, gmacs, parameters
 from ..paper import load
 from ..runs.differing import short_name
 from ..runs.run import Run, row_id
@@ -125,9 +125,13 @@ def flat_config(config: Config, plain: Mapping[str, Any], run: Run, num_classes:
 
     Keys have their short names ('T', 'depth'; in full if clip and model share one), and a list of words is one word:
     'a+b'. `model` is the model's label. `row` is equal for the runs of one row of a table, which differ in the seed;
-    `table` is the number of the paper's table that the experiment reruns, None if it is none; `gflops` is of one clip.
+    `table` is the number of the paper's table that the experiment reruns, None if it is none; `gflops` is of one clip,
+    None if it can't be counted.
     """
     keys = {f"{part}.{key}": value for part in ("clip", "model") for key, value in plain[part].items()}
+    gflops = None
+    with suppress(Uncounted):
+        gflops = round(gmacs(config.model, config.clip, num_classes), 4)
     tables = {table.experiment: table.number for table in load().tables.values()}
     return {
         **{short_name(key, list(keys)): _word(value) for key, value in keys.items()},
@@ -138,7 +142,7 @@ def flat_config(config: Config, plain: Mapping[str, Any], run: Run, num_classes:
         "id": run.id,
         "row": row_id(dict(plain)),
         "table": tables.get(config.name),
-        "gflops": round(gmacs(config.model, config.clip, num_classes), 4),
+        "gflops": gflops,
         "parameters": parameters(config.model, config.clip, num_classes),
     }
 
