@@ -523,15 +523,22 @@ def targets(result: dict[str, Any]) -> str:
     return table(["figure", "median (min to max)", "floor", "aim", "met"], rows)
 
 
+def origins(result: dict[str, Any]) -> str:
+    """Where each part was measured, and of what: --only leaves the others as they were, maybe of another machine."""
+    found: dict[str, list[str]] = {}
+    for part, about in result["about"].items():
+        m = about["machine"]
+        line = (
+            f"{m['processor']}, {m['cores']} cores, {m['threads']} threads ({m['clock']}), {m['device']}, "
+            f"{m['dtype']}; torch {m['torch']}, torchvision {m['torchvision']}; commit {str(about['commit'])[:7]}"
+            f"{'+' if about['changed_since_commit'] else ''}, {about['measured'][:10]}"
+        )
+        found.setdefault(line, []).append(part)
+    return "".join(f"- {', '.join(parts)}: {line}.\n" for line, parts in found.items())
+
+
 def page(result: dict[str, Any]) -> str:
-    machine = result["machine"]
-    text = [
-        f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['threads']} threads "
-        f"({machine['clock']}), "
-        f"{machine['device']}, {machine['dtype']}; torch {machine['torch']}, "
-        f"torchvision {machine['torchvision']}; {result['measured']}.\n",
-        targets(result),
-    ]
+    text = [origins(result), targets(result)]
     for key, title in (("forward", "Forward pass"), ("step", "Forward, backward and AdamW's step")):
         if rows := result.get(key):
             lines = [
@@ -539,7 +546,8 @@ def page(result: dict[str, Any]) -> str:
                 for r in rows.values()
                 for name, f in r["seconds"].items()
             ]
-            text += [f"### {title}, 224 x 224, batch {result['batch']}\n", table(["model", "GMACs", "ms"], lines)]
+            batch = result["about"][key]["batch"]
+            text += [f"### {title}, 224 x 224, batch {batch}\n", table(["model", "GMACs", "ms"], lines)]
     if m := result.get("memory"):
         lines = [[n, f"{r['saved_mib']:.0f}", f"{r['peak_mib']:.0f}"] for n, r in m.items()]
         text += ["### Memory of a training step, weights apart\n", table(["model", "kept, MiB", "peak, MiB"], lines)]
@@ -642,8 +650,9 @@ def main() -> None:
     for part in args.only:
         say(f"[bold]{part}[/bold]")
         result[part] = MEASURE[part](args)
-        result |= {"machine": machine(args), "batch": args.batch, **code}
-        result["measured"] = datetime.now(UTC).isoformat(timespec="seconds")
+        measured = datetime.now(UTC).isoformat(timespec="seconds")
+        about = {"machine": machine(args), "batch": args.batch, "measured": measured, **code}
+        result["about"] = {**result.get("about", {}), part: about}
         write_json(file, result)
         write_part(PAGE, "model.py", page(result))
     say(targets(result))

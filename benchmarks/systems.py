@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from model import figure, in_turns, make_clip, step
-from page import table, write_part
+from page import processor, table, write_part
 
 from stat_video.compose import rows
 from stat_video.config import Config
@@ -86,14 +86,15 @@ def page(result: dict[str, Any]) -> str:
         for name, r in ((name, result[name]) for name in ordered)
     ]
     lines += [[f"`{name}`", "missing", *[""] * 8] for name in names() if name not in result]
-    return table(head, lines)
+    timed = ", ".join(sorted({r["step"]["processor"] for r in result.values()}))
+    return f"{table(head, lines)}\nSteps were timed on: {timed}.\n"
 
 
 def main(folder: Path) -> None:
     """Write the results and the table."""
     result = read(folder)
     for name, times in step_times(list(result)).items():
-        result[name]["step"] = times
+        result[name]["step"] = {**times, "processor": processor()}
     write_json(RESULTS, result)
     write_part(PAGE, "systems.py", page(result))
 

@@ -91,6 +91,17 @@ def test_the_page_of_the_model_is_made_of_its_figures() -> None:
     assert model.page(result).strip() in (ROOT / "docs/performance.md").read_text()
 
 
+def test_a_part_that_was_measured_elsewhere_says_so() -> None:
+    """`--only peers` on another machine leaves the other parts as they were, and theirs."""
+    model = load("model")
+    about = json.loads((ROOT / "benchmarks/results/model_cpu.json").read_text())["about"]["forward"]
+    other = {**about, "machine": {**about["machine"], "processor": "Another"}, "commit": None}
+    lines = model.origins({"about": {"forward": about, "step": about, "peers": other}}).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["- forward, step", "- peers"]
+    assert "Another, 2 cores" in lines[1]
+    assert "Another" not in lines[0]
+
+
 def test_the_table_of_systems_is_made_of_its_figures() -> None:
     systems = load("systems")
     result = json.loads((ROOT / "benchmarks/results/systems.json").read_text())
