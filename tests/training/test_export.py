@@ -43,6 +43,13 @@ class One(AnyNumber):
         return super().forward(frames.unflatten(0, (len(clip), 8)).transpose(1, 2))
 
 
+class Branching(AnyNumber):
+    """Goes by the numbers of a clip."""
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return super().forward(clip if clip.mean().item() > 0 else -clip)
+
+
 @pytest.fixture
 def of(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make a model that of any checkpoint."""
@@ -85,6 +92,16 @@ def test_a_program_that_gives_other_logits_is_not_written(
         with pytest.raises(InputError, match=r"model\.pt2: its logits are .* from the checkpoint's.*not written"):
             export(tmp_path / "last.ckpt", ["pt2"], tmp_path / "out" / "model")
         assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_forward_pass_that_cannot_be_followed_is_one_line(
+    of: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    of(Branching())
+    with pytest.raises(InputError, match=r"^torch.export can't follow Branching.forward \([A-Za-z]+: .+\)$"):
+        export(tmp_path / "last.ckpt", ["pt2"], tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr().err == ""
 
 
 def test_a_trained_model_is_exported(trained: Path, place: Place, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import io
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,20 @@ def export(ckpt: Path, forms: Sequence[str], out: Path) -> list[Path]:
 
 
 def _program(model: VideoModel, clips: Tensor) -> tuple[Any, int | None]:
-    """Return the exported program, and the number of clips that it takes at once; None: any."""
-    with torch.no_grad(), warnings.catch_warnings():
+    """Return the exported program, and the number of clips that it takes at once; None: any.
+
+    InputError if the exporter can't follow the forward pass, as where it goes by the numbers in a tensor.
+    """
+    with torch.no_grad(), warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # it prints how far it came
         warnings.simplefilter("ignore")  # of PyTorch's own exporter
         with suppress(Exception):  # many models cut the frames of a batch apart, which fixes its size for the exporter
             return torch.export.export(model, (clips,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), None
-        return torch.export.export(model, (clips[:1],)), 1
+        try:
+            return torch.export.export(model, (clips[:1],)), 1
+        except Exception as error:
+            said = next(iter(str(error).splitlines()), "")
+            name = type(model).__name__
+            raise InputError(f"torch.export can't follow {name}.forward ({type(error).__name__}: {said})") from error
 
 
 def _pt2(program: Any) -> tuple[bytes, Run]:
