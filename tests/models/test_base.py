@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stat_video import compose
+from stat_video import compose, hardware
 from stat_video.config import Config
 from stat_video.errors import InputError
 from stat_video.models.base import Clip, ModelConfig, VideoModel, check_logits
@@ -94,6 +94,17 @@ def test_a_pass_that_asks_for_numbers_is_not_counted(config):
     with pytest.raises(Uncounted, match=r"^model=mine: its cost can't be counted "):
         step_memory(model, clip, 5, mixed=False, checkpointing=False)
     assert parameters(model, clip, 5) == 20
+
+
+def test_a_pass_is_not_chosen_by_a_memory_that_cannot_be_counted(config, monkeypatch):
+    """On a GPU: both keys that rest on the count have to be told."""
+    own = with_model(config, Branching)
+    monkeypatch.setattr(hardware, "device_memory", lambda trainer: 80 * 2**30)
+    for keys in ({"batch_per_device": "auto"}, {"batch_per_device": 4, "recompute": "auto"}):
+        with pytest.raises(InputError, match=r"can't be counted .* trainer.batch_per_device=N and trainer.recompute=t"):
+            hardware.choose_pass_here(replace(own, trainer=replace(own.trainer, **keys)), 5)
+    told = replace(own, trainer=replace(own.trainer, batch_per_device=4, recompute=True))
+    assert hardware.choose_pass_here(told, 5) == hardware.Pass(4, recompute=True)
 
 
 def test_a_frozen_model_has_nothing_to_train(config):
