@@ -211,6 +211,17 @@ def test_first_weights_that_two_runs_have_are_chosen_by_the_user(tmp_path: Path)
     assert all(str(run.checkpoint) in error.value.line for run in runs)
 
 
+@pytest.mark.parametrize("there", [0, 1])
+def test_one_run_under_two_names_is_one_source(tmp_path: Path, there: int) -> None:
+    """`make train` trains Table 6's first row under a name of its own; and what was kept has no weights."""
+    first, then = (grid(name, "clip=T16")[0] for name in ("kinetics", "ssv2"))
+    runs = [finished(replace(first, name=name), tmp_path) for name in ("default", "kinetics")]
+    assert runs[0].id == runs[1].id
+    assert find_source(then, tmp_path).id == runs[0].id
+    runs[there].checkpoint.write_bytes(b"weights")
+    assert find_source(then, tmp_path) == runs[there]
+
+
 def test_the_first_weights_come_from_the_run_on_the_other_data_set(place, tmp_path):
     logs = f"folders.logs={tmp_path}"
     line = refused(script("train", "experiment=ssv2", *PROBE, place.keys[0], logs))

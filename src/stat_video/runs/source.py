@@ -18,14 +18,18 @@ SAME_CLIP = ("T", "crop")
 def find_source(config: Config, logs: Path) -> Run:
     """Return the one finished run of the same model, clip, scale and seed, trained from scratch on the named data.
 
-    Its dropout may be another, as MViT's is on Something-Something; a run with the same goes before.
+    Of one run that was run under two names (`make train` and Table 6) either will do; one that has its weights goes
+    before. Its dropout may be another, as MViT's is on Something-Something; a run with the same goes before.
     Raises Busy if another process is still training it; InputError, with the command or the choices, if there is none
     or more than one.
     """
     data = str(config.init).removeprefix(TRAINED_ON)
     fitting = [(folder, r) for folder, r in read_results(logs).results if _fits(r["config"], data, config)]
     exact = [(folder, r) for folder, r in fitting if r["config"]["model"] == vars(config.model)]
-    found = [Run(folder, r["id"]) for folder, r in exact or fitting]
+    runs = sorted((Run(folder, r["id"]) for folder, r in exact or fitting), key=lambda run: run.checkpoint.exists())
+    found = list(
+        {run.id: run for run in runs}.values()
+    )  # under two names one run is the same: one that has its weights
     if not found:
         for file in logs.glob("*/*/config.json"):
             if _fits(json.loads(file.read_text(encoding="utf-8")), data, config):
