@@ -222,6 +222,16 @@ def test_one_run_under_two_names_is_one_source(tmp_path: Path, there: int) -> No
     assert find_source(then, tmp_path) == runs[there]
 
 
+def test_a_source_that_was_kept_without_its_weights_says_what_to_do(place, tmp_path):
+    """As docs/results keeps runs; a row of Table 7 that is run finds its source, and nothing to start from."""
+    first = grid("kinetics", "clip=T16")[0]
+    run = finished(first, tmp_path)
+    assert not run.checkpoint.exists()
+    line = refused(script("train", "experiment=ssv2", "clip=T16", *place.keys[:1], f"folders.logs={tmp_path}"))
+    assert f"init=trained_on=motion/{run.id}: {run.checkpoint} is not there" in line
+    assert "fresh=true trains them again" in line
+
+
 def test_the_first_weights_come_from_the_run_on_the_other_data_set(place, tmp_path):
     logs = f"folders.logs={tmp_path}"
     line = refused(script("train", "experiment=ssv2", *PROBE, place.keys[0], logs))

@@ -132,6 +132,11 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
     at_once = choose_pass_here(config, read_counts(config.data)[0] or 2)  # if there are no lists, data.check says so
     BACKEND.recompute = at_once.recompute
     clips, passes = accumulation(recipe, ranks, at_once.clips)
+    if config.init is not None and plain["init"].startswith(TRAINED_ON) and not Path(config.init).exists():
+        raise InputError(
+            f"init={plain['init']}: {config.init} is not there, as of a run that was kept without its weights; the "
+            f"command of that run with fresh=true trains them again"
+        )
     weights = read_weights(Path(config.init)) if config.init is not None else None
     data = make_data(config, views, batch_size=clips)
     lists = data.check()
