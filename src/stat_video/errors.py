@@ -12,6 +12,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def in_a_line(error: BaseException) -> str:
+    """Return the kind of another library's error and the first line that it says: 'RuntimeError: no such operator'."""
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+
+
 FROM_WORKER = "Caught InputError in "  # how PyTorch begins the message of an error that a data worker raised
 
 

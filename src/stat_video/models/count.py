@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..errors import InputError
+from ..errors import InputError, in_a_line
 from . import base
 
 # Piece of an operator's name -> kind; else linear. A batched product is of two activations: attention, written out.
@@ -34,8 +34,7 @@ def counting(config: base.ModelConfig) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = next(iter(str(error).splitlines()), "")
-        raise Uncounted(f"model={config.name}: its cost can't be counted ({type(error).__name__}: {said})") from error
+        raise Uncounted(f"model={config.name}: its cost can't be counted ({in_a_line(error)})") from error
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,7 @@ def gmacs(config: base.ModelConfig, clip: base.Clip, num_classes: int) -> float:
 
 def parameters(config: base.ModelConfig, clip: base.Clip, num_classes: int) -> int:
     """Return the number of parameters."""
-    with torch.device("meta"):
-        return weights_of(config.build(clip, num_classes))
+    return _parameters(Key((config, clip, num_classes)))
 
 
 def step_gmacs(config: base.ModelConfig, clip: base.Clip, num_classes: int, recomputed: bool = False) -> float:
@@ -141,6 +139,13 @@ class Key:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Key) and self.text == other.text
+
+
+@lru_cache(maxsize=64)
+def _parameters(key: Key) -> int:
+    config, clip, num_classes = key.arguments
+    with torch.device("meta"):
+        return weights_of(config.build(clip, num_classes))
 
 
 @lru_cache(maxsize=64)

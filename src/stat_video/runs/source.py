@@ -27,9 +27,7 @@ def find_source(config: Config, logs: Path) -> Run:
     fitting = [(folder, r) for folder, r in read_results(logs).results if _fits(r["config"], data, config)]
     exact = [(folder, r) for folder, r in fitting if r["config"]["model"] == vars(config.model)]
     runs = sorted((Run(folder, r["id"]) for folder, r in exact or fitting), key=lambda run: run.checkpoint.exists())
-    found = list(
-        {run.id: run for run in runs}.values()
-    )  # under two names one run is the same: one that has its weights
+    found = list({run.id: run for run in runs}.values())  # the last of an id, which has weights if any has
     if not found:
         for file in logs.glob("*/*/config.json"):
             if _fits(json.loads(file.read_text(encoding="utf-8")), data, config):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..config import Config
-from ..errors import InputError
+from ..errors import InputError, in_a_line
 from ..files import replacing, write_json
 from ..models.base import VideoModel
 from .testing import rebuild
@@ -56,9 +56,8 @@ def _program(model: VideoModel, clips: Tensor) -> tuple[Any, int | None]:
         try:
             return torch.export.export(model, (clips[:1],)), 1
         except Exception as error:
-            said = next(iter(str(error).splitlines()), "")
             name = type(model).__name__
-            raise InputError(f"torch.export can't follow {name}.forward ({type(error).__name__}: {said})") from error
+            raise InputError(f"torch.export can't follow {name}.forward ({in_a_line(error)})") from error
 
 
 def _pt2(program: Any) -> tuple[bytes, Run]:
