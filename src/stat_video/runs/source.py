@@ -19,7 +19,8 @@ def find_source(config: Config, logs: Path) -> Run:
     """Return the one finished run of the same model, clip, scale and seed, trained from scratch on the named data.
 
     Of one run that lies under two names, as where kept results were copied in beside it, either will do; one that has
-    its weights goes before. Its dropout may be another, as MViT's is on Something-Something; a run with the same goes before.
+    its weights goes before. Its dropout may be another, as MViT's is on Something-Something; a run with the same goes
+    before.
     Raises Busy if another process is still training it; InputError, with the command or the choices, if there is none
     or more than one.
     """
