@@ -6,7 +6,7 @@ from stat_video.config import ReportConfig
 from stat_video.cost.kept import keeping
 from stat_video.launch.script import script
 from stat_video.progress import console, say
-from stat_video.report.collect import collect
+from stat_video.report.collect import collect, hints
 from stat_video.report.keep import keep
 from stat_video.report.tables import runs_of
 from stat_video.report.write import write
@@ -27,6 +27,8 @@ def report(config: ReportConfig) -> None:
     for what, found in (("runs that are no row of a table", collection.others), ("not readable", collection.broken)):
         if found:
             say(f"{what}: {len(found)}")
+    for hint in hints(collection.others):
+        say(hint)
     say(f"{len(files)} files in {out}; begin with {out / 'index.html'}")
 
 

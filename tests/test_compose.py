@@ -19,7 +19,7 @@ from stat_video.cost.config import CostConfig
 from stat_video.cost.reruns import reruns
 from stat_video.errors import InputError
 from stat_video.files import write_json
-from stat_video.runs.run import row_id
+from stat_video.runs.identity import row_id
 
 EXPERIMENTS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
 MODELS = sorted(p.stem for p in (CONF / "model").glob("*.yaml"))

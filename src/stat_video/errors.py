@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -42,6 +42,18 @@ class Stopped(SystemExit):
 
 
 Refusal = Callable[[Any], str | None]  # a value -> what is allowed in its place, None if the value is
+UNSET: Any = object()  # the `neutral` of a field that has none
+
+
+@dataclass(frozen=True)
+class Retired:
+    """A key that a schema no longer has: the value at which it changed nothing, for the schema's `retired`.
+
+    ``hashed``: whether ids of runs contain that value, as they do unless the field had a `neutral`.
+    """
+
+    neutral: Any
+    hashed: bool = True
 
 
 def ranged(
@@ -53,12 +65,13 @@ def ranged(
     below: bool = False,
     size: bool = False,
     noise: bool = False,
+    neutral: Any = UNSET,
 ) -> Any:
     """Return a dataclass field for a number from `low` to `high` (None: no end), or None if that is its default.
 
     ``above`` and ``below`` leave out the ends themselves; ``size`` is `sized`'s; ``noise`` says that a model's key is
-    how often training drops something, so that weights of another value are of the same network. A list is checked
-    number by number.
+    how often training drops something, so that weights of another value are of the same network. ``neutral``: see
+    `any_value`. A list is checked number by number.
     """
     if high is None:
         words = f"more than {low}" if above else f"{low} or more"
@@ -74,21 +87,35 @@ def ranged(
                 return f"allowed is {words}"
         return None
 
-    return _field(default, refuse, size, noise)
+    return _field(default, refuse, neutral, size, noise)
 
 
-def one_of(default: Any, allowed: Sequence[Any], *, size: bool = False) -> Any:
-    """Return a dataclass field for one of the values of `allowed`."""
-    return _field(default, lambda v: None if v in allowed else f"allowed are {', '.join(map(str, allowed))}", size)
+def one_of(default: Any, allowed: Sequence[Any], *, size: bool = False, neutral: Any = UNSET) -> Any:
+    """Return a dataclass field for one of the values of `allowed`; ``neutral``: see `any_value`."""
+
+    def refuse(value: Any) -> str | None:
+        return None if value in allowed else f"allowed are {', '.join(map(str, allowed))}"
+
+    return _field(default, refuse, neutral, size)
 
 
-def sized(default: Any) -> Any:
+def sized(default: Any, *, neutral: Any = UNSET) -> Any:
     """Return a dataclass field of a model's size: set by the scale, and therefore not part of a model's label."""
-    return _field(default, lambda value: None, True)
+    return _field(default, lambda value: None, neutral, size=True)
 
 
-def _field(default: Any, refuse: Refusal, size: bool, noise: bool = False) -> Any:
-    metadata = {"refuse": refuse, "size": size, "noise": noise}
+def any_value(default: Any, *, neutral: Any = UNSET) -> Any:
+    """Return a dataclass field without a range.
+
+    ``neutral`` is the value at which a key changes nothing in a run. There the key is left out of the run's id, so that
+    runs from before the key was added keep their ids and fill their rows; they count as run with that value. Give it to
+    each key that is added to `Config` or below.
+    """
+    return _field(default, lambda value: None, neutral)
+
+
+def _field(default: Any, refuse: Refusal, neutral: Any, size: bool = False, noise: bool = False) -> Any:
+    metadata = {"refuse": refuse, "size": size, "noise": noise, **({} if neutral is UNSET else {"neutral": neutral})}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: deepcopy(default), metadata=metadata)
     return field(default=default, metadata=metadata)

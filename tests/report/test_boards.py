@@ -20,7 +20,7 @@ from stat_video.cost.reruns import reruns
 from stat_video.errors import InputError
 from stat_video.models.count import gmacs
 from stat_video.report import boards as library
-from stat_video.runs.run import row_id
+from stat_video.runs.identity import row_id
 from stat_video.training.checkpoint import read_checkpoint
 
 SYSTEMS = ["model", "T", "gflops"]  # what sets rows of Tables 6 and 7 apart

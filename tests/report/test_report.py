@@ -30,7 +30,7 @@ from stat_video.report.formats import markdown, tex
 from stat_video.report.keep import keep
 from stat_video.report.tables import runs_of
 from stat_video.report.write import write
-from stat_video.runs.run import row_id
+from stat_video.runs.identity import row_id
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

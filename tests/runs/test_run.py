@@ -17,8 +17,9 @@ from stat_video import compose
 from stat_video.config import Config
 from stat_video.errors import InputError
 from stat_video.files import write_json
+from stat_video.runs.identity import row_id
 from stat_video.runs.results import read_results, validations
-from stat_video.runs.run import Busy, Run, row_id
+from stat_video.runs.run import Busy, Run
 from stat_video.runs.source import find_source
 
 

@@ -13,8 +13,9 @@ from ..hardware import device_memory, world_size
 from ..models.count import Uncounted, parameters
 from ..progress import WideTable
 from ..runs.differing import differing, in_words
+from ..runs.identity import TRAINED_ON, with_content
 from ..runs.results import ended_as_asked, read_results
-from ..runs.run import TRAINED_ON, Busy, Run
+from ..runs.run import Busy, Run
 from ..runs.source import find_source
 from .budget import Estimate, how_fast
 from .config import Hardware
@@ -34,6 +35,8 @@ def plan(config: Config) -> dict[str, Any]:
             plain["init"] += f"/{find_source(config, logs).id}"
         except (InputError, Busy):
             state = "after its first weights"
+    elif config.init is not None:
+        plain["init"] = with_content(config.init)
     run = Run.of(plain, logs, manifest_hash(config.data))
     if (result := run.result()) is not None and not ended_as_asked(config.recipe, result, run.folder):
         state = "done with another hold_until"

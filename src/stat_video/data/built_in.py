@@ -87,7 +87,9 @@ class BuiltIn:
     @property
     def folder_name(self) -> str:
         """Name of the data set's folder; each config and generator version has its own."""
-        text = json.dumps({"version": self.VERSION, **asdict(self)}, sort_keys=True)
+        neutral = {f.name: f.metadata["neutral"] for f in fields(self) if "neutral" in f.metadata}
+        keys = {key: value for key, value in asdict(self).items() if key not in neutral or value != neutral[key]}
+        text = json.dumps({"version": self.VERSION, **keys}, sort_keys=True)
         return f"{self.KIND}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

@@ -17,7 +17,7 @@ from ..data.sampling import Views
 from ..errors import InputError
 from ..files import write_json
 from ..paper import PaperRow, PaperTable
-from ..runs.run import row_id
+from ..runs.identity import row_id
 
 CURVES = {"val/top1_1x1": "Validation top-1, one view", "train/loss_epoch": "Training loss"}
 

@@ -5,6 +5,7 @@ Runs that fill no row, and files that can't be read, are kept beside: nothing is
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -25,8 +26,9 @@ from ..data.lists import read_counts
 from ..models.count import Uncounted
 from ..paper import PaperRow, PaperTable
 from ..runs.differing import differing, label_of
+from ..runs.identity import data_of_init, foreign_keys, row_id
 from ..runs.results import ended_as_asked, read_results, validations
-from ..runs.run import data_of_init, row_id, same_data
+from ..runs.run import same_data
 from ..training.metrics import accuracy, ensemble_of, ranks
 
 log = logging.getLogger(__name__)
@@ -223,6 +225,19 @@ def collect(logs: Path, scales: Sequence[str], kept: KeptRows | None = None) -> 
     used = {r.folder for ts in tables.values() for t in ts for row in t for r in (*row.trainings, *row.stale)}
     others = [run for same in runs.values() for run in same if run.folder not in used]
     return Collection(tables, sorted(others, key=lambda run: str(run.folder)), found.broken)
+
+
+def hints(runs: Sequence[FoundRun]) -> list[str]:
+    """Return one line per key that keeps runs from their rows since the code has changed, with what mends it."""
+    lacks, unknown = Counter[str](), Counter[str]()
+    for run in runs:
+        missing, left = foreign_keys(run.result["config"])
+        lacks.update(missing)
+        unknown.update(left)
+    return [
+        *(f"{n} runs lack {key}: give the field a neutral value, and they fill their rows" for key, n in lacks.items()),
+        *(f"{n} runs have {key}, which is no key here: list it as retired" for key, n in unknown.items()),
+    ]
 
 
 def few_classes(rows: Sequence[ReportRow]) -> list[str]:

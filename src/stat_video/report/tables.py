@@ -208,8 +208,8 @@ def claim_table(verdicts: Sequence[Verdict]) -> TextTable:
     return TextTable("Claims of the paper", ["claim", "checked as", "verdict", "figures"], cells, grouped=True)
 
 
-def run_table(runs: Sequence[FoundRun]) -> TextTable:
-    """Return where the figures come from: a row a run."""
+def run_table(runs: Sequence[FoundRun], more: Sequence[str] = ()) -> TextTable:
+    """Return where the figures come from: one row per run, with ``more`` notes below."""
     cells = []
     for run in runs:
         r = run.result
@@ -224,6 +224,7 @@ def run_table(runs: Sequence[FoundRun]) -> TextTable:
         about = [name, str(run.seed), run.commit, str(r.get("manifest")), f"{train:.0f}", f"{wall:.0f}", machine]
         cells.append([*about, str(versions.get("torch", "?")), str(r["finished"])])
     notes = [f"{len(runs)} runs, {hours(runs)} hours one after the other."] if runs else []
+    notes += more
     columns = ["run", "seed", "commit", "data", "training s", "all s", "machine", "torch", "finished (UTC)"]
     return TextTable("Runs", columns, cells, [False, True, False, False, True, True, False, False, False], notes=notes)
 

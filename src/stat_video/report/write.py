@@ -10,7 +10,7 @@ from rich.console import Console
 from ..files import replacing
 from ..progress import shown
 from . import compare, figures, formats, tables
-from .collect import Collection, ReportRow
+from .collect import Collection, ReportRow, hints
 from .figures import Picture
 from .tables import TextTable
 
@@ -116,7 +116,7 @@ def page(collection: Collection, parts: Sequence[ScalePart]) -> str:
         numbers=list(parts[0].tables),
         how_to_read=tables.HOW_TO_READ,
         tiny=tables.TINY,
-        others=tables.run_table(collection.others),
+        others=tables.run_table(collection.others, hints(collection.others)),
         broken=collection.broken,
     )
 

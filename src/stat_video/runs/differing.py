@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..models.base import short
-from .run import definition, label_of
+from .identity import definition, updated
+from .run import label_of
 
 SHOWN_ALWAYS = ("model", "data", "T", "seed")  # named even if all runs agree in them
 
@@ -25,8 +26,11 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[str]
     for model.name. Between runs of different models 'model' has their labels and stands for all of model.*; what
     follows from the choice of the model and the data set (a recipe, a data set's size) is left out.
     """
-    rows = [dict(flat(definition(dict(config)))) for config in configs]
+    rows = [dict(flat(definition(config))) for config in configs]
     keys = list(dict.fromkeys(key for row in rows for key in row))
+    for row, config in zip(rows, configs, strict=True):  # a key at its neutral value is no part of a definition
+        whole = dict(flat(updated(config)))
+        row.update({key: whole[key] for key in keys if key not in row and key in whole})
     labels = _told_apart([label_of(dict(config)) for config in configs], rows, keys)
     several = len({row.get("model.name") for row in rows}) > 1
     choice = [(row.get("model.name"), row.get("data.name")) for row in rows]

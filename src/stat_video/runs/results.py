@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Recipe
-from .run import HOLD
+from .identity import HOLD
 
 log = logging.getLogger(__name__)
 VIEWS = r"\d+x\d+"

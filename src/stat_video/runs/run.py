@@ -6,7 +6,6 @@ goes on, and a row of several tables is run once.
 """
 
 import contextlib
-import hashlib
 import json
 import platform
 import re
@@ -18,22 +17,8 @@ from typing import Any
 
 from .. import models
 from ..files import PROJECT, before, locked
+from .identity import definition, hash_of, updated
 
-# Keys that say where and how a run runs, not what it is.
-NOT_OF_THE_RUN = ("name", "folders", "trainer", "logger", "fresh", "plan")
-HOLD = ("hold_until", "hold_epochs")  # of the recipe: change nothing in a run that is not late (`ended_as_asked`)
-# Keys that repeat what another key says, HOLD, and those that say where a data set's videos are and in which form:
-# which videos they are is in the hash of the lists.
-NOT_DEFINING = {
-    "clip": ("views",),
-    "recipe": ("tiny_lr", *HOLD),
-    "data": (
-        "root", "setting", "layout", "classes", "train", "val", "videos", "manifest", "fold", "views", "max_absent",
-        "max_unreadable",
-    ),
-}  # fmt: skip
-# Beginning of a config.init that names a data set; the result then also names the run: trained_on=DATA/ID.
-TRAINED_ON = "trained_on="
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "pytorchvideo", "torchmetrics", "av")
 
 
@@ -52,39 +37,13 @@ def same_data(one: str | None, other: str | None) -> bool:
     return lists == other_lists and (not content or not other_content or content == other_content)
 
 
-def definition(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a resolved config that defines a run."""
-    return {
-        key: {k: v for k, v in value.items() if k not in NOT_DEFINING.get(key, ())}
-        if isinstance(value, dict)
-        else value
-        for key, value in config.items()
-        if key not in NOT_OF_THE_RUN
-    }
-
-
 def label_of(config: dict[str, Any]) -> str:
     """Return the label of a resolved config's model; its name if its file is gone or of another version."""
     name = str(config["model"]["name"])
     try:
-        return models.find(name)(**config["model"]).label
+        return models.find(name)(**updated(config)["model"]).label
     except (ValueError, TypeError):
         return name
-
-
-def row_id(config: dict[str, Any]) -> str:
-    """Return an id that the runs of one row of a table share: they differ in the seed, and in first weights of it."""
-    row = {k: v for k, v in definition(config).items() if k != "seed"}
-    return _hash({**row, "init": data_of_init(row["init"])})
-
-
-def data_of_init(init: str | None) -> str | None:
-    """Return a config's init without the run that it names: 'trained_on=motion/0a1b2c3d' -> 'trained_on=motion'."""
-    return init.partition("/")[0] if init is not None and init.startswith(TRAINED_ON) else init
-
-
-def _hash(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -101,7 +60,7 @@ class Run:
         Its folder is where it was begun, under whatever name. The content of the videos is not part of the id: so a
         run whose videos have changed since is found, and `training/fit.py` refuses to go on with it.
         """
-        id = _hash({**definition(config), "manifest": manifest and manifest.partition(".")[0]})
+        id = hash_of({**definition(config), "manifest": manifest and manifest.partition(".")[0]})
         for folder in sorted(logs.glob(f"*/*-{id}")):
             return cls(folder, id)
         label = re.sub(r"[^\w+.=-]", "_", label_of(config))  # it becomes part of a path

@@ -1,15 +1,16 @@
 """Find the run that another one takes its first weights from: `init=trained_on=DATA`."""
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from .. import models
 from ..config import Config
 from ..errors import InputError
+from .identity import TRAINED_ON, definition
 from .results import read_results
-from .run import TRAINED_ON, Run
+from .run import Run
 
 SAME = ("scale", "seed")  # equal in both runs, as are SAME_CLIP and the network
 SAME_CLIP = ("T", "crop")
@@ -26,7 +27,8 @@ def find_source(config: Config, logs: Path) -> Run:
     """
     data = str(config.init).removeprefix(TRAINED_ON)
     fitting = [(folder, r) for folder, r in read_results(logs).results if _fits(r["config"], data, config)]
-    exact = [(folder, r) for folder, r in fitting if r["config"]["model"] == vars(config.model)]
+    model = definition(asdict(config))["model"]
+    exact = [(folder, r) for folder, r in fitting if definition(r["config"])["model"] == model]
     runs = sorted((Run(folder, r["id"]) for folder, r in exact or fitting), key=lambda run: run.checkpoint.exists())
     found = list({run.id: run for run in runs}.values())  # the last of an id, which has weights if any has
     if not found:
@@ -49,7 +51,7 @@ def _fits(source: dict[str, Any], data: str, config: Config) -> bool:
     if not {"clip", "model", "init"} <= source.keys():
         return False  # written by an earlier version
     same = all(source[key] == getattr(config, key) for key in SAME)
-    same &= _network(source["model"]) == _network(vars(config.model))
+    same &= _network(definition(source)["model"]) == _network(definition(asdict(config))["model"])
     same &= all(source["clip"].get(key) == getattr(config.clip, key) for key in SAME_CLIP)
     return same and source["data"]["name"] == data and source["init"] is None
 

@@ -40,8 +40,9 @@ from ..models.parts.compiled import compile_parts
 from ..models.parts.recompute import recompute_units
 from ..models.weights import load_foreign, load_weights
 from ..progress import say
+from ..runs.identity import TRAINED_ON, definition, with_content
 from ..runs.results import ended_as_asked, hold_of
-from ..runs.run import TRAINED_ON, Run, definition, provenance, same_data
+from ..runs.run import Run, provenance, same_data
 from ..runs.source import find_source
 from .callbacks import Bar, EpochLog, StepLines, WaitingForData, callback_of
 from .checkpoint import read_checkpoint, read_weights
@@ -92,6 +93,8 @@ def identify(config: Config) -> tuple[Config, dict[str, Any], Run, str | None]:
     if config.init is not None and config.init.startswith(TRAINED_ON):
         init = find_source(config, logs)
         config, plain["init"] = replace(config, init=str(init.checkpoint)), f"{config.init}/{init.id}"
+    elif config.init is not None:
+        plain["init"] = with_content(config.init)
     return config, plain, Run.of(plain, logs, manifest), manifest
 
 

@@ -21,6 +21,7 @@ from ..files import write_json
 from ..hardware import choose_backends, choose_pass_here, lightning_arguments, rank_zero
 from ..models.base import VideoModel
 from ..progress import say
+from ..runs.identity import updated
 from ..runs.run import provenance, same_data
 from .checkpoint import read_checkpoint
 from .fit import (
@@ -49,7 +50,7 @@ def rebuild(path: Path) -> tuple[VideoModel, Config, list[str]]:
     """
     content = read_checkpoint(path)
     try:
-        config: Config = from_plain(content["config"])
+        config: Config = from_plain(updated(content["config"]))
     except (OmegaConfBaseException, ValueError, KeyError, TypeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{path}: its config is of another version: {reason}") from None

@@ -24,7 +24,8 @@ from ..models.base import ModelConfig, short
 from ..models.count import Uncounted, gmacs, parameters
 from ..paper import load
 from ..runs.differing import short_name
-from ..runs.run import Run, row_id
+from ..runs.identity import row_id
+from ..runs.run import Run
 from .metrics import likeliest, ranks
 from .module import VideoModule
 
