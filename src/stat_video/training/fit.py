@@ -480,8 +480,9 @@ def load_init(
 
 def save_logits(module: VideoModule, path: Path) -> tuple[Tensor, Tensor]:
     """Save and return the test's logits (videos, views, num_classes) and labels (videos,), in the order of the list."""
-    logits, labels = module.test_accuracy.gathered()  # a collective: all ranks call it
+    assert module.tested is not None
+    logits, labels = module.tested
     if module.trainer.is_global_zero:
         with replacing(path) as file:
-            torch.save({"logits": logits.cpu(), "labels": labels.cpu(), "views": str(module.views)}, file)
+            torch.save({"logits": logits, "labels": labels, "views": str(module.views)}, file)
     return logits, labels

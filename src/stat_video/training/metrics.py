@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.functional.classification import multiclass_accuracy
 
 from ..data.sampling import Views
 
 TOP = (1, 5)
+OF_GROUP = "@"  # between the name of a figure and the group of classes that it is of: 'top1@near'
 
 
 def ensemble_of(tests: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -28,26 +28,27 @@ def ensemble_of(tests: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]
 
 def accuracy(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Return {'top1', 'top5'} in percent of logits (videos, views, num_classes); videos with NaN count as wrong."""
-    scores = logits.softmax(-1).mean(1)
-    n, read = scores.shape[-1], ~scores.isnan().any(-1)
-    share = read.float().mean()  # the denominator is all videos
-    figures = {f"top{k}": torch.zeros_like(share) for k in TOP}
-    if read.any():
-        for k in TOP:
-            right = multiclass_accuracy(scores[read], labels[read], n, average="micro", top_k=min(k, n))
-            figures[f"top{k}"] = 100 * right * share
-    return figures
+    place = ranks(logits, labels)
+    return {f"top{k}": 100 * correct(place, k).float().mean() for k in TOP}
+
+
+def correct(ranks: Tensor, k: int = 1) -> Tensor:
+    """Return which answers are correct, (videos,): the right class is among the k that score highest."""
+    return ranks < k
 
 
 def ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return how many classes score above the right one, (videos,), from logits (videos, views, num_classes).
+    """Return the place of the right class among all, (videos,), from logits (videos, views, num_classes); 0 is first.
 
-    Scores are averaged over the views after the softmax. A video with a view of NaN (it could not be read) gets
-    num_classes, so that it is wrong at any k.
+    The one definition of what is correct, for results, intervals, pairs and W&B. Scores are averaged over the views
+    after the softmax. Of classes with equal scores the one that is listed first goes first, as in argmax. A video with
+    a view of NaN (it could not be read) gets num_classes, so that it is wrong at any k.
     """
-    scores = logits.softmax(-1).mean(1)
-    above = (scores > scores.gather(1, labels[:, None].long())).sum(1)
-    return torch.where(scores.isnan().any(1), scores.shape[1], above)
+    scores, labels = logits.softmax(-1).mean(1), labels[:, None].long()
+    of_label = scores.gather(1, labels)
+    before = torch.arange(scores.shape[1], device=scores.device) < labels
+    place = ((scores > of_label) | ((scores == of_label) & before)).sum(1)
+    return torch.where(scores.isnan().any(1), scores.shape[1], place)
 
 
 class MeanLoss(Metric):
@@ -130,14 +131,20 @@ class MultiViewAccuracy(Metric):
         return logits.unflatten(0, (videos, len(self.protocol))), labels[:: len(self.protocol)]
 
     def compute(self) -> dict[str, Tensor]:
-        """Return {'top1', 'top5'} in percent, and 'top1_<group>' over the videos of each group of classes."""
-        logits, labels = self.gathered()
-        figures = accuracy(logits, labels)
-        scores = logits.softmax(-1).mean(1)
-        correct = ((scores.argmax(-1) == labels) & ~scores.isnan().any(-1)).float()
+        """Return the `figures` of all ranks."""
+        return self.figures(*self.gathered())
+
+    def figures(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return {'top1', 'top5'} in percent, and 'top1@<group>' over the videos of each group of classes that has any.
+
+        ``logits`` and ``labels`` are those of `gathered`.
+        """
+        found, right = accuracy(logits, labels), correct(ranks(logits, labels)).float()
         for group, members in self.groups.items():
-            figures[f"top1_{group}"] = 100 * correct[torch.isin(labels, labels.new_tensor(members))].mean()
-        return figures
+            of_group = right[torch.isin(labels, labels.new_tensor(members))]
+            if len(of_group):
+                found[f"top1{OF_GROUP}{group}"] = 100 * of_group.mean()
+        return found
 
 
 def likeliest(logits: Tensor, classes: Sequence[str]) -> list[tuple[str, float]]:

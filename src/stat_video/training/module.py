@@ -18,7 +18,7 @@ from ..data.randaugment_device import apply_operators
 from ..data.sampling import Views
 from ..data.transforms import Erase, Normalize
 from ..models.base import VideoModel, check_logits
-from .metrics import MeanLoss, MultiViewAccuracy
+from .metrics import OF_GROUP, MeanLoss, MultiViewAccuracy
 from .mixing import Mix
 from .optim import gradients, lr_factor, make_optimizer
 
@@ -26,9 +26,9 @@ EPOCH_LOSS = ("mean_value", "weight")  # the states of MeanLoss
 
 
 def _named(stage: str, views: Views, figures: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put the stage and the protocol into the names of figures: 'top1_near' -> 'test/top1_5x1_near'."""
-    parts = {name: name.partition("_") for name in figures}
-    return {f"{stage}/{top}_{views}{_}{group}": figures[name] for name, (top, _, group) in parts.items()}
+    """Put the stage and the protocol into the names of figures: 'top1@near' -> 'test/top1_5x1_near'."""
+    parts = {key: key.partition(OF_GROUP) for key in figures}
+    return {f"{stage}/{name}_{views}{_ and '_'}{group}": figures[key] for key, (name, _, group) in parts.items()}
 
 
 def _videos(loader: Any) -> int:
@@ -67,6 +67,7 @@ class VideoModule(LightningModule):
         grouped = classes if class_groups else []
         self.val_accuracy = MultiViewAccuracy(Views(1, 1), grouped)
         self.test_accuracy = MultiViewAccuracy(views, grouped)
+        self.tested: tuple[Tensor, Tensor] | None = None  # logits and labels of the last test, in main memory
 
     def forward(self, video: Tensor) -> Tensor:
         """Return logits (B, num_classes) of clips as uint8 (B, T, 3, crop, crop)."""
@@ -121,7 +122,7 @@ class VideoModule(LightningModule):
         read = ~logits.isnan().any(-1)[:, 0]
         if read.any():
             self.log("val/loss_1x1", F.cross_entropy(logits[read, 0], labels[read]))
-        self.log_dict(_named("val", Views(1, 1), self.val_accuracy.compute()), prog_bar=True)
+        self.log_dict(_named("val", Views(1, 1), self.val_accuracy.figures(logits, labels)), prog_bar=True)
         self.val_accuracy.reset()
 
     def on_test_epoch_start(self) -> None:
@@ -133,8 +134,15 @@ class VideoModule(LightningModule):
         self.test_accuracy.update(self._scored(batch), batch["label"], batch["index"], batch["view"])
 
     def on_test_epoch_end(self) -> None:
-        """Log the multi-view accuracy; `test_accuracy` keeps the logits, which `save_logits` writes."""
-        self.log_dict(_named("test", self.views, self.test_accuracy.compute()))
+        """Log the multi-view accuracy; keep the logits (videos, views, num_classes) and labels (videos,) in `tested`.
+
+        All ranks gather them here, while the module is on its device: Lightning then moves it and its metrics to the
+        CPU, and NCCL gathers nothing from there.
+        """
+        logits, labels = self.test_accuracy.gathered()
+        self.tested = logits.cpu(), labels.cpu()
+        self.log_dict(_named("test", self.views, self.test_accuracy.figures(logits, labels)))
+        self.test_accuracy.reset()
 
     def configure_optimizers(self) -> Any:
         """Return the recipe's optimizer, and the schedule that sets the learning rate of each step."""

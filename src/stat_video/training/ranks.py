@@ -16,11 +16,13 @@ class SameOnAllRanks(Callback):
     def __init__(self, about: dict[str, Any]) -> None:
         """``about`` is what has to be the same, in plain containers."""
         self.about = {key: json.dumps(value) for key, value in flat(about)}
+        self.checked = False
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Raise InputError on the first rank, which says what differs; end the others silently, with exit code 2."""
-        if trainer.world_size == 1:
+        """At the first stage, raise InputError on the first rank, which says what differs; end the others with code 2."""
+        if trainer.world_size == 1 or self.checked:
             return
+        self.checked = True
         of_ranks: list[Any] = [None] * trainer.world_size
         torch.distributed.all_gather_object(of_ranks, self.about)
         different = [

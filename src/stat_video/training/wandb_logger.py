@@ -26,7 +26,7 @@ from ..paper import load
 from ..runs.differing import short_name
 from ..runs.identity import row_id
 from ..runs.run import Run
-from .metrics import likeliest, ranks
+from .metrics import correct, likeliest, ranks
 from .module import VideoModule
 
 log = logging.getLogger(__name__)
@@ -192,7 +192,7 @@ def log_result(
 
 def class_accuracy(logits: Tensor, labels: Tensor) -> list[tuple[int, int, float]]:
     """Return (class, videos, top-1 in percent) of each class with videos, from logits (videos, views, num_classes)."""
-    right = (ranks(logits, labels) == 0).float()
+    right = correct(ranks(logits, labels)).float()
     videos = torch.bincount(labels, minlength=logits.shape[-1])
     return [(c, int(n), 100 * float(right[labels == c].mean())) for c, n in enumerate(videos) if n]
 
