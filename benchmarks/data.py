@@ -52,7 +52,7 @@ from stat_video.data.transforms import Augment, TrainTransform
 from stat_video.files import PROJECT, write_json
 from stat_video.hardware import cores
 from stat_video.models.base import Clip, VideoModel
-from stat_video.runs.run import provenance
+from stat_video.runs.code import provenance
 from stat_video.training.fit import make_data
 from stat_video.training.optim import make_optimizer
 

@@ -42,7 +42,7 @@ from stat_video.config import Config
 from stat_video.files import PROJECT, write_json
 from stat_video.models import base, find, stat
 from stat_video.models.memory import step_memory
-from stat_video.runs.run import provenance
+from stat_video.runs.code import provenance
 
 RESULTS, PAGE = PROJECT / "benchmarks/results", PROJECT / "docs/performance.md"
 PARTS = ("forward", "step", "memory", "largest", "peers", "attention", "rate", "profile", "tiny")

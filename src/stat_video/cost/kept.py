@@ -26,7 +26,7 @@ from ..errors import InputError
 from ..files import PROJECT, replacing
 from ..models.base import ModelConfig
 from ..models.count import gmacs
-from ..runs.run import PACKAGES
+from ..runs.code import PACKAGES
 from .budget import sizes
 
 SOURCE = Path(__file__).parents[1]

@@ -25,6 +25,7 @@ from ..cost.reruns import reruns
 from ..data.lists import read_counts
 from ..models.count import Uncounted
 from ..paper import PaperRow, PaperTable
+from ..runs.code import commits
 from ..runs.differing import differing, label_of
 from ..runs.identity import data_of_init, foreign_keys, row_id
 from ..runs.results import ended_as_asked, read_results, validations
@@ -54,9 +55,8 @@ class FoundRun:
 
     @property
     def commit(self) -> str:
-        """First seven digits of the commit it ran at, with a '+' where files were changed since; '-' if unknown."""
-        commit = self.result.get("commit")
-        return f"{commit[:7]}{'+' if self.result.get('changed_since_commit') else ''}" if commit else "-"
+        """The commits that it ran at, as `runs.code.commits` has them; '-' if unknown."""
+        return commits(self.result.get("history") or [self.result])
 
     @property
     def trainings(self) -> Sequence["FoundRun"]:

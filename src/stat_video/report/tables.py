@@ -331,7 +331,9 @@ def _notes(table: PaperTable, rows: Sequence[ReportRow], few: Sequence[str]) -> 
                     f"{row.name}, seed {run.seed}: {' and '.join(lacking)} videos could not be read; those of "
                     "the test count as wrong."
                 )
-        if any(run.commit.endswith("+") for run in row.runs):
+            if len(run.result.get("history", [])) > 1:
+                notes.append(f"{row.name}, seed {run.seed}: begun on other code than it was finished on: {run.commit}.")
+        if any("+" in run.commit for run in row.runs):
             notes.append(f"{row.name}: + means that files were changed since that commit.")
     notes += [f"{row.printed.id}: {row.printed.note}." for row in rows if row.printed.note]
     return notes

@@ -93,6 +93,9 @@ def _wrong(result: Any) -> str | None:
     for key, value in numbers.items():
         if type(value) not in (int, float):
             return f"{key} is a {type(value).__name__}, where a number is expected"
+    history = result.get("history", [])
+    if not isinstance(history, list) or not all(isinstance(part, dict) for part in history):
+        return "history is no list of mappings"
     # Both become parts of file names.
     if not re.fullmatch(r"\w+", result["id"]) or not re.fullmatch(VIEWS, str(result["config"].get("views"))):
         return "its id or config.views is none of this project's"

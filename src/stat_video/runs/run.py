@@ -7,19 +7,14 @@ goes on, and a row of several tables is run once.
 
 import contextlib
 import json
-import platform
 import re
-import subprocess
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from .. import models
-from ..files import PROJECT, before, locked
+from ..files import before, locked
 from .identity import definition, hash_of, updated
-
-PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "pytorchvideo", "torchmetrics", "av")
 
 
 class Busy(Exception):
@@ -113,21 +108,3 @@ class Run:
             while (old := self.folder.with_name(f"{self.folder.name}.old-{n}")).exists():
                 n += 1
             self.folder.rename(old)
-
-
-def provenance() -> dict[str, Any]:
-    """Return the commit of the code, whether files were changed since, and the versions of Python and packages."""
-    return {
-        "commit": _git("rev-parse", "HEAD"),
-        "changed_since_commit": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-    }
-
-
-def _git(*words: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *words], cwd=PROJECT, capture_output=True, text=True, check=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -40,13 +40,15 @@ from ..models.parts.compiled import compile_parts
 from ..models.parts.recompute import recompute_units
 from ..models.weights import load_foreign, load_weights
 from ..progress import say
+from ..runs.code import COMPUTES, provenance
 from ..runs.identity import TRAINED_ON, definition, with_content
 from ..runs.results import ended_as_asked, hold_of
-from ..runs.run import Run, provenance, same_data
+from ..runs.run import Run, same_data
 from ..runs.source import find_source
 from .callbacks import Bar, EpochLog, StepLines, WaitingForData, callback_of
 from .checkpoint import read_checkpoint, read_weights
 from .finite import NonFinite
+from .history import HISTORY, CodeHistory
 from .hold import HoldPeak
 from .module import VideoModule
 from .optim import accumulation, describe_batch, parameter_groups
@@ -166,7 +168,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
     say_begin(config, run, model, lists, batch, at_once, resumed=checkpoint is not None)
     if rank_zero():
         write_json(run.folder / "config.json", plain)
-    started, code = time.monotonic(), provenance()  # now, since files may be edited during the run
+    started, code = time.monotonic(), provenance()
     logger = None
     if rank_zero() and config.logger.mode != "off":
         from .wandb_logger import log_result, make_logger  # W&B takes half a second, which no other run should wait for
@@ -176,8 +178,10 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
         if logger:
             at_the_end.callback(logger.finish)
             logger.log_hyperparams({"batch": batch})
+        history = CodeHistory(code, say)
         unreadable = UnreadableVideos(lists.counts["train"], config.data.max_unreadable)
-        callbacks = [unreadable, SameOnAllRanks(_agreed(plain, manifest, data, batch)), *run_callbacks(config, run)]
+        same = SameOnAllRanks({**_agreed(plain, manifest, data, batch), **{key: code[key] for key in COMPUTES}})
+        callbacks = [unreadable, same, history, *run_callbacks(config, run)]
         trainer = make_trainer(config, run, callbacks, logger, hardware, passes)
 
         # Run.
@@ -205,6 +209,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
                 "seed": config.seed,
                 "checkpoint": run.checkpoint.name,
                 **code,
+                HISTORY: history.parts,
                 "hardware": {
                     **hardware_of(trainer),
                     **backends,

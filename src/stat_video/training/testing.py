@@ -21,8 +21,9 @@ from ..files import write_json
 from ..hardware import choose_backends, choose_pass_here, lightning_arguments, rank_zero
 from ..models.base import VideoModel
 from ..progress import say
+from ..runs.code import provenance
 from ..runs.identity import updated
-from ..runs.run import provenance, same_data
+from ..runs.run import same_data
 from .checkpoint import read_checkpoint
 from .fit import (
     hardware_of,
