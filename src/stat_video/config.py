@@ -213,6 +213,8 @@ class Config:
     views: str = "1x1"  # clips x crops of the test
     init: str | None = None  # a checkpoint whose weights a new run starts from, or trained_on=DATA (runs/source.py)
     new_classifier: bool = False  # with init: for another class list
+    # Of init=FILE of another project: the least share of the model's numbers that it has to hold (models/weights.py).
+    init_share: float = ranged(0.95, 0, 1, neutral=0.95)
     fresh: bool = False  # set a run of the same definition aside and start over
     plan: bool = False  # say what would be run, and what it costs, and start nothing
     clip: Clip = field(default_factory=Clip)

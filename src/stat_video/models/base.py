@@ -141,6 +141,8 @@ class VideoModel(nn.Module):
         tuple[tuple[str, str], ...]
     ] = ()  # (pattern, replacement): names of the library's weights -> ours
 
+    new_parts: ClassVar[tuple[str, ...]] = ()  # modules or parameters that image weights it starts from don't have
+
     def forward(self, clip: Tensor) -> Tensor:
         """Return logits (B, num_classes) of normalised clips (B, 3, T, crop, crop), in training and in evaluation."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")

@@ -55,6 +55,7 @@ class BLVNet(FrameModel):
     get the sum of both, and the aggregation over time (TAM) alone makes them differ again.
     """
 
+    new_parts = ("tam",)
     renames: ClassVar[tuple[tuple[str, str], ...]] = (
         *FrameModel.renames,
         (r"^b_conv0\.", "stem.big.0."),

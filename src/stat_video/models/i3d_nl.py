@@ -73,6 +73,7 @@ class I3DNL(VideoModel):
 
     classifier = "blocks.6.proj"
     # PySlowFast's names. Its res2 is s2, and the pooling after it has no weights.
+    new_parts = ("nonlocal_blocks",)
     renames: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"^s1\.pathway0_stem\.conv\.", "blocks.0.conv."),
         (r"^s1\.pathway0_stem\.bn\.", "blocks.0.norm."),

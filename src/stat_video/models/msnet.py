@@ -46,6 +46,7 @@ class Config(tsm.Config):
 class MSNet(tsm.TSM):
     """A TSM whose second stage's maps get features of their displacement, added."""
 
+    new_parts = ("motion",)
     renames: ClassVar[tuple[tuple[str, str], ...]] = (
         *FrameResNet.renames,
         (r"^chnl_reduction\.", "motion.reduce."),

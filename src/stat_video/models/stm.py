@@ -45,6 +45,8 @@ class Config(ModelConfig):
 class STM(FrameResNet):
     """A ResNet on every frame, all of whose blocks have both branches."""
 
+    new_parts = ("time", "motion")
+
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
         config.check(clip)
         super().__init__(config.depth, config.width, config.head_dropout, clip, num_classes, config.stages)

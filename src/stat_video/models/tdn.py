@@ -58,6 +58,7 @@ class TDN(FrameResNet):
     """
 
     bias: ClassVar[bool] = True
+    new_parts = ("gate", "time")
     renames: ClassVar[tuple[tuple[str, str], ...]] = (
         *FrameResNet.renames,
         (r"^conv1_5\.", "motion_stem."),

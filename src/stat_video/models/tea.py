@@ -44,6 +44,7 @@ class Config(ModelConfig):
 class TEA(FrameResNet):
     """A Res2Net on every frame, all of whose blocks have both modules."""
 
+    new_parts = ("me", "time")
     renames: ClassVar[tuple[tuple[str, str], ...]] = (*FrameResNet.renames, (r"\.shifts\.(\d)\.conv\.", r".time.\1."))
     # TSM's parameter groups, which the authors took over.
     lr_scale: ClassVar[Mapping[str, float]] = {"head.weight": 5, "head.bias": 10}

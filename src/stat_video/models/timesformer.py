@@ -51,6 +51,7 @@ class TimeSformer(VideoModel):
     """Normalised clips (B, 3, T, crop, crop) to logits (B, num_classes), of the class token."""
 
     no_decay = ("cls_token", "pos_embed", "time_embed")
+    new_parts = ("temporal_fc", "time_embed")
     renames: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"^model\.", ""),  # the authors' files
         (r"^patch_embed\.proj\.", "patch_embed."),

@@ -57,6 +57,7 @@ class ViViT(VideoModel):
 
     no_decay = ("class_token", "position")
     # transformers, which has the joint model alone
+    new_parts = ("time_encoder",)
     renames: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"^vivit\.embeddings\.cls_token$", "encoder.class_token"),
         (r"^vivit\.embeddings\.position_embeddings$", "encoder.position"),

@@ -7,6 +7,20 @@ from torch import Tensor
 
 from .base import VideoModel
 
+SHARE = 0.95  # of a model's numbers that a file of first weights has to hold
+CLASSIFIER = r"(^|\.)(fc|new_fc|head\w*|classifier|projection|pre_logits|pred_[wb]|proj)\.?\w*$"  # in others' files
+# Whose names are whose, by what none of the others has. Prefixes are gone by then.
+FORMATS = {
+    "PySlowFast": r"^s\d+(_fuse\.|\.pathway\d)|^patch_embed\.proj\.|\.attn\.(pool|norm)_[qkv]\.|^head\.(lin_5|conv_5)",
+    "PyTorchVideo": r"^blocks\.\d+\.(multipathway|res_blocks|pool)|^blocks\.\d+\.(conv|norm)\.",
+    "torchvision's video models": r"^(layer\d\.\d\.conv\d\.\d\.|conv_proj\.|pos_encoding\.)",
+    "torchvision's or timm's ResNet": r"^(layer[1-4]\.\d+\.(conv|bn|downsample)|conv1\.weight|bn1\.)",
+    "a TSN-style repository (TSM, TEA, TDN, MSNet)": r"^(base_model|new_fc)\.",
+    "timm's or the authors' ViT": r"^(blocks\.\d+\.(attn\.qkv|norm1|mlp\.fc1)|cls_token|pos_embed)",
+    "transformers": r"^(\w+\.)?(encoder\.layers?\.\d+\.|embeddings\.|layers\.\d+\.(attention|layernorm))",
+    "Caffe2": r"^(res\d_\d+_branch|conv1_w$|pred_w$)",
+}
+
 
 def load_weights(model: VideoModel, state: Mapping[str, Tensor], *, new_classifier: bool = False) -> list[str]:
     """Load the weights of such a model; return a line for each tensor that did not go in as it was.
@@ -32,14 +46,17 @@ def load_weights(model: VideoModel, state: Mapping[str, Tensor], *, new_classifi
     return changes
 
 
-def load_foreign(model: VideoModel, state: Mapping[str, Tensor], *, new_classifier: bool = False) -> list[str]:
-    """Load what fits of another project's weights; return what was taken, resized, left and drawn anew, a line each.
+def load_foreign(
+    model: VideoModel, state: Mapping[str, Tensor], *, new_classifier: bool = False, share: float = SHARE
+) -> list[str]:
+    """Load another project's weights; return what was taken, resized, left and drawn anew, one line each.
 
     The file's names become the model's by `VideoModel.renames`, its shapes by `VideoModel.adapt`. The classifier is the
-    file's if the file has one, and drawn anew with ``new_classifier``, or if the file has none.
+    file's if the file has one, and drawn anew with ``new_classifier``, or if the file has none. ``share`` is the least
+    part of the model's numbers that the file has to hold, without the classifier and `VideoModel.new_parts`.
 
     Raises:
-        ValueError: if nothing fits, or a tensor of the same name has another shape; one line.
+        ValueError: if less is in it, or a tensor of the same name has another shape; one line.
     """
     own = model.state_dict()
     theirs = {rename(name, model.renames): name for name in state}
@@ -47,8 +64,14 @@ def load_foreign(model: VideoModel, state: Mapping[str, Tensor], *, new_classifi
     found = {n: t for n, t in given.items() if n in own and not (new_classifier and in_module(n, model.classifier))}
     left = [theirs.get(n, n) for n in given if n not in found]
     renamed = sum(theirs.get(n, n) != n for n in found)
-    if not any(name.endswith("weight") for name in found):
-        raise ValueError(f"nothing in it fits this model, which has {some(sorted(own))}; it has {some(sorted(state))}")
+    there = share_of(model, found, new_parts=_all_used(state, left, share))
+    if there < share or not any(name.endswith("weight") for name in found):
+        lacks = [n for n in expected(model, new_parts=False) if n not in found]
+        raise ValueError(
+            f"it holds {there:.0%} of the model's numbers outside the classifier ({len(found)} of {len(own)} tensors); "
+            f"init_share={share:g} is the least that is taken. Missing: {some(lacks)}; not used: {some(left)}; "
+            f"{format_of(list(state))}"
+        )
     changes = _resize(model, found, own)
     _refuse_shapes(model, found, own)
     # A counter of batches is no weight, and old files lack it.
@@ -60,6 +83,33 @@ def load_foreign(model: VideoModel, state: Mapping[str, Tensor], *, new_classifi
     if anew:
         summary.append(f"drawn anew: {some(anew)}")
     return [*summary, *changes]
+
+
+def expected(model: VideoModel, new_parts: bool) -> list[str]:
+    """Return the names of the parameters that first weights have: not the classifier's nor, if told, the new parts'."""
+    apart = (model.classifier, *(model.new_parts if new_parts else ()))
+    names = [name for name, _ in model.named_parameters()]
+    return [n for n in names if not any(in_module(n, part) or part in n.split(".") for part in apart)]
+
+
+def share_of(model: VideoModel, found: Mapping[str, Tensor], new_parts: bool = True) -> float:
+    """Return the share of the `expected` numbers that are among the tensors that were found, 0 to 1."""
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    asked = expected(model, new_parts)
+    return sum(sizes[n] for n in asked if n in found) / max(sum(sizes[n] for n in asked), 1)
+
+
+def _all_used(state: Mapping[str, Tensor], left: Sequence[str], share: float) -> bool:
+    """Return whether almost nothing is left in a file but a classifier: else it may hold the new parts, too."""
+    rest = sum(state[name].numel() for name in left if name in state and not re.search(CLASSIFIER, name))
+    return rest <= (1 - share) * sum(tensor.numel() for tensor in state.values())
+
+
+def format_of(names: Sequence[str]) -> str:
+    """Return which of the known projects has names like these, for a message."""
+    hits = {form: sum(bool(re.search(pattern, name)) for name in names) for form, pattern in FORMATS.items()}
+    nearest = max(hits, key=lambda form: hits[form])
+    return f"its names are like those of {nearest}" if hits[nearest] else "its names are of no known project"
 
 
 def rename(name: str, renames: Sequence[tuple[str, str]]) -> str:

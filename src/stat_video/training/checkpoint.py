@@ -51,15 +51,16 @@ def load_plain(path: Path) -> Any:
         raise InputError(f"{path}: not a readable checkpoint ({reason[:120]})") from None
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
-    """Return the weights in a file by name, and whether it is a checkpoint of this project.
+def read_weights(path: Path) -> tuple[dict[str, Tensor], list[str] | None]:
+    """Return the weights in a file by name, and the class names of a checkpoint of this project; None of another's.
 
     In another project's file they may be wrapped (WRAPPED) and have DataParallel's prefix `module.`. Raises InputError
     if there are none.
     """
     content = load_plain(path)
     if isinstance(content, dict) and "stat_video" in content:
-        return _parts(path, content)["weights"], True
+        ours = _parts(path, content)
+        return ours["weights"], list(ours["classes"])
     for key in WRAPPED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -69,7 +70,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
         _check_weights(path, tensors)
     if not tensors:
         raise InputError(f"{path}: no weights in it: neither this project's nor a dictionary of tensors by name")
-    return tensors, False
+    return tensors, None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

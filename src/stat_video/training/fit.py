@@ -3,7 +3,7 @@
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -159,7 +159,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
     model = config.build(len(lists.classes))
     parameter_groups(model, recipe)  # refuses recipe.lr_scale of unknown names before training
     if weights is not None:
-        for change in load_init(model, *weights, str(config.init), config.new_classifier):
+        for change in load_first_weights(model, *weights, config, lists.classes):
             say(f"init: {change}")
     multiply_adds = _multiply_adds(config, len(lists.classes))
     _prepare_for_training(model, config)
@@ -466,19 +466,37 @@ def make_trainer(
         raise InputError(f"trainer: {error}") from None
 
 
-def load_init(
-    model: VideoModel, weights: dict[str, torch.Tensor], ours: bool, source: str, new_classifier: bool
+def load_first_weights(
+    model: VideoModel, weights: Mapping[str, Tensor], trained_on: list[str] | None, config: Config, classes: list[str]
 ) -> list[str]:
-    """Load first weights; return a line for each change to them.
+    """Load the weights of `init`; return a line for each change to them.
 
-    InputError names the file if they do not fit, or are not finite: no figure comes of such weights.
+    ``trained_on``: the class names of a run of ours, None for another project's file. Raises InputError if the weights
+    do not fit, are not finite, or their classifier is of other classes than ``classes``.
     """
+    source, new_classifier = str(config.init), config.new_classifier
+    with named_weights(source, weights):
+        if trained_on is None:
+            return load_foreign(model, weights, new_classifier=new_classifier, share=config.init_share)
+        changes = load_weights(model, weights, new_classifier=new_classifier)
+    if trained_on != classes and not new_classifier:
+        place = [one == other for one, other in zip(trained_on, classes, strict=True)].index(False)
+        order = ", in another order" if sorted(trained_on) == sorted(classes) else ""
+        raise InputError(
+            f"init={source}: its classifier is of other classes than data={config.data.name}{order}: class {place} is "
+            f"{trained_on[place]!r} there and {classes[place]!r} here; new_classifier=true draws a new one"
+        )
+    return changes
+
+
+@contextmanager
+def named_weights(source: str, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Raise InputError that names the file if its weights are not finite, or do not fit into the model."""
     wrong = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
     if wrong:
         raise InputError(f"{source}: weights that are not finite, first {wrong[0]} ({len(wrong)} of {len(weights)})")
-    load = load_weights if ours else load_foreign
     try:
-        return load(model, weights, new_classifier=new_classifier)
+        yield
     except ValueError as error:
         raise InputError(f"{source}: {error}") from None
 

@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..files import write_json
 from ..hardware import choose_backends, choose_pass_here, lightning_arguments, rank_zero
 from ..models.base import VideoModel
+from ..models.weights import load_weights
 from ..progress import say
 from ..runs.code import provenance
 from ..runs.identity import updated
@@ -27,8 +28,8 @@ from ..runs.run import same_data
 from .checkpoint import read_checkpoint
 from .fit import (
     hardware_of,
-    load_init,
     make_data,
+    named_weights,
     out_of_memory_explained,
     progress_callbacks,
     save_logits,
@@ -57,7 +58,8 @@ def rebuild(path: Path) -> tuple[VideoModel, Config, list[str]]:
         raise InputError(f"{path}: its config is of another version: {reason}") from None
     _check_size(path, config, len(content["classes"]), content["weights"])
     model = config.build(len(content["classes"]))
-    load_init(model, content["weights"], True, str(path), new_classifier=False)
+    with named_weights(str(path), content["weights"]):
+        load_weights(model, content["weights"])
     return model.eval(), config, content["classes"]
 
 
