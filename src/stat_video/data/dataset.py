@@ -1,8 +1,8 @@
 """A map-style data set of labelled videos, and the samplers that say which clip of which video is next.
 
 A video that cannot be read is named in the log and never dropped: in training a randomly drawn video replaces it, in a
-test its views count as wrong. Everything random about a clip is seeded by (seed, epoch, video, repeat), so neither the
-number of data workers nor their order changes a clip.
+test its views count as wrong. (One that the disk does not return may come back: storage.py.) Everything random about a
+clip is seeded by (seed, epoch, video, repeat), so neither the number of data workers nor their order changes a clip.
 """
 
 import logging
@@ -23,6 +23,7 @@ from .decode_plan import Doubt
 from .limits import Limits
 from .reader import READ_ERRORS, PathHandler, reason_of
 from .sampling import ChooseFrames, Views, training_frames, view_frames
+from .storage import Lost
 from .transforms import TrainTransform, ViewTransform
 
 log = logging.getLogger(__name__)
@@ -69,15 +70,19 @@ class ClipDataset(Dataset[Sample]):
         seed: int = 0,
         limits: Limits | None = None,
         share_frames: bool = False,
+        raise_lost: bool = False,
     ) -> None:
         """``train`` is needed for TrainRequests, ``view`` for ViewRequests of the protocol ``views``.
 
-        With ``share_frames`` all repeats of a video in an epoch are of the same frames.
+        With ``share_frames`` all repeats of a video in an epoch are of the same frames. With ``raise_lost`` a video
+        that the disk does not return raises Lost, unless it is among `given_up`; else it counts as unreadable.
         """
         self.videos, self.clip, self.views, self.seed = videos, clip, views, seed
         self.train_transform, self.view_transform = train, view
         self.handler, self.share_frames = PathHandler(limits), share_frames
+        self.raise_lost = raise_lost
         self.named: set[str] = set()  # unreadable videos that this process has logged
+        self.given_up: set[str] = set()  # lost videos that are not waited for any more
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -167,6 +172,9 @@ class ClipDataset(Dataset[Sample]):
             video = self.handler.video_from_path(path)
             clips = video.clips(several) if len(several) > 1 else [video.frames(several[0])]
         except (Doubt, *READ_ERRORS) as error:
+            if isinstance(error, Lost) and self.raise_lost and path not in self.given_up:
+                error.video = path
+                raise
             if len(several) > 1:  # each by itself, as if it were asked for alone
                 return [frames for choose in choices for frames in self._read(path, [choose], then)]
             if path not in self.named:

@@ -4,8 +4,10 @@ import logging
 import math
 import re
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +15,7 @@ from typing import Protocol
 import av
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from pytorchvideo.data.video import Video
 from torch import Tensor
 
@@ -21,9 +23,19 @@ from ..errors import InputError
 from .limits import Limits
 from .orientation import Picture
 from .sampling import ChooseFrames
+from .storage import Lost, lost
 
 log = logging.getLogger(__name__)
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}  # the files that are read in a folder of frames
+ORIENTATIONS = {  # EXIF's numbers; 1 is upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,20 @@ def stacked(pictures: Sequence[Picture]) -> Picture:
     )
 
 
+def pixels_of(picture: Image.Image) -> Picture:
+    """Return a picture upright, as its EXIF orientation says, as uint8 RGB (H, W, 3); ValueError for floats."""
+    with suppress(Exception):  # damaged EXIF data raise errors of many kinds, and say nothing of the pixels
+        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+        if (turn := ORIENTATIONS.get(orientation)) is not None:
+            picture = picture.transpose(turn)
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels, whose range is not known")
+    if picture.mode.startswith("I"):  # 16 bits of grey, which `convert` would cut off at 255 instead of scaling them
+        high = np.clip(np.asarray(picture).astype(np.int64) >> 8, 0, 255)  # the byte that Pillow takes of 16-bit RGB
+        return np.repeat(high.astype(np.uint8)[..., None], 3, axis=2)
+    return np.asarray(picture.convert("RGB"))
+
+
 def sizes_of(sizes: Collection[tuple[int, int]]) -> list[str]:
     """Return a line on the sizes (height, width) of a video's frames if there are several."""
     if len(sizes) < 2:
@@ -101,6 +127,11 @@ class FrameFolder(Video):
         if len(series) > 1 and any(numbers.values()):
             raise InputError(f"{folder}: pictures of several series, {', '.join(series[:3])}; one is expected")
         self._files = sorted(files, key=lambda file: (numbers[file], file.name))
+        frames: dict[str, Path] = {}
+        for file in self._files:
+            frame = re.sub("(?<![.0-9])0+(?=[0-9])", "", file.stem)  # img_00001 and img_1 are one
+            if (other := frames.setdefault(frame, file)) is not file:
+                raise InputError(f"{folder}: {other.name} and {file.name} are the same frame; one of them is expected")
 
     @property
     def duration(self) -> float:
@@ -139,6 +170,8 @@ class FrameFolder(Video):
         """Return the frames that `choose` takes, uint8 (T, H, W, 3); it is asked again if some can't be read."""
         try:
             return self.clips([choose])[0]
+        except Lost:  # it may be sound
+            raise
         except InputError:
             readable = [file for file, _ in self._readable([])]
             if not readable:
@@ -158,17 +191,25 @@ class FrameFolder(Video):
         for file in self._files:
             try:
                 yield file, self._read(file)
+            except Lost:
+                raise
             except InputError as error:
                 bad.append(error)
 
     def _read(self, file: Path) -> Picture:
-        if not file.is_file():
-            raise InputError(f"{file}: unreadable picture (not a file)")
+        """Return a picture; Lost if the disk does not return it, InputError if it cannot be decoded."""
+        self.limits.check_file(file)
+        with lost(file):
+            if file.is_dir():
+                raise InputError(f"{file}: unreadable picture (not a file)")
+            content = file.read_bytes()
         try:
-            with Image.open(file) as picture:
+            with Image.open(BytesIO(content)) as picture:
                 self.limits.check_frame(str(file), picture.height, picture.width)
-                return np.asarray(picture.convert("RGB"))
+                return pixels_of(picture)
         except InputError:
             raise
+        except UnidentifiedImageError:
+            raise InputError(f"{file}: unreadable picture (not a picture)") from None
         except (OSError, ValueError, NotImplementedError, Image.DecompressionBombError) as error:
             raise InputError(f"{file}: unreadable picture ({error})") from None

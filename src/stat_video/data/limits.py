@@ -1,9 +1,11 @@
 """What reading one video may cost."""
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, check_ranges, ranged
+from .storage import lost
 
 GIB, MEGA = 2**30, 10**6
 
@@ -25,12 +27,14 @@ class Limits:
         check_ranges(self, "data.limits.")
 
     def check_file(self, path: Path) -> None:
-        """Refuse what is no file or folder, such as a pipe, and what is too large."""
-        if path.is_dir():
+        """Refuse what is no file or folder, such as a pipe, and what is too large; Lost if it is not there."""
+        with lost(path):
+            about = path.stat()
+        if stat.S_ISDIR(about.st_mode):
             return
-        if not path.is_file():
-            raise InputError(f"{path}: {'not a file' if path.exists() else 'no such video'}")
-        if (size := path.stat().st_size) > self.gib * GIB:
+        if not stat.S_ISREG(about.st_mode):
+            raise InputError(f"{path}: not a file")
+        if (size := about.st_size) > self.gib * GIB:
             raise InputError(f"{path}: has {size / GIB:,.1f} GiB; data.limits.gib={self.gib:g} is allowed")
 
     def check_frame(self, name: str, height: int, width: int) -> None:

@@ -5,17 +5,33 @@ ones; and each of them would hold its batches in shared memory.
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ..errors import InputError
 from .dataset import ClipDataset, Sample
+from .storage import (
+    ALONE,
+    ALONE_IN_ALL,
+    GONE,
+    POLL,
+    READY,
+    STOP,
+    WAIT,
+    Lost,
+    OnAllRanks,
+    Ranks,
+    Wait,
+    gone,
+)
 
 PART = 8  # clips of a part
 SHARED = Path("/dev/shm")  # where data workers leave clips for the training process
@@ -41,8 +57,48 @@ class Parts(Sampler[list[Any]]):
             yield from (batch[first : first + self.part] for first in range(0, len(batch), self.part))
 
 
+@dataclass
+class Missing:
+    """A part that could not be read, in the place of the part: the process that trains decides what is done."""
+
+    requests: Sequence[Any]
+    reason: str
+    video: str | None  # that the disk does not return; None: reading the part again would not help
+
+
+class Attempts(Dataset[Sample]):
+    """A ClipDataset, of which a part that cannot be read comes as `Missing`: no data worker may end the run alone."""
+
+    def __init__(self, data: ClipDataset) -> None:
+        self.data, self.videos = data, data.videos
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, request: Any) -> Sample:
+        return self.data[request]
+
+    def __getitems__(self, requests: Sequence[Any]) -> list[Sample] | list[Missing]:
+        """Return the items of a part, or one `Missing`."""
+        try:
+            return self.data.__getitems__(requests)
+        except Lost as error:
+            return [Missing(requests, error.line, error.video)]
+        except InputError as error:
+            return [Missing(requests, error.line, None)]
+
+
+def collated(items: list[Sample] | list[Missing]) -> Sample | Missing:
+    """Return the part that items make."""
+    return items[0] if isinstance(items[0], Missing) else default_collate(items)
+
+
 class BatchLoader(DataLoader[Sample]):
-    """Yields batches as lists of parts, which `joined` puts together once they are on the device."""
+    """Yields batches as lists of parts, which `joined` puts together once they are on the device.
+
+    A video that the disk does not return is waited for here, in the process that trains and on all ranks: signals are
+    answered meanwhile, and the workers' order is kept. Raises OnAllRanks on all of them if one has to end.
+    """
 
     def __init__(
         self,
@@ -53,13 +109,20 @@ class BatchLoader(DataLoader[Sample]):
         drop_last: bool,
         repeats: int = 1,
         workers: int = 0,
+        wait: "Waiting | None" = None,
+        most: int = 0,
         **how: Any,
     ) -> None:
-        """``repeats``: neighbours that the sampler asks for of one video; a part does not divide them."""
+        """``repeats``: neighbours that the sampler asks for of one video; a part does not divide them.
+
+        ``most``: batches of the rank that has the most, if they differ.
+        """
         part = part_of(batch_size, repeats)
         self.parts = ceil(batch_size / part)
+        self.data, self.wait, self.most = data, wait or Waiting(), most
         super().__init__(
-            data,
+            Attempts(data),
+            collate_fn=collated,
             batch_sampler=Parts(sampler, batch_size, part, drop_last),
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -71,8 +134,71 @@ class BatchLoader(DataLoader[Sample]):
         return len(self.batch_sampler)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[list[Sample]]:  # type: ignore[override]
-        parts = super().__iter__()
-        return iter(lambda: list(islice(parts, self.parts)), [])
+        return self._batches(super().__iter__())  # workers start now
+
+    def _batches(self, parts: Iterator[Any]) -> Iterator[list[Sample]]:
+        while batch := list(islice(parts, self.parts)):
+            yield self.wait.for_parts(batch, self.data)
+        for _ in range(self.most - len(self)):  # take part in what the other ranks agree on for theirs
+            self.wait.for_parts([], self.data)
+
+
+def _nothing() -> None:
+    pass
+
+
+class Waiting:
+    """Waits for lost videos, with all ranks, until they are back, the time is over or a signal asks to stop."""
+
+    def __init__(self, seconds: float = 0.0, ranks: Ranks | None = None) -> None:
+        """``seconds``: how long to wait if the disk is gone."""
+        self.seconds, self.ranks = seconds, ranks or Ranks(1)
+        self.alone_left = ALONE_IN_ALL
+        self.stopping: Callable[[], bool] = lambda: False  # whether a signal has asked this process to stop
+        self.stop: Callable[[], None] = _nothing  # stops it; all ranks call it at once
+
+    def for_parts(self, batch: list[Any], data: ClipDataset) -> list[Sample]:
+        """Return the parts of a batch once all can be read on all ranks. A collective."""
+        wait: Wait | None = None
+        again = False
+        while True:
+            error: OnAllRanks | None = None
+            missing = [i for i, part in enumerate(batch) if isinstance(part, Missing)]
+            if missing and wait is None:
+                wait = Wait([data.videos[i][0] for i in range(len(data))], self.seconds, min(ALONE, self.alone_left))
+            if missing and wait and time.monotonic() >= wait.due:
+                for i in missing:
+                    batch[i], error = self._read_again(batch[i], data, wait)
+                    if error:
+                        break
+                wait.pause()
+                missing = [i for i in missing if isinstance(batch[i], Missing)]
+            stopping = (missing or again) and self.stopping()
+            agreed = self.ranks.highest(GONE if error else STOP if stopping else WAIT if missing else READY)
+            if agreed == READY:
+                if wait:
+                    wait.ended()
+                return batch
+            if agreed == GONE:
+                raise self.ranks.first(error)
+            if agreed == STOP:
+                self.stop()
+            again = True
+            if missing:
+                time.sleep(POLL)
+
+    def _read_again(self, part: Missing, data: ClipDataset, wait: Wait) -> tuple[Any, OnAllRanks | None]:
+        """Read a part again; return it as it is now, and what ends the run."""
+        if part.video is None:
+            return part, OnAllRanks(part.reason)
+        now = collated(Attempts(data).__getitems__(part.requests))
+        if not isinstance(now, Missing) or now.video is None or not wait.is_over(now.video, now.reason):
+            return now, None
+        if wait.disk_gone:
+            return now, gone(now.reason, self.seconds)
+        self.alone_left = max(0.0, self.alone_left - wait.waited)
+        data.given_up.add(now.video)
+        return collated(Attempts(data).__getitems__(part.requests)), None
 
 
 def part_of(batch_size: int, repeats: int = 1) -> int:

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from ..models.base import Clip
 from .config import DataConfig
 from .dataset import ClipDataset, Sample, TrainSampler, ViewSampler
 from .lists import Lists, find_root, read_lists
-from .loader import BatchLoader, check_shared_memory, joined
+from .loader import BatchLoader, Waiting, check_shared_memory, joined
 from .sampling import Views
+from .storage import Ranks
 from .transforms import Augment, Normalize, TrainTransform, ViewTransform
 
 
@@ -61,6 +63,7 @@ class VideoDataModule(LightningDataModule):
         self.view_transform = ViewTransform(short_side, clip.view_crop)
         self.normalize = Normalize(*normalization)
         self.lists: Lists | None = None
+        self._waiting: Waiting | None = None
         self.start = (0, 0)  # where a resumed run goes on: (epoch, clips of it that all devices have done)
 
     def prepare_data(self) -> None:
@@ -78,6 +81,7 @@ class VideoDataModule(LightningDataModule):
         videos = self.check().videos["train"]
         how_read: dict[str, Any] = {
             "limits": self.config.limits,
+            "raise_lost": True,
             "share_frames": self.repeats > 1 and self.share_frames,
         }
         data = ClipDataset(videos, self.clip, train=self.train_transform, seed=self.seed, **how_read)
@@ -102,13 +106,14 @@ class VideoDataModule(LightningDataModule):
 
     def _view_loader(self, views: Views) -> BatchLoader:
         videos, limits = self.check().videos["val"], self.config.limits
-        data = ClipDataset(videos, self.clip, view=self.view_transform, views=views, limits=limits)
+        data = ClipDataset(videos, self.clip, view=self.view_transform, views=views, limits=limits, raise_lost=True)
         if len(data) * len(views) < self._ranks()["world_size"]:
             raise InputError(
                 f"{self.config.name}: {len(data) * len(views)} views of validation videos for "
                 f"{self._ranks()['world_size']} devices: each needs one; set recipe.val_videos or trainer.devices"
             )
-        return self._loader(data, ViewSampler(len(data), views, **self._ranks()), drop_last=False)
+        most = ceil(ceil(len(data) * len(views) / self._ranks()["world_size"]) / self.batch_size)
+        return self._loader(data, ViewSampler(len(data), views, **self._ranks()), drop_last=False, most=most)
 
     def _loader(self, data: ClipDataset, sampler: Any, **how: Any) -> BatchLoader:
         return BatchLoader(
@@ -116,6 +121,7 @@ class VideoDataModule(LightningDataModule):
             sampler,
             self.batch_size,
             workers=self.workers,
+            wait=self.waiting,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             worker_init_fn=ignore_signals,
             **how,
@@ -129,6 +135,13 @@ class VideoDataModule(LightningDataModule):
         """Raise InputError if shared memory is too small for the data workers of so many processes of a node."""
         clip_bytes = 3 * self.clip.T * max(self.clip.crop, self.clip.view_crop) ** 2
         check_shared_memory(clip_bytes, self.batch_size, self.repeats, self.workers, processes)
+
+    @property
+    def waiting(self) -> Waiting:
+        """What waits for lost videos, with all ranks; the same for all loaders."""
+        if self._waiting is None:
+            self._waiting = Waiting(self.config.wait_seconds, Ranks(self._ranks()["world_size"]))
+        return self._waiting
 
     def _ranks(self) -> dict[str, int]:
         if self.trainer is None:

@@ -32,6 +32,7 @@ from .frame_folder import FrameFolder, Inspection, sizes_of, stacked, to_clip, w
 from .limits import MEGA, Limits
 from .orientation import Picture, turn_of, turned
 from .sampling import ChooseFrames
+from .storage import lost
 
 READ_ERRORS = (InputError, av.FFmpegError, OSError, ValueError)  # what reading a video may raise
 
@@ -81,8 +82,9 @@ class PyAVVideo(Video):
         decode_audio: bool = False,
         limits: Limits | None = None,
     ) -> None:
-        self._bytes = file.read()
         self.name, self.limits = video_name or "video", limits or Limits()
+        with lost(Path(self.name)):  # decoding reads from memory: whatever fails there is the video's fault
+            self._bytes = file.read()
         if not self._bytes:
             raise InputError(f"{self.name}: the file is empty")
 
@@ -268,10 +270,14 @@ class PathHandler(VideoPathHandler):
     def video_from_path(
         self, filepath: str, decode_audio: bool = False, decoder: str = "pyav", fps: int = 12
     ) -> AnyVideo:
-        """Open the file, or the folder of frames, at `filepath`; InputError if it is missing, empty or too large."""
+        """Open the file, or the folder of frames, at `filepath`.
+
+        Raises Lost if the disk does not return it, InputError if it is empty or too large.
+        """
         path = Path(filepath)
         self.limits.check_file(path)
-        if path.is_dir():
-            return FrameFolder(path, fps, self.limits)
-        with path.open("rb") as file:
-            return PyAVVideo(file, str(path), limits=self.limits)
+        with lost(path):
+            if path.is_dir():
+                return FrameFolder(path, fps, self.limits)
+            with path.open("rb") as file:
+                return PyAVVideo(file, str(path), limits=self.limits)

@@ -54,7 +54,7 @@ from .module import VideoModule
 from .optim import accumulation, describe_batch, parameter_groups
 from .ranks import SameOnAllRanks
 from .saving import CheckpointWriter, Saving
-from .unreadable import UnreadableVideos
+from .unreadable import UnreadableVideos, said_once
 from .untrained import Untrained
 
 if TYPE_CHECKING:
@@ -179,13 +179,13 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
             at_the_end.callback(logger.finish)
             logger.log_hyperparams({"batch": batch})
         history = CodeHistory(code, say)
-        unreadable = UnreadableVideos(lists.counts["train"], config.data.max_unreadable)
+        unreadable = UnreadableVideos(lists.counts, config.data.max_unreadable)
         same = SameOnAllRanks({**_agreed(plain, manifest, data, batch), **{key: code[key] for key in COMPUTES}})
         callbacks = [unreadable, same, history, *run_callbacks(config, run)]
         trainer = make_trainer(config, run, callbacks, logger, hardware, passes)
 
         # Run.
-        with out_of_memory_explained(clips), _explained(trainer):
+        with out_of_memory_explained(clips), _explained(trainer), said_once(trainer):
             metrics = _trained_and_tested(trainer, module, data, checkpoint)
             result = {
                 "name": config.name,
@@ -195,7 +195,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
                 "metrics": metrics,
                 "videos": lists.counts,
                 "absent": {split: len(names) for split, names in lists.absent.items()},
-                "unreadable": unreadable.result(trainer),
+                "unreadable": unreadable.result(),
                 "manifest": manifest,
                 "gmacs": multiply_adds,
                 "parameters": sum(p.numel() for p in model.parameters()),

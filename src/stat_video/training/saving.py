@@ -25,6 +25,8 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ..config import TrainerKeys
+from ..data.modules import VideoDataModule
+from ..data.storage import DiskGone
 from ..errors import InputError, Stopped
 from ..files import replacing
 from ..runs.run import Run
@@ -145,15 +147,26 @@ class Signals(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Listen from here: Lightning has set its own handlers by now."""
-        self.listen()
+        self._begin(trainer)
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Listen in a validation without training, too."""
-        self.listen()
+        self._begin(trainer)
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Listen in a test, too."""
+        self._begin(trainer)
+
+    def _begin(self, trainer: Trainer) -> None:
+        """Listen, also while the data module waits for lost videos."""
         self.listen()
+        if isinstance(data := getattr(trainer, "datamodule", None), VideoDataModule):
+            data.waiting.stopping = lambda: self.leaving
+            data.waiting.stop = lambda: self.stop_waiting(trainer)
+
+    def stop_waiting(self, trainer: Trainer) -> None:
+        """Stop while a batch is waited for. A collective: all ranks call it."""
+        self.stop(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Stop if a signal asked for it."""
@@ -242,10 +255,13 @@ class Saving(Signals, Checkpoint):
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         """Save if something failed between two steps: a data worker died, or memory ran out. Wait for the disk.
 
-        Only on one device: saving is a collective, and the other ranks may not take part.
+        Saving is a collective: on several devices only if all ranks meet the error at the same point.
         """
         try:
-            if self.between_steps and trainer.world_size == 1 and not isinstance(exception, InputError | Stopped):
+            if self.between_steps and isinstance(exception, DiskGone):
+                self.save(trainer)
+                wait_for_disk(trainer)
+            elif self.between_steps and trainer.world_size == 1 and not isinstance(exception, InputError | Stopped):
                 self.save(trainer)
             trainer.strategy.checkpoint_io.teardown()
         except Exception as error:
@@ -275,6 +291,12 @@ class Saving(Signals, Checkpoint):
         self.saved = time.monotonic()
         if not self.leaving:
             self.asked = None
+
+    def stop_waiting(self, trainer: Trainer) -> None:
+        """Save if no step is half taken, and stop while a batch is waited for. A collective: all ranks call it."""
+        if self.between_steps:
+            self.save(trainer)
+        self._leave(trainer)
 
     def _leave(self, trainer: Trainer) -> None:
         wait_for_disk(trainer)

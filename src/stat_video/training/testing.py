@@ -38,7 +38,7 @@ from .fit import (
 from .metrics import accuracy, ensemble_of
 from .module import VideoModule
 from .saving import Signals
-from .unreadable import UnreadableVideos
+from .unreadable import UnreadableVideos, said_once
 
 LARGEST = 10_000  # number in a model's config
 SPARE = 2**31  # bytes that a model may need beyond its weights, such as its masks
@@ -148,6 +148,12 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
         config.data = replace(
             config.data, layout=asked.layout, classes=same.classes, train=same.train, val=same.val, videos=same.videos
         )
+    of_run = {
+        key: value
+        for key in ("max_absent", "max_unreadable", "wait_seconds")
+        if (value := getattr(asked, key)) is not None
+    }
+    config.data = replace(config.data, **of_run)
     _check_generation(path, config.data)
     at_once = choose_pass_here(config, len(classes))
     data = make_data(config, views, at_once.clips)
@@ -162,12 +168,12 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
         say(f"The data set is not as it was in training: {manifest} now, {trained_on} then")
     module = VideoModule(model, config.recipe, data.normalize, classes, views, class_groups=config.data.class_groups)
     callbacks, bar = progress_callbacks()
-    unreadable = UnreadableVideos(found.counts["train"], config.data.max_unreadable)
+    unreadable = UnreadableVideos(found.counts, config.data.max_unreadable, "max_unreadable")
     callbacks += [unreadable, Signals()]
     hardware, backends = lightning_arguments(config.trainer), choose_backends(config.trainer)
     trainer = L.Trainer(**hardware, callbacks=callbacks, enable_progress_bar=bar)
     say(f"Testing {path} on {found.counts['val']} videos, {views} views")
-    with out_of_memory_explained(at_once.clips):
+    with out_of_memory_explained(at_once.clips), said_once(trainer):
         metrics = {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
     result = {
         "name": config.name,
@@ -177,7 +183,7 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
         "metrics": metrics,
         "videos": found.counts["val"],
         "absent": {"val": len(found.absent["val"])},
-        "unreadable": {"val": unreadable.result(trainer)["val"]},
+        "unreadable": {"val": unreadable.result()["val"]},
         "manifest": manifest,
         "seed": config.seed,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
