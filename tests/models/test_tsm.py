@@ -107,7 +107,7 @@ def test_the_authors_names():
 
 
 def test_weights_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="nothing in it fits this model"):
+    with pytest.raises(ValueError, match="it holds 0% of the model's numbers"):
         load_foreign(TSM(Config(), SMALL, 5), {"transformer.weight": torch.zeros(3)})
     with pytest.raises(ValueError, match=r"do not fit: conv1\.weight \(64, 3, 7, 7\), here \(16, 3, 7, 7\)"):
         load_foreign(TSM(Config(depth=18, width=16), SMALL, 5), resnet18().state_dict())

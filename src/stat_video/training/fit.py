@@ -479,8 +479,8 @@ def load_first_weights(
         if trained_on is None:
             return load_foreign(model, weights, new_classifier=new_classifier, share=config.init_share)
         changes = load_weights(model, weights, new_classifier=new_classifier)
-    if trained_on != classes and not new_classifier:
-        place = [one == other for one, other in zip(trained_on, classes, strict=True)].index(False)
+    if trained_on != classes and not new_classifier:  # there are as many, since the classifier's shape fits
+        place = next(i for i, name in enumerate(trained_on) if name not in classes[i : i + 1])
         order = ", in another order" if sorted(trained_on) == sorted(classes) else ""
         raise InputError(
             f"init={source}: its classifier is of other classes than data={config.data.name}{order}: class {place} is "

@@ -19,7 +19,7 @@ class SameOnAllRanks(Callback):
         self.checked = False
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """At the first stage, raise InputError on the first rank, which says what differs; end the others with code 2."""
+        """Once, raise InputError on the first rank, which says what differs; end the others silently, exit code 2."""
         if trainer.world_size == 1 or self.checked:
             return
         self.checked = True
