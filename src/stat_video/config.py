@@ -50,6 +50,9 @@ class Recipe:
 
     epochs: int = ranged(200, 1)
     batch_size: int = ranged(512, 1)  # clips of one optimizer step, whatever the number of devices
+    # Clips of a pass, over which batch norm takes its mean and variance: those of one GPU of the authors. null: as many
+    # as fit, so that it depends on the hardware; of no effect in a model without batch norm.
+    norm_clips: int | None = ranged(None, 1, neutral=None)
     repeats: int = ranged(1, 1)  # clips of a video in a batch (repeated augmentation)
     repeats_share_frames: bool = True  # decoded once, as in MViT's release; false: each draws its own
     optimizer: str = one_of("adamw", ("adamw", "sgd"))

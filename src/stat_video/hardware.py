@@ -145,17 +145,20 @@ def device_memory(config: TrainerKeys) -> int | None:
 def choose_pass(config: Config, num_classes: int, memory: float | None, mixed: bool) -> Pass:
     """Return how a device of so many bytes, None for the CPU, computes a training step in mixed precision or fp32.
 
-    `trainer.batch_per_device=auto` is what fits, MOST_FRAMES at most, 0 clips if not one fits; on the CPU 16.
-    `trainer.recompute=auto` keeps everything where the clips, or one if their number is auto, fit without recomputing;
-    on the CPU it recomputes. Validation and test take as many clips at once, and less memory.
+    `trainer.batch_per_device=auto` is `recipe.norm_clips`, or fewer if those do not fit; else what fits, MOST_FRAMES at
+    most, 0 clips if not one fits; on the CPU 16. `trainer.recompute=auto` keeps everything where the clips, or one if
+    their number is auto, fit without recomputing; on the CPU it recomputes. Validation and test take as many clips at
+    once, and less memory.
     """
     trainer, asked, again = config.trainer, config.trainer.batch_per_device, config.trainer.recompute
+    told, of_norm = asked != "auto", config.recipe.norm_clips
     if memory is None:
-        return Pass(CPU_CLIPS if asked == "auto" else asked, bool(again))  # of 'auto' true
+        return Pass(asked if told else of_norm or CPU_CLIPS, bool(again))  # of 'auto' true
     if "auto" not in (asked, again):
         return Pass(asked, bool(again))
-    most = max(1, MOST_FRAMES // config.clip.T) if asked == "auto" else asked
-    least = 1 if asked == "auto" else min(asked, max(1, config.recipe.batch_size // world_size(trainer)))
+    most = asked if told else of_norm or max(1, MOST_FRAMES // config.clip.T)
+    share = max(1, config.recipe.batch_size // world_size(trainer))
+    least = min(most, share) if told or of_norm else 1
     for recompute in (False, True) if again == "auto" else (bool(again),):
         copies, checkpointing = config.recipe.copies, trainer.gradient_checkpointing
         needs = step_memory(config.model, config.clip, num_classes, mixed, checkpointing, recompute, copies)

@@ -74,7 +74,11 @@ def test_a_file_that_is_half_of_a_model_is_refused_before_training(place: Place,
     state = {n.removeprefix("model."): t for n, t in state.items() if n.startswith("model.")}
     odd = {n if i % 2 else f"backbone.{n}": t for i, (n, t) in enumerate(state.items())}
     torch.save({"model_state": odd}, tmp_path / "half.pyth")
-    words = (*WORDS, f"init={tmp_path / 'half.pyth'}", "data.motion.classes=[moving left,moving right,moving up,moving down]")
+    words = (
+        *WORDS,
+        f"init={tmp_path / 'half.pyth'}",
+        "data.motion.classes=[moving left,moving right,moving up,moving down]",
+    )
     line = refused(script("train", *words, *place.keys_with(tmp_path)))
     assert "half.pyth" in line
     assert "init_share=0.95" in line
@@ -90,8 +94,12 @@ def test_a_classifier_of_other_classes_is_refused(place: Place, source: Path, tm
     assert "'moving down'" in line
     assert "'going away'" in line
     assert "new_classifier=true" in line
-    assert "another order" in refused(script("train", *words, "data.motion.classes=[moving right,moving left,moving up,moving down]"))
-    done = script("train", *words, "data.motion.classes=[moving left,moving right,moving up,going away]", "new_classifier=true")
+    assert "another order" in refused(
+        script("train", *words, "data.motion.classes=[moving right,moving left,moving up,moving down]")
+    )
+    done = script(
+        "train", *words, "data.motion.classes=[moving left,moving right,moving up,going away]", "new_classifier=true"
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -339,13 +339,13 @@ def test_a_new_classifier_is_drawn_and_the_rest_taken(place: Place, tmp_path: Pa
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ({"fc.weight": torch.ones(2, 2), "fc.bias": torch.ones(2)}, "nothing in it fits this model"),
-        ({"head.weight": torch.ones(3, 3)}, "do not fit"),
+        ({"fc.weight": torch.ones(2, 2), "fc.bias": torch.ones(2)}, "it holds 0% of the model's numbers"),
+        ({"head.weight": torch.ones(3, 3)}, "init_share=0.95"),
         ({"epoch": 3}, "no weights in it"),
         ("text", "not a readable checkpoint"),
         (None, "there is no such checkpoint"),
     ],
-    ids=["another model's", "other shapes", "no weights", "no checkpoint", "no file"],
+    ids=["another model's", "a classifier alone", "no weights", "no checkpoint", "no file"],
 )
 def test_weights_that_do_not_fit_are_refused_before_anything_is_begun(
     place: Place, tmp_path: Path, content: Any, says: str
@@ -490,3 +490,16 @@ def test_a_model_of_ones_own_learns_and_is_tested_from_its_checkpoint(place: Pla
     asked = EvaluateConfig(trainer=config.trainer, folders=config.folders)
     tested = evaluate(folder / "last.ckpt", asked)["metrics"]
     assert tested == {name: figure for name, figure in result["metrics"].items() if name.startswith("test/")}
+
+
+@pytest.mark.parametrize(("asked", "said"), [("4", False), ("2", True), ("null", False)])
+def test_the_clips_that_batch_norm_sees_are_recorded(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: str, said: bool
+) -> None:
+    """trainer.batch_per_device=4 goes before the recipe's number, and a line says so."""
+    words = [*SMALL, "model=tsm", "T=4", "crop=32", "views=1x1", "recipe.max_steps=1", "trainer=cpu"]
+    words += [f"recipe.norm_clips={asked}", "trainer.batch_per_device=4", *place.keys_with(tmp_path)]
+    result = fit(compose.rows("train", Config, words)[0].config)
+    assert result["batch"]["norm_clips"] == 4
+    assert result["batch"]["mixed_clips"] is None
+    assert ("recipe.norm_clips=2" in capsys.readouterr().out) == said

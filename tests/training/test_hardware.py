@@ -373,6 +373,33 @@ def test_clips_of_a_tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen("model=stat", "trainer=cpu")[0] == Pass(16, True)
 
 
+@pytest.mark.parametrize(("gib", "devices"), [(80, 1), (80, 8), (24, 2), (24, 4), (141, 1)])
+@pytest.mark.parametrize(("data", "clips"), [("ssv2", 8), ("kinetics400", 16)])
+def test_batch_norm_sees_the_clips_of_the_recipe(
+    monkeypatch: pytest.MonkeyPatch, data: str, clips: int, gib: int, devices: int
+) -> None:
+    """A step of TSM is of the same make-up on any hardware that holds the authors' clips of a GPU."""
+    memory_of(monkeypatch, *[gib] * devices)
+    words = ("model=tsm", "scale=paper", f"data={data}", "trainer=ddp", f"trainer.devices={devices}")
+    found, (of_pass, passes) = chosen(*words)
+    assert (found.clips, of_pass) == (clips, clips)
+    assert of_pass * passes * devices == row(*words).recipe.batch_size
+    assert chosen(*words, "recipe.norm_clips=null")[0].clips > clips  # as many as fit
+
+
+def test_batch_norm_sees_fewer_clips_where_they_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("model=tsm", "scale=paper", "data=kinetics400", "trainer=gpu")
+    memory_of(monkeypatch, 2)
+    found = chosen(*words)[0]
+    assert found.recompute
+    assert 1 <= found.clips < 16
+    memory_of(monkeypatch, *[80] * 16)
+    assert chosen(*words[:-1], "trainer=ddp")[1] == (8, 1)  # of 128 clips each of 16 devices has 8
+    machine(monkeypatch, 0, 2)
+    assert chosen(*words[:-1], "trainer=cpu")[0].clips == 16
+    assert chosen(*words[:-1], "trainer=cpu", "trainer.batch_per_device=2")[0].clips == 2  # a number stands
+
+
 @pytest.mark.parametrize("value", [0, -1, "many", 1.5, True, None, [8], ""])
 def test_clips_that_make_no_sense_are_refused(value: Any) -> None:
     with pytest.raises(

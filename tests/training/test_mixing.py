@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from stat_video.config import Recipe
+from running import SMALL, Place
+from stat_video import compose
+from stat_video.config import Config, Recipe
+from stat_video.data.dataset import TrainSampler
+from stat_video.data.loader import BatchLoader, joined
+from stat_video.data.partners import partners
+from stat_video.training.fit import fit
 from stat_video.training.mixing import Mix
 
 B, CLASSES = 6, 10
@@ -134,3 +142,120 @@ def test_probability_is_the_share_of_mixed_batches() -> None:
     torch.manual_seed(0)
     count = sum(how(video, labels)[1].dim() == 2 for _ in range(200))
     assert 25 < count < 75  # four standard deviations around 50
+
+
+# ------------------------------------------------------------------------------ a step of several passes
+
+
+@pytest.mark.parametrize("clips", [2, 3, 8, 64])
+def test_every_clip_is_once_the_partner_of_another(clips: int) -> None:
+    found = [partners(clips, seed) for seed in range(50)]
+    for of_step in found:
+        assert sorted(of_step) == list(range(clips))
+        assert all(partner != clip for clip, partner in enumerate(of_step))
+    assert clips < 8 or len({of_step[0] for of_step in found}) > 5
+
+
+@pytest.mark.parametrize(
+    "keys", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.8, "cutmix": 1.0}, {"mixup": 0.8, "mix_probability": 0.5}]
+)
+def test_a_step_is_mixed_alike_in_passes_of_any_size(keys: dict[str, float]) -> None:
+    """Each clip of the step with its partner, all by the same draw: a loop over clips that mixes by hand."""
+    clips, mixed_steps = 8, 0
+    video, labels = torch.randn(clips, *SHAPE[1:]), torch.randperm(CLASSES)[:clips]
+    for seed in range(12):
+        partner = partners(clips, seed)
+        found = []
+        for size in (1, 2, 4, 8):
+            mixing, parts = mix(**keys), []
+            mixing.seed = seed
+            for first in range(0, clips, size):
+                own = list(range(first, first + size))
+                others = [partner[i] for i in own]
+                torch.manual_seed(first)  # what else a pass draws changes nothing
+                parts.append(mixing(video[own + others], labels[own + others]))
+            found.append([torch.cat(of) for of in zip(*parts, strict=True)])
+        for mixed, soft in found:
+            assert torch.equal(mixed, found[0][0])
+            assert torch.equal(soft, found[0][1])
+        mixed, soft = found[0]
+        if soft.dim() == 1:  # not mixed in this step
+            assert torch.equal(mixed, video)
+            assert torch.equal(soft, labels)
+            continue
+        mixed_steps += 1
+        share = soft[0, labels[0]].item()
+        for i in range(clips):
+            expected = torch.zeros(CLASSES)
+            expected[labels[i]] += share
+            expected[labels[partner[i]]] += 1 - share
+            assert torch.allclose(soft[i], expected, atol=1e-5)
+            is_own, is_other = mixed[i] == video[i], mixed[i] == video[partner[i]]
+            blended = torch.isclose(mixed[i], share * video[i] + (1 - share) * video[partner[i]], atol=1e-5)
+            assert (is_own | is_other).all() or blended.all()
+    assert mixed_steps == 12 or (keys.get("mix_probability") and 1 < mixed_steps < 12)
+
+
+class Clips(Dataset[Any]):
+    """Items that say which request they are of."""
+
+    def __init__(self, videos: int) -> None:
+        self.videos = [(f"{i}.mp4", {}) for i in range(videos)]
+        self.given_up: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, request: Any) -> Any:
+        return self.__getitems__([request])[0]
+
+    def __getitems__(self, requests: Any) -> list[Any]:
+        return [
+            {"video": torch.full((1,), r.video), "label": r.video, "index": 100 * r.video + r.repeat, "unreadable": ""}
+            for r in requests
+        ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("size", "repeats"), [(1, 1), (2, 2), (4, 1), (12, 2)])
+def test_each_pass_comes_with_the_partners_of_its_clips(size: int, repeats: int, workers: int) -> None:
+    """The clips of a rank are those without mixing, and a partner is of the same step."""
+    how = {"seed": 3, "repeats": repeats, "rank": 1, "world_size": 2, "step": 48}
+    sampler, plain = TrainSampler(72, **how), TrainSampler(72, **how)
+    expected = [100 * r.video + r.repeat for r in plain]
+    passes = 24 // size
+    loader = BatchLoader(Clips(72), sampler, size, drop_last=True, repeats=repeats, workers=workers, mixed=passes)  # type: ignore[arg-type]
+    batches = [joined(parts) for parts in loader]
+    assert len(batches) == len(loader) == len(expected) // size
+    own, others = ([int(i) for b in batches for i in b["index"][half]] for half in (slice(size), slice(size, None)))
+    assert own == expected
+    for first in range(0, len(own), 24):
+        step = slice(first, first + 24)
+        assert sorted(others[step]) == sorted(own[step])
+        assert all(a != b for a, b in zip(own[step], others[step], strict=True))
+    assert others[:24] != own[:24]
+    # A run that is resumed in the middle of the epoch gets what it would have had.
+    after = TrainSampler(72, **how, start=(0, 24))
+    rest = [joined(p) for p in BatchLoader(Clips(72), after, size, drop_last=True, repeats=repeats, mixed=passes)]  # type: ignore[arg-type]
+    assert [b["index"].tolist() for b in rest] == [b["index"].tolist() for b in batches[passes:]]
+
+
+def test_a_pass_of_one_clip_is_mixed(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a device that holds one clip at a time, and with two clips of one video in a batch."""
+    seen: list[tuple[int, Tensor]] = []
+    call = Mix.__call__
+
+    def noted(self: Mix, video: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        mixed, soft = call(self, video, labels)
+        seen.append((len(mixed), soft))
+        return mixed, soft
+
+    monkeypatch.setattr(Mix, "__call__", noted)
+    words = [*SMALL, *place.keys_with(tmp_path), "T=4", "crop=32", "views=1x1", "trainer=cpu", "recipe.mixup=0.8"]
+    words += ["recipe.max_steps=2", "recipe.repeats=2", "trainer.batch_per_device=1"]
+    fit(compose.rows("train", Config, words)[0].config)
+    assert [n for n, _ in seen] == [1] * 16  # two steps of eight clips
+    assert all(soft.dim() == 2 for _, soft in seen)
+    of_two = [soft for _, soft in seen if (soft > 1e-6).sum() == 2]
+    assert len(of_two) > 8  # most partners are of another class
+    assert len({round(float(soft.max()), 4) for soft in of_two}) <= 2  # one draw per step

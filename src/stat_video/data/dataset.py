@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..models.base import Clip
 from .decode_plan import Doubt
 from .limits import Limits
+from .partners import seed_of_step
 from .reader import READ_ERRORS, PathHandler, reason_of
 from .sampling import ChooseFrames, Views, training_frames, view_frames
 from .storage import Lost
@@ -217,6 +218,13 @@ class TrainSampler(Sampler[TrainRequest]):
 
     def __len__(self) -> int:
         return self.videos * self.repeats // self.step * (self.step // self.world_size)
+
+    def seeds_of_steps(self) -> Iterator[int]:
+        """Yield the seed of what this rank draws once for each step, from the one that a resumed run begins with."""
+        share = self.step // self.world_size
+        first = self.start[1] // share if self.epoch == self.start[0] else 0
+        for step in range(first, len(self) // share):
+            yield seed_of_step(self.seed, self.epoch, step, self.rank)
 
     def __iter__(self) -> Iterator[TrainRequest]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.videos).tolist()

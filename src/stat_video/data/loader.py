@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ..errors import InputError
 from .dataset import ClipDataset, Sample
+from .partners import with_partners
 from .storage import (
     ALONE,
     ALONE_IN_ALL,
@@ -111,22 +112,24 @@ class BatchLoader(DataLoader[Sample]):
         workers: int = 0,
         wait: "Waiting | None" = None,
         most: int = 0,
+        mixed: int = 1,
         **how: Any,
     ) -> None:
         """``repeats``: neighbours that the sampler asks for of one video; a part does not divide them.
 
-        ``most``: batches of the rank that has the most, if they differ.
+        ``most``: batches of the rank that has the most, if they differ. ``mixed``: batches of a TrainSampler whose
+        clips are mixed with each other; if there are several, each has the partners of its clips as its last part.
         """
         part = part_of(batch_size, repeats)
         self.parts = ceil(batch_size / part)
-        self.data, self.wait, self.most = data, wait or Waiting(), most
+        self.data, self.wait, self.most, self.mixed = data, wait or Waiting(), most, mixed
         super().__init__(
             Attempts(data),
             collate_fn=collated,
             batch_sampler=Parts(sampler, batch_size, part, drop_last),
             num_workers=workers,
             persistent_workers=workers > 0,
-            prefetch_factor=prefetched(self.parts, workers) if workers else None,
+            prefetch_factor=prefetched(self.parts, workers, mixed) if workers else None,
             **how,
         )
 
@@ -134,7 +137,9 @@ class BatchLoader(DataLoader[Sample]):
         return len(self.batch_sampler)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[list[Sample]]:  # type: ignore[override]
-        return self._batches(super().__iter__())  # workers start now
+        batches = self._batches(super().__iter__())  # workers start now
+        sampler = self.batch_sampler.sampler  # type: ignore[union-attr]
+        return batches if self.mixed == 1 else with_partners(batches, self.mixed, sampler.seeds_of_steps())
 
     def _batches(self, parts: Iterator[Any]) -> Iterator[list[Sample]]:
         while batch := list(islice(parts, self.parts)):
@@ -206,9 +211,12 @@ def part_of(batch_size: int, repeats: int = 1) -> int:
     return min(batch_size, repeats * max(1, PART // repeats))
 
 
-def prefetched(parts: int, workers: int) -> int:
-    """Return how many parts each worker makes ahead: those of two batches, all workers together, and two at least."""
-    return max(2, ceil(2 * parts / workers))
+def prefetched(parts: int, workers: int, mixed: int = 1) -> int:
+    """Return how many parts each worker makes ahead, two at least.
+
+    All workers together make those of two batches; of one more than are ``mixed``, where those are needed at once.
+    """
+    return max(2, ceil((mixed + 1) * parts / workers))
 
 
 def joined(parts: Sequence[Sample]) -> Sample:
@@ -224,7 +232,9 @@ def joined(parts: Sequence[Sample]) -> Sample:
     )
 
 
-def check_shared_memory(clip_bytes: int, batch_size: int, repeats: int, workers: int, processes: int) -> None:
+def check_shared_memory(
+    clip_bytes: int, batch_size: int, repeats: int, workers: int, processes: int, mixed: int = 1
+) -> None:
     """Raise InputError if shared memory is too small for what the data workers of all processes of a node hold there.
 
     That would end in a bus error some steps later. They hold what is made ahead, the batch that is joined and, without
@@ -234,7 +244,8 @@ def check_shared_memory(clip_bytes: int, batch_size: int, repeats: int, workers:
         return
     part = part_of(batch_size, repeats)
     parts = ceil(batch_size / part)
-    needed = processes * (workers * prefetched(parts, workers) + 2 * parts) * part * clip_bytes
+    ahead = workers * prefetched(parts, workers, mixed)
+    needed = processes * (ahead + (mixed + 1) * parts) * part * clip_bytes
     free = shutil.disk_usage(SHARED).free
     if needed > free:
         raise InputError(

@@ -48,17 +48,19 @@ class VideoDataModule(LightningDataModule):
         val_videos: int | None = None,
         batch_size: int = 16,
         step: int | None = None,
+        mix: bool = False,
         workers: int = 0,
     ) -> None:
         """``short_side``: of the frames that views are cropped from, pixels; ``normalization``: (mean, std) of pixels.
 
         ``batch_size`` counts the clips of one pass on one device, ``step`` those of an optimizer step: all devices, all
-        passes.
+        passes. With ``mix`` the clips of a device's share of a step are mixed, in whatever passes they come.
         """
         super().__init__()
         self.config, self.clip, self.views, self.seed = config, clip, views, seed
         self.repeats, self.share_frames = repeats, share_frames
         self.val_videos, self.batch_size, self.step, self.workers = val_videos, batch_size, step, workers
+        self.mix = mix
         self.train_transform = TrainTransform(clip.crop, augment, config.hflip)
         self.view_transform = ViewTransform(short_side, clip.view_crop)
         self.normalize = Normalize(*normalization)
@@ -94,7 +96,7 @@ class VideoDataModule(LightningDataModule):
                 f"{self.config.name}: an epoch of {len(data) * self.repeats} training clips holds no step of "
                 f"{self.step or self.batch_size}; set recipe.batch_size"
             )
-        return self._loader(data, sampler, drop_last=True, repeats=self.repeats)
+        return self._loader(data, sampler, drop_last=True, repeats=self.repeats, mixed=self.mixed_passes)
 
     def val_dataloader(self) -> BatchLoader:
         """Return one centre view of each validation video."""
@@ -131,10 +133,21 @@ class VideoDataModule(LightningDataModule):
         """Move the parts of a batch to the device and join them there."""
         return joined([super(VideoDataModule, self).transfer_batch_to_device(p, device, dataloader_idx) for p in batch])
 
+    @property
+    def mixed_passes(self) -> int:
+        """Passes of a device whose clips are mixed with each other: all of a step. 1 without mixing.
+
+        If there are several, a batch holds the clips of a pass, then the partner of each.
+        """
+        if not self.mix or self.step is None:
+            return 1
+        return max(1, self.step // self._ranks()["world_size"] // self.batch_size)
+
     def check_shared_memory(self, processes: int) -> None:
         """Raise InputError if shared memory is too small for the data workers of so many processes of a node."""
         clip_bytes = 3 * self.clip.T * max(self.clip.crop, self.clip.view_crop) ** 2
-        check_shared_memory(clip_bytes, self.batch_size, self.repeats, self.workers, processes)
+        how = (self.batch_size, self.repeats, self.workers, processes)
+        check_shared_memory(clip_bytes, *how, mixed=self.mixed_passes)
 
     @property
     def waiting(self) -> Waiting:

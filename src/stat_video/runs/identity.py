@@ -81,6 +81,8 @@ def with_content(file: str) -> str:
     try:
         with Path(file).expanduser().open("rb") as opened:
             return f"{file}{CONTENT}{hashlib.file_digest(opened, 'sha256').hexdigest()[:16]}"
+    except FileNotFoundError:
+        raise InputError(f"init={file}: there is no such checkpoint") from None
     except OSError as error:
         raise InputError(f"init={file}: {error.strerror or error}") from None
 

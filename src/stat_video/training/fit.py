@@ -164,7 +164,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
     multiply_adds = _multiply_adds(config, len(lists.classes))
     _prepare_for_training(model, config)
     module = VideoModule(model, recipe, data.normalize, lists.classes, views, plain, config.data.class_groups, manifest)
-    batch = describe_batch(recipe, ranks, clips, passes)
+    batch = describe_batch(model, recipe, ranks, clips, passes)
     say_begin(config, run, model, lists, batch, at_once, resumed=checkpoint is not None)
     if rank_zero():
         write_json(run.folder / "config.json", plain)
@@ -321,6 +321,13 @@ def say_begin(
         f"{batch['clips_per_device_and_pass']} clips x {batch['passes']} passes; "
         f"lr {recipe.scaled_lr:.2e}, {recipe.lr:.2e} for {recipe.lr_batch} clips"
     )
+    if recipe.norm_clips and batch["norm_clips"] not in (None, recipe.norm_clips):
+        say(
+            f"Batch norm sees {batch['norm_clips']} clips at once, not recipe.norm_clips={recipe.norm_clips}: "
+            f"trainer.batch_per_device, the devices' memory and their share of a step allow no other number"
+        )
+    if batch["mixed_clips"] == 1:
+        say("Nothing is mixed: each device has one clip of a step; fewer trainer.devices or a larger recipe.batch_size")
     if at_once.needs:
         clips = batch["clips_per_device_and_pass"]
         say(
@@ -365,6 +372,7 @@ def make_data(config: Config, views: Views, batch_size: int) -> VideoDataModule:
         val_videos=config.recipe.val_videos,
         batch_size=batch_size,
         step=config.recipe.batch_size,
+        mix=bool(config.recipe.mixup or config.recipe.cutmix),
         workers=data_workers(config.trainer),
     )
     data.check_shared_memory(devices(config.trainer))

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
@@ -14,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ..config import Recipe
 from ..data.dataset import Sample
+from ..data.partners import seed_of_step
 from ..data.randaugment_device import apply_operators
 from ..data.sampling import Views
 from ..data.transforms import Erase, Normalize
@@ -81,8 +81,11 @@ class VideoModule(LightningModule):
 
         So each rank draws its own numbers, and a resumed run draws what it would have drawn without the break.
         """
-        where = [(self.config or {}).get("seed", 0), self.current_epoch, batch_index, self.global_rank]
-        (seed,) = np.random.SeedSequence(where).generate_state(1, np.uint64).tolist()
+        config_seed = (self.config or {}).get("seed", 0)
+        seed = seed_of_step(config_seed, self.current_epoch, batch_index, self.global_rank)
+        passes = getattr(getattr(self.trainer, "datamodule", None), "mixed_passes", 1)
+        if passes > 1:  # one draw for all of a step
+            self.mix.seed = seed_of_step(config_seed, self.current_epoch, batch_index // passes, self.global_rank)
         torch.default_generator.manual_seed(seed)  # see ClipDataset: torch.manual_seed keeps a stack trace
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, AdamW, Optimizer
 
 from ..config import Recipe
@@ -32,14 +33,21 @@ def accumulation(recipe: Recipe, devices: int, per_device: int) -> tuple[int, in
     return clips, share // clips
 
 
-def describe_batch(recipe: Recipe, devices: int, clips: int, passes: int) -> dict[str, Any]:
-    """Return the make-up of an optimizer step, for the log and the result."""
+def describe_batch(model: VideoModel, recipe: Recipe, devices: int, clips: int, passes: int) -> dict[str, Any]:
+    """Return the make-up of an optimizer step, for the log and the result.
+
+    ``norm_clips``: how many clips batch norm sees at once, None without batch norm; ``mixed_clips``: how many are mixed
+    with each other, None without mixing.
+    """
+    normed = any(isinstance(module, _BatchNorm) for module in model.modules())
     return {
         "clips": recipe.batch_size,
         "videos": recipe.batch_size // recipe.repeats,
         "devices": devices,
         "clips_per_device_and_pass": clips,
         "passes": passes,
+        "norm_clips": clips if normed else None,
+        "mixed_clips": clips * passes if recipe.mixup or recipe.cutmix else None,
         "lr": recipe.scaled_lr,
     }
 
