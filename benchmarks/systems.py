@@ -20,8 +20,8 @@ from stat_video.compose import rows
 from stat_video.config import Config
 from stat_video.files import PROJECT, write_json
 from stat_video.models import names
-from stat_video.runs.results import read_results
 from stat_video.runs.identity import row_id
+from stat_video.runs.results import read_results
 
 RESULTS, PAGE = PROJECT / "benchmarks/results/systems.json", PROJECT / "docs/systems.md"
 KEPT = ("id", "metrics", "parameters", "gmacs", "steps", "train_seconds", "hardware", "seed", "commit", "finished")
