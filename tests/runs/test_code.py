@@ -11,9 +11,10 @@ import torch
 from on_ranks import on_ranks
 from running import ROOT, SMALL, Place, only, read_json
 from stat_video import compose
-from stat_video.config import Config
+from stat_video.config import Config, EvaluateConfig, TrainerKeys
 from stat_video.runs import code
 from stat_video.training import fit as training
+from stat_video.training import testing
 from stat_video.training.fit import fit
 
 TINY = (*SMALL, "T=4", "crop=32", "views=1x1", "trainer=cpu")
@@ -73,6 +74,23 @@ def test_ranks_on_other_code_or_packages_are_refused(place: Place, tmp_path: Pat
         assert said in outcomes[0]
         assert "SystemExit(2)" in outcomes[1]
     assert not list(tmp_path.glob("*/*/result.json"))
+
+
+def test_ranks_of_an_evaluation_on_other_code_are_refused(place: Place, tmp_path: Path) -> None:
+    (row,) = compose.rows("train", Config, [*TINY, "recipe.max_steps=1", *place.keys_with(tmp_path)])
+    fit(row.config)
+    file = only("last.ckpt", tmp_path)
+    trainer = TrainerKeys(accelerator="cpu", devices=2, strategy="ddp", workers=0)
+
+    def test(rank: int) -> None:
+        here = {**code.provenance(), **({"code": "0123456789ab"} if rank else {})}
+        testing.provenance = lambda: here  # type: ignore[assignment]
+        testing.evaluate(file, EvaluateConfig(views="3x1", trainer=trainer, folders=row.config.folders))
+
+    outcomes = on_ranks(test, 2)
+    assert "code is " in outcomes[0]
+    assert "SystemExit(2)" in outcomes[1]
+    assert not list(tmp_path.glob("*/*/evaluation_*.json"))
 
 
 def test_a_run_that_is_resumed_on_other_code_says_so_and_lists_both(

@@ -25,8 +25,8 @@ TINY = ["T=4", "crop=32", "views=2x1", "recipe.epochs=1", "trainer=cpu", "traine
 DDP = ["trainer.devices=2", "trainer.strategy=ddp"]
 
 
-def refuse_after_teardown() -> None:
-    """Make collectives that our code calls raise RuntimeError while the module is not on its device."""
+def refuse_after_teardown() -> list[bool]:
+    """Make collectives that our code calls raise RuntimeError while the module is not on its device; return the flag."""
     moved = [False]
 
     def to_cpu(self: VideoModule) -> Any:
@@ -41,6 +41,7 @@ def refuse_after_teardown() -> None:
     VideoModule.cpu, VideoModule.to = to_cpu, to_device  # type: ignore[method-assign]
     for name in COLLECTIVES:
         setattr(torch.distributed, name, guarded(getattr(torch.distributed, name), moved))
+    return moved
 
 
 def guarded(collective: Any, moved: list[bool]) -> Any:
@@ -68,8 +69,9 @@ def test_nothing_is_gathered_after_a_run_or_an_evaluation_has_left_its_device(pl
     (row,) = compose.rows("train", Config, words)
 
     def train_and_evaluate(rank: int) -> None:
-        refuse_after_teardown()
+        moved = refuse_after_teardown()
         fit(row.config)
+        moved[0] = False  # another module now
         path = only("last.ckpt", tmp_path)
         evaluate(path, EvaluateConfig(views="3x1", trainer=row.config.trainer, folders=row.config.folders))
 

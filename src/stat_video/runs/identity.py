@@ -79,12 +79,17 @@ def hash_of(content: Any) -> str:
 def with_content(file: str) -> str:
     """Return an `init` that names a file together with a digest of its content, by which runs tell files apart."""
     try:
-        with Path(file).expanduser().open("rb") as opened:
-            return f"{file}{CONTENT}{hashlib.file_digest(opened, 'sha256').hexdigest()[:16]}"
+        return f"{file}{CONTENT}{digest_of(Path(file).expanduser())}"
     except FileNotFoundError:
         raise InputError(f"init={file}: there is no such checkpoint") from None
     except OSError as error:
         raise InputError(f"init={file}: {error.strerror or error}") from None
+
+
+def digest_of(file: Path) -> str:
+    """Return sixteen hexadecimal digits that name the content of a file."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
 
 
 def updated(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from ..hardware import choose_backends, choose_pass_here, lightning_arguments, r
 from ..models.base import VideoModel
 from ..models.weights import load_weights
 from ..progress import say
-from ..runs.code import provenance
-from ..runs.identity import updated
+from ..runs.code import COMPUTES, provenance
+from ..runs.identity import digest_of, updated
 from ..runs.run import same_data
 from .checkpoint import read_checkpoint
 from .fit import (
@@ -37,6 +37,7 @@ from .fit import (
 )
 from .metrics import accuracy, ensemble_of
 from .module import VideoModule
+from .ranks import SameOnAllRanks
 from .saving import Signals
 from .unreadable import UnreadableVideos, said_once
 
@@ -155,7 +156,8 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
     }
     config.data = replace(config.data, **of_run)
     _check_generation(path, config.data)
-    at_once = choose_pass_here(config, len(classes))
+    # Batch norm has its statistics by now, so a pass has what fits.
+    at_once = choose_pass_here(replace(config, recipe=replace(config.recipe, norm_clips=None)), len(classes))
     data = make_data(config, views, at_once.clips)
     found = data.check()
     if found.classes != classes:
@@ -169,7 +171,9 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
     module = VideoModule(model, config.recipe, data.normalize, classes, views, class_groups=config.data.class_groups)
     callbacks, bar = progress_callbacks()
     unreadable = UnreadableVideos(found.counts, config.data.max_unreadable, "max_unreadable")
-    callbacks += [unreadable, Signals()]
+    code = {key: provenance()[key] for key in COMPUTES}
+    same_test = {"checkpoint": digest_of(path), "manifest": manifest, "views": str(views), **code}
+    callbacks += [unreadable, SameOnAllRanks(same_test), Signals()]
     hardware, backends = lightning_arguments(config.trainer), choose_backends(config.trainer)
     trainer = L.Trainer(**hardware, callbacks=callbacks, enable_progress_bar=bar)
     say(f"Testing {path} on {found.counts['val']} videos, {views} views")
