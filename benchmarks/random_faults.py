@@ -35,10 +35,10 @@ from stat_video.files import replacing  # noqa: E402
 from stat_video.runs.code import provenance  # noqa: E402
 
 GRID = [
-    "-m", "modules=ca,ca_sa", "scale=tiny", "T=4", "crop=32", "data.motion.train_videos=48",
-    "data.motion.val_videos=12", "data.motion.frames=24", "recipe.epochs=6", "recipe.batch_size=8", "recipe.mixup=0.8", "recipe.cutmix=1.0",
-    "recipe.augment.erasing=0.5", "recipe.ema=0.9", "model.head_dropout=0.3", "trainer.batch_per_device=2",
-    "trainer.save_steps=1", "logger=off", "views=2x1",
+    "-m", "modules=ca,ca_sa", "scale=tiny", "T=4", "crop=32", "views=2x1", "logger=off",
+    "data.motion.train_videos=48", "data.motion.val_videos=12", "data.motion.frames=24",
+    "recipe.epochs=6", "recipe.batch_size=8", "recipe.mixup=0.8", "recipe.cutmix=1.0", "recipe.augment.erasing=0.5",
+    "recipe.ema=0.9", "model.head_dropout=0.3", "trainer.batch_per_device=2", "trainer.save_steps=1",
 ]  # fmt: skip
 RANKS = {1: ["trainer=cpu", "trainer.workers=1"], 2: ["trainer=ddp_cpu", "trainer.devices=2", "trainer.workers=1"]}
 STARTS = 6  # of the same command, before a trial counts as lost
