@@ -158,7 +158,7 @@ def test_counts_add_up_and_what_is_wrong_is_listed(root: Path) -> None:
 
 def test_training_goes_by_the_manifest(root: Path) -> None:
     """Unreadable videos are known before they are met; one that has changed or has come since is noticed."""
-    config = replace(CONFIG, root=str(root))
+    config = replace(CONFIG, root=str(root), max_shared=0.9)
     run(root)
     assert read_lists(root, config).counts == {"train": 8, "val": 3}
     with pytest.raises(InputError, match=r"3 of 9 videos are empty or unreadable.*text.mp4.*data.max_unreadable=0.3"):
@@ -182,11 +182,11 @@ def test_training_goes_by_the_manifest(root: Path) -> None:
 def test_a_killed_verification_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inspect, read = module.inspect, Counter[str]()
 
-    def until_killed(folder: Path, row: VideoRow, limits: Limits) -> VideoRow:
+    def until_killed(folder: Path, row: VideoRow, limits: Limits, **how: bool) -> VideoRow:
         if len(read) == 4:
             raise KeyboardInterrupt
         read[row.path] += 1
-        return inspect(folder, row, limits)
+        return inspect(folder, row, limits, **how)
 
     monkeypatch.setattr(module, "inspect", until_killed)
     with pytest.raises(KeyboardInterrupt):
@@ -194,9 +194,9 @@ def test_a_killed_verification_goes_on(root: Path, monkeypatch: pytest.MonkeyPat
     assert not (root / "manifest.csv").exists()
     before = set(read)
 
-    def count(folder: Path, row: VideoRow, limits: Limits) -> VideoRow:
+    def count(folder: Path, row: VideoRow, limits: Limits, **how: bool) -> VideoRow:
         read[row.path] += 1
-        return inspect(folder, row, limits)
+        return inspect(folder, row, limits, **how)
 
     (journal,) = root.glob(".manifest.csv.begun")
     journal.write_bytes(journal.read_bytes() + b'[[3, 4], {"path": "b.m')  # the line that the kill tore

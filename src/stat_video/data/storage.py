@@ -111,7 +111,7 @@ class Wait:
         what = "the videos" if self.disk_gone else "this video alone"
         if self.said != what:
             self.said = what
-            log.warning("%s; waiting up to %.0f s for %s to come back (data.wait_seconds)", reason, limit, what)
+            log.warning("%s; waiting up to %g s for %s to come back (data.wait_seconds)", reason, limit, what)
         return False
 
     def pause(self) -> None:
@@ -129,13 +129,13 @@ class Wait:
 def gone(reason: str, seconds: float) -> DiskGone:
     """Return the error of a run whose videos did not come back."""
     return DiskGone(
-        f"{reason}, and it was there when the lists were read; data.wait_seconds={seconds:g} s are over: once the disk "
-        f"is back, the same command continues"
+        f"{reason}; it was there when the lists were read, and the disk did not come back within "
+        f"data.wait_seconds={seconds:g}; once it is back, the same command continues"
     )
 
 
-def patiently(read: Callable[[], T], paths: Sequence[str], seconds: float) -> T:
-    """Return what `read` returns; wait while the disk is gone.
+def patiently(read: Callable[[], T], video: str, paths: Sequence[str], seconds: float) -> T:
+    """Return what `read` returns of a video, one of `paths`; wait while the disk is gone.
 
     Raises DiskGone if it does not come back, and Lost if only the one video is missing.
     """
@@ -145,7 +145,7 @@ def patiently(read: Callable[[], T], paths: Sequence[str], seconds: float) -> T:
             found = read()
         except Lost as error:
             wait = wait or Wait(paths, seconds, ALONE)
-            if wait.is_over(error.video, error.line):
+            if wait.is_over(video, error.line):
                 if wait.disk_gone:
                     raise gone(error.line, seconds) from None
                 raise

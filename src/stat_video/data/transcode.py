@@ -33,6 +33,7 @@ from .parallel import in_parallel
 from .reader import READ_ERRORS, AnyVideo, PathHandler, PyAVVideo, reason_of
 from .sampling import ChooseFrames, view_frames
 from .splits import SPLITS
+from .storage import Lost, lost, patiently
 from .verify import listed
 
 Pixels = npt.NDArray[np.uint8]
@@ -97,8 +98,15 @@ def transcode(config: DataConfig, out: Path, encoding: Encoding, workers: int | 
     say(f"Transcoding {len(unique)} videos of {root} into {out}")
     _say_damaged(root, config)
 
+    paths = [str(root / row.path) for row in unique]
+
     def make(row: VideoRow) -> Copy:
-        return copy(root, out, row, names[row.path], encoding, config.limits)
+        return patiently(
+            lambda: copy(root, out, row, names[row.path], encoding, config.limits),
+            str(root / row.path),
+            paths,
+            config.wait_seconds,
+        )
 
     copies = []
     for made in in_parallel(make, unique, workers, "transcode"):
@@ -171,12 +179,16 @@ def _begin(root: Path, out: Path, encoding: Encoding) -> None:
 
 
 def copy(root: Path, out: Path, row: VideoRow, name: str, encoding: Encoding, limits: Limits) -> Copy:
-    """Make one copy unless it is there. It gets its original's time, so that a later change of that is noticed."""
+    """Make one copy unless it is there. It gets its original's time, so that a later change of that is noticed.
+
+    Raises Lost if the disk does not return the original.
+    """
     source, target = root / row.path, out / name
     if not target.parent.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{target}: a link that leads out of {out}; the originals could be where it leads")
-    when = source.stat().st_mtime_ns
-    before = sum(f.stat().st_size for f in source.iterdir()) if source.is_dir() else source.stat().st_size
+    with lost(source):
+        when = source.stat().st_mtime_ns
+        before = sum(f.stat().st_size for f in source.iterdir()) if source.is_dir() else source.stat().st_size
     # Some file systems keep whole seconds only.
     whole = target.is_file() and target.stat().st_mtime_ns in (when, when // 10**9 * 10**9)
     if whole and not _unread(source, target, limits):
@@ -185,9 +197,12 @@ def copy(root: Path, out: Path, row: VideoRow, name: str, encoding: Encoding, li
     try:
         content = encode(source, encoding, limits)
     except READ_ERRORS as error:
+        if isinstance(error, Lost):
+            raise
         reason = reason_of(error, str(source))
         state = COPIED if _can_be_copied(source, limits) else EMPTY
-        content = source.read_bytes() if state == COPIED else b""
+        with lost(source):
+            content = source.read_bytes() if state == COPIED else b""
     with replacing(target) as file:
         file.write(content)
     os.utime(target, ns=(when, when))

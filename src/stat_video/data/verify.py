@@ -34,6 +34,7 @@ from .manifest import (
 from .parallel import in_parallel
 from .reader import READ_ERRORS, PathHandler, reason_of
 from .splits import SPLITS
+from .storage import Lost, lost, patiently
 
 Stamp = list[int]  # size and time of a file; other numbers mean that the file has changed
 
@@ -57,16 +58,22 @@ def listed(root: Path, config: DataConfig) -> list[VideoRow]:
     return rows
 
 
-def inspect(root: Path, row: VideoRow, limits: Limits) -> VideoRow:
-    """Return the row, filled in from decoding every packet; its `frames` were those that its list promises, if any."""
+def inspect(root: Path, row: VideoRow, limits: Limits, raise_lost: bool = False) -> VideoRow:
+    """Return the row, filled in from decoding every packet; its `frames` were those that its list promises, if any.
+
+    With ``raise_lost`` a video that the disk does not return raises Lost; else it is unreadable.
+    """
     path, promised = root / row.path, row.frames
     row = replace(row, frames=None)
     try:
         limits.check_file(path)
-        size, digest = _digest(path)
+        with lost(path):
+            size, digest = _digest(path)
         row = replace(row, bytes=size, sha256=digest)
         found = PathHandler(limits).video_from_path(str(path)).inspect()
     except READ_ERRORS as error:
+        if raise_lost and isinstance(error, Lost):
+            raise
         return replace(row, status=UNREADABLE, reason=reason_of(error, str(path)))
     trouble = [found.trouble] if found.trouble else []
     if promised not in (None, found.frames):
@@ -113,8 +120,18 @@ def verify(config: DataConfig, workers: int | None) -> list[VideoRow]:
     others = ", the others were read before" if len(present) > len(todo) else ""
     say(f"Reading {len(todo)} of {len(present)} videos in {root}{others}")
 
+    paths = [str(root / path) for path in present]
+
     def read(row: VideoRow) -> tuple[Stamp, VideoRow]:
-        return _stamp(root, row), inspect(root, row, config.limits)
+        try:
+            return patiently(
+                lambda: (_stamp(root, row), inspect(root, row, config.limits, raise_lost=True)),
+                str(root / row.path),
+                paths,
+                config.wait_seconds,
+            )
+        except Lost:  # this video alone
+            return _stamp(root, row), inspect(root, row, config.limits)
 
     for stamp, row in in_parallel(read, todo, workers, "verify"):
         journal.add(stamp, row)
