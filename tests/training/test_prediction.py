@@ -114,3 +114,26 @@ def test_which_videos_a_path_stands_for(video, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no video in the folder"):
         prediction.videos_of(tmp_path / "empty")
+
+
+def test_pictures_beside_videos_do_not_make_a_folder_one_video(video, tmp_path, capsys):
+    folder = tmp_path / "mixed"
+    (folder / "below").mkdir(parents=True)
+    for name in ("thumbnail.jpg", "below/a.mp4"):
+        (folder / name).write_bytes(b"x")
+    assert prediction.videos_of(folder) == [folder / "below/a.mp4"]
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "thumbnail.jpg" in said
+    (video / "times.csv").write_text("0.0\n0.1\n")  # names no video
+    (video / "notes.txt").write_bytes(b"\xff")
+    assert prediction.videos_of(video) == [video]
+
+
+def test_a_list_of_videos_among_pictures_is_refused(video, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    (video / "list.txt").write_text("../a.mp4 0\n")
+    with pytest.raises(InputError) as caught:
+        prediction.videos_of(video)
+    assert f"video={video / 'list.txt'}" in caught.value.line
+    assert prediction.videos_of(video / "list.txt") == [video / "../a.mp4"]

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ..draw import draw
 from ..errors import InputError
 from ..files import replacing
 from ..hardware import choose_backends
+from ..progress import say
 from .metrics import likeliest
 from .testing import rebuild
 
@@ -80,16 +82,33 @@ def predict_many(ckpt: Path, videos: Sequence[Path], pictures: Path | None) -> I
 def videos_of(path: Path) -> list[Path]:
     """Return the videos that a path stands for: itself, those below a folder, or those that a list names.
 
-    A folder of pictures is a video. A list has a path a line, relative to its own folder; a label after it is left out.
+    A folder of pictures, without a video in it or below, is one video. A list has a path a line, relative to its own
+    folder; a label after it is left out.
     """
-    if path.is_dir() and not any(file.suffix.lower() in PICTURES for file in path.iterdir()):
+    if path.is_dir():
+        pictures = sorted(file.name for file in path.iterdir() if file.suffix.lower() in PICTURES)
         found = sorted(file for file in path.rglob("*") if file.is_file() and is_video(file))
-        if not found:
+        if not found and not pictures:
             raise InputError(f"{path}: no video in the folder")
+        if not found:
+            _refuse_list_among_pictures(path)
+            return [path]
+        if pictures:
+            say(f"{path}: {len(found)} videos; {len(pictures)} pictures are skipped, first {pictures[0]}")
         return found
     if path.suffix.lower() not in LISTS:
         return [path]
     return [path.parent / _without_label(path.parent, line) for line in read_lines(path)]
+
+
+def _refuse_list_among_pictures(folder: Path) -> None:
+    """Raise InputError if a folder of pictures also holds a list of videos: it is not clear which of them is meant."""
+    for file in sorted(file for file in folder.iterdir() if file.suffix.lower() in LISTS and file.is_file()):
+        named: list[Path] = []
+        with suppress(InputError):  # not a text file
+            named = [folder / _without_label(folder, line) for line in read_lines(file)]
+        if named and all(video.is_dir() or (video.is_file() and is_video(video)) for video in named):
+            raise InputError(f"{folder}: it holds pictures and a list of videos; video={file} reads the list")
 
 
 def _without_label(folder: Path, line: str) -> str:
