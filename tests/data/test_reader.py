@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from av.stream import Disposition
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from pytorchvideo.data.encoded_video import EncodedVideo
 
 from stat_video.data.reader import PathHandler, PyAVVideo, has_video
@@ -385,3 +386,106 @@ def test_frames_of_another_size_are_resized_to_the_first(tmp_path: Path, write_v
     assert np.array_equal(frames[1], resized)
     assert open_video(both).frames(lambda n: [12, 11]).shape == (2, 32, 64, 3)
     assert "64x48, 64x32; those of a clip are resized to its first" in open_video(both).inspect().trouble
+
+
+@pytest.mark.parametrize(
+    ("mode", "stored", "expected"),
+    [
+        ("I;16", 257 * 100, (100, 100, 100)),
+        ("I;16", 65535, (255, 255, 255)),
+        ("I;16", 300, (1, 1, 1)),
+        ("I;16B", 257 * 100, (100, 100, 100)),
+        ("I", 257 * 100, (100, 100, 100)),
+        ("L", 100, (100, 100, 100)),
+        ("1", 1, (255, 255, 255)),
+        ("LA", (100, 7), (100, 100, 100)),
+        ("P", (10, 20, 30), (10, 20, 30)),
+        ("RGBA", (10, 20, 30, 0), (10, 20, 30)),
+        ("RGB", (10, 20, 30), (10, 20, 30)),
+    ],
+)
+def test_pictures_of_any_mode_have_8_bits_a_channel(
+    tmp_path: Path, mode: str, stored: Any, expected: tuple[int, int, int]
+) -> None:
+    """16 bits are scaled by 65535 / 255 = 257, not cut off."""
+    picture = Image.new("RGB", (8, 6), stored).quantize(4) if mode == "P" else Image.new(mode, (8, 6), stored)
+    assert picture.mode == mode
+    (tmp_path / "video").mkdir()
+    picture.save(tmp_path / "video" / "1.png", format="tiff" if mode == "I" else "png")  # told by its content
+    frames = open_video(tmp_path / "video").frames(lambda n: [0])
+    assert frames.dtype == torch.uint8
+    assert frames.shape == (1, 6, 8, 3)
+    assert frames.flatten(0, 2).unique(dim=0).tolist() == [list(expected)]
+
+
+def test_pictures_of_16_bits_a_channel_are_scaled(tmp_path: Path) -> None:
+    """FFmpeg writes what Pillow can't: RGB of 16 bits."""
+    (tmp_path / "video").mkdir()
+    for form, name in (("rgb48be", "1.png"), ("gray16be", "2.png")):
+        pixels = np.full((6, 8, 3) if form == "rgb48be" else (6, 8), 257 * 100, ">u2")
+        frame = av.VideoFrame(8, 6, form)
+        plane = np.zeros((6, frame.planes[0].line_size // 2), ">u2")
+        plane[:, : pixels[0].size] = pixels.reshape(6, -1)
+        frame.planes[0].update(plane.tobytes())
+        codec: Any = av.CodecContext.create("png", "w")
+        codec.width, codec.height, codec.pix_fmt, codec.time_base = 8, 6, form, Fraction(1, 25)
+        frame.pts = 0
+        (tmp_path / "video" / name).write_bytes(b"".join(bytes(p) for p in [*codec.encode(frame), *codec.encode(None)]))
+    frames = open_video(tmp_path / "video").frames(lambda n: [0, 1])
+    assert frames.unique().tolist() == [100]
+
+
+def test_floating_point_pictures_are_named(tmp_path: Path) -> None:
+    (tmp_path / "video").mkdir()
+    Image.new("F", (8, 6), 0.5).save(tmp_path / "video" / "1.png", format="tiff")
+    with pytest.raises(InputError, match=r"1\.png: unreadable picture"):
+        open_video(tmp_path / "video").frames(lambda n: [0])
+
+
+def test_cmyk_pictures_are_read_as_pillow_converts_them(tmp_path: Path) -> None:
+    (tmp_path / "video").mkdir()
+    picture = Image.new("CMYK", (8, 8), (0, 200, 100, 50))
+    picture.save(tmp_path / "video" / "1.jpg", quality=100)
+    (frame,) = open_video(tmp_path / "video").frames(lambda n: [0])
+    expected = np.asarray(Image.open(tmp_path / "video" / "1.jpg").convert("RGB"))
+    assert np.array_equal(frame, expected)
+    assert np.ptp(expected.reshape(-1, 3).mean(0)) > 50
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+def test_pictures_are_upright(tmp_path: Path, orientation: int, ending: str) -> None:
+    """As Pillow's own `exif_transpose` turns them; numbers that EXIF does not know turn nothing."""
+    (tmp_path / "video").mkdir()
+    path = tmp_path / "video" / f"1.{ending}"
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    pixels[:8, :8], pixels[8:, 16:] = (255, 0, 0), (0, 0, 255)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(pixels).save(path, exif=exif)
+    (frame,) = open_video(tmp_path / "video").frames(lambda n: [0])
+    turned = ImageOps.exif_transpose(Image.open(path))
+    assert np.array_equal(frame, np.asarray(turned.convert("RGB")))
+    assert frame.shape == ((24, 16, 3) if 5 <= orientation <= 8 else (16, 24, 3))
+
+
+def test_damaged_exif_data_turn_nothing(tmp_path: Path) -> None:
+    (tmp_path / "video").mkdir()
+    Image.new("RGB", (8, 6)).save(tmp_path / "video" / "1.jpg", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xffjunk")
+    assert open_video(tmp_path / "video").frames(lambda n: [0]).shape == (1, 6, 8, 3)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["img_00001.jpg", "img_00001.png"], ["1.jpg", "1.jpeg"], ["img_1.jpg", "img_00001.jpg"], ["a.png", "a.jpg"]],
+)
+def test_one_frame_in_two_formats_is_named(tmp_path: Path, names: list[str]) -> None:
+    folder = pictures(tmp_path / "video", [*names, names[0].replace("1", "2").replace("a", "b")])
+    with pytest.raises(InputError, match="are the same frame") as caught:
+        open_video(folder)
+    assert all(name in caught.value.line for name in [str(folder), *names])
+
+
+def test_times_in_names_are_not_taken_for_one_frame(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "video", ["t_0.04.png", "t_0.4.png"])
+    assert open_video(folder).frame_count() == 2
