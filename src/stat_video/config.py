@@ -297,8 +297,9 @@ class EvaluateConfig:
     ensemble: list[str] | None = None  # folders or checkpoints of runs whose scores are averaged, in the place of ckpt
     views: str | None = None  # default: those that the run was tested with
     layout: str | None = None  # of the data set where it is not the run's, such as lists for transcoded copies
-    max_absent: float | None = None  # these three in the place of the run's data.max_absent, ...
+    max_absent: float | None = None  # these in the place of the run's data.max_absent, ...
     max_unreadable: float | None = None
+    max_shared: float | None = None
     wait_seconds: float | None = None
     trainer: TrainerKeys = field(default_factory=TrainerKeys)
     folders: Folders = field(default_factory=Folders)

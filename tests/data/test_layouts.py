@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
+import hashlib
 import json
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -212,6 +215,10 @@ HEAD = "label,youtube_id,time_start,time_end\n"
         ("ssv2 videos", "labels/train.json", '[{"id": 1, "template": "flying"}]', "'flying'"),
         ("kinetics, one folder", "annotations/train.csv", "a,b\n1,2\n", "no column label"),
         ("kinetics, one folder", "annotations/train.csv", "label,youtube_id,time_start,time_end\na,b,c,1\n", "line 2"),
+        ("kinetics, one folder", "annotations/train.csv", "youtube_id,time_start,time_end,label\na,1,2\n", "line 2"),
+        ("kinetics, one folder", "annotations/train.csv", "label,time_start,time_end,youtube_id\na,1,2\n", "line 2"),
+        ("kinetics, one folder", "annotations/train.csv", HEAD + "\na,b,1\n", "line 3"),
+        ("kinetics, one folder", "annotations/val.csv", HEAD + "zumba,b,1,2\n,b,1,2\n", "line 3"),
         ("ucf101", "ucfTrainTestlist/testlist02.txt", "Flying/x.avi\n", "'Flying'"),
         ("hmdb51", "testTrainMulti_7030_splits/zumba_test_split1.txt", "x.avi 3\n", "line 1"),
     ],
@@ -241,6 +248,49 @@ def test_a_video_with_two_labels_is_named(tmp_path: Path, caplog: pytest.LogCapt
         file.write("train/id-3_x.mp4 0\ntrain/id-3_x.mp4 1\ntrain/id-0_x.mp4 0\n")
     read_lists(tmp_path, config)
     assert f"{tmp_path}/train.csv: 1 videos stand there with two labels, first train/id-3_x.mp4" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["tr{1}.csv", "{fold:02d}.csv", "{.csv", "{}.csv", "a{b"])
+def test_braces_in_a_users_path_stand_for_themselves(tmp_path: Path, name: str) -> None:
+    config = DataConfig("some", root=str(tmp_path), **lists(" ")(tmp_path))  # type: ignore[arg-type]
+    (tmp_path / "train.csv").rename(tmp_path / name)
+    assert read_lists(tmp_path, replace(config, train=name)).counts == {"train": 7, "val": 4}
+
+
+def frames_lists(root: Path, train: str, val: str) -> DataConfig:
+    """Folders of 2 to 12 pictures; lines as `train` and `val` say, of name, number of pictures and label."""
+    text(root / "classes.txt", [str(i) for i in range(20)])
+    for split, form in (("train", train), ("val", val)):
+        lines = []
+        for label in range(20 if split == "train" else 5):
+            name, count = f"{split}{label}", 2 + label % 11
+            for i in range(count):
+                put(root / name / f"{i}.jpg")
+            lines.append(form.format(name=name, count=count, label=label))
+        text(root / f"{split}.txt", lines)
+    return DataConfig("some", root=str(root))
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "named"),
+    [
+        ("{name} {count} {label}", "{name} {count}", "val.txt"),
+        ("{name} {label}", "{name} {count}", "val.txt"),
+        ("{name},{count},{label}", "{name},{count}", "val.txt"),
+        ("{name} {count} {label}", "{name} 4", "val.txt"),  # a number that is no count of ours
+    ],
+)
+def test_numbers_of_pictures_are_not_taken_for_labels(tmp_path: Path, train: str, val: str, named: str) -> None:
+    config = frames_lists(tmp_path, train, val)
+    with pytest.raises(InputError, match="labels are missing") as caught:
+        read_lists(tmp_path, config)
+    assert str(tmp_path / named) in caught.value.line
+    assert "\n" not in caught.value.line
+
+
+@pytest.mark.parametrize("form", ["{name} {label}", "{name} {count} {label}", "{name},{count},{label}"])
+def test_labels_of_folders_of_frames_are_read(tmp_path: Path, form: str) -> None:
+    assert read_lists(tmp_path, frames_lists(tmp_path, form, form)).counts == {"train": 20, "val": 5}
 
 
 def test_one_class_is_refused(tmp_path: Path) -> None:
@@ -394,3 +444,57 @@ def test_a_folder_without_class_folders_is_named(tmp_path: Path) -> None:
     put(tmp_path / "a.mp4")
     with pytest.raises(InputError, match=r"no class folder in it"):
         read_lists(tmp_path, DataConfig("own", root=str(tmp_path), layout="own"))
+
+
+@pytest.mark.parametrize("endings", [[".mp4", ".webm"], [".avi", ".MOV"], [".mp4", ""], [".mkv", ".mp4", ".webm"]])
+@pytest.mark.parametrize("seed", range(3))
+def test_files_of_one_recording_are_on_one_side_of_the_split(
+    tmp_path: Path, endings: list[str], seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """'' is a folder of frames. Videos without such a twin are drawn as if there were none."""
+    read = own(tmp_path, [10, 10])
+    for label in CLASSES[:2]:
+        for i in range(10):
+            (tmp_path / label / f"{i}.mp4").unlink()
+            for ending in endings:
+                put(
+                    tmp_path / label / f"v.{i}{ending}" / "1.jpg"
+                    if ending == ""
+                    else tmp_path / label / f"v.{i}{ending}"
+                )
+    found = read(seed=seed)
+
+    def recordings(split: str) -> set[tuple[str, str]]:
+        return {(name.partition("/")[0], re.findall("v.([0-9])", name)[0]) for name in found[split]}
+
+    assert not recordings("train") & recordings("val")
+    assert Counter(label for label, _ in recordings("val")) == dict.fromkeys(CLASSES[:2], 2)
+    assert len(found["val"]) == 4 * len(endings)
+    assert sum("in the ending alone" in record.message for record in caplog.records) == 1
+
+
+def test_a_split_without_twins_stays_what_it_was(tmp_path: Path) -> None:
+    """Ids of finished runs follow from what is held out: the smallest hashes of seed, class and name."""
+    for label in "ab":
+        for i in range(12):
+            put(tmp_path / label / f"clip.{i}.mp4")
+    drawn = sorted((tmp_path / "b").iterdir(), key=lambda v: hashlib.sha256(f"0/b/{v.name}".encode()).digest())
+    lists_of = read_lists(tmp_path, DataConfig("own", root=str(tmp_path), layout="own"))
+    held_out = [Path(lists_of.videos["val"][i][0]) for i in range(lists_of.counts["val"])]
+    assert sorted(p for p in held_out if p.parent.name == "b") == sorted(drawn[:2])
+
+
+def test_a_disk_that_fails_while_the_videos_are_looked_for_is_not_one_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DataConfig("some", root=str(tmp_path), max_absent=0.9, **lists(" ")(tmp_path))  # type: ignore[arg-type]
+    exists = Path.exists
+
+    def fail(path: Path) -> bool:
+        if path.suffix == ".mp4":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", fail)
+    with pytest.raises(InputError, match="Input/output error"):
+        read_lists(tmp_path, config)

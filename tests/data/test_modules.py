@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from stat_video.data import lists as lists_file
 from stat_video.data.config import DataConfig
 from stat_video.data.lists import find_root, read_lists
 from stat_video.data.loader import joined
@@ -76,10 +77,11 @@ def test_lists_are_read_with_spaces_in_names(root: Path) -> None:
 
 
 def test_blank_lines_and_absolute_paths_are_fine(root: Path) -> None:
-    edit(root, "train.csv", lambda lines: ["", *lines, "", f"{root}/videos/val 0.mp4 1"])
+    (root / "elsewhere.mp4").write_bytes(b"video")
+    edit(root, "train.csv", lambda lines: ["", *lines, "", f"{root}/elsewhere.mp4 1"])
     lists = read_lists(root, KINETICS)
     assert lists.counts["train"] == 7
-    assert lists.videos["train"][6][0] == f"{root}/videos/val 0.mp4"
+    assert lists.videos["train"][6][0] == f"{root}/elsewhere.mp4"
 
 
 def test_validation_may_leave_a_class_out(root: Path) -> None:
@@ -253,6 +255,76 @@ def test_missing_and_empty_videos_are_counted_and_the_first_is_named(
         True,
         True,
     ]
+
+
+def as_symlink(path: Path, other: Path) -> str:
+    other.symlink_to(path)
+    return other.name
+
+
+def as_hard_link(path: Path, other: Path) -> str:
+    other.hardlink_to(path)
+    return other.name
+
+
+SPELLINGS: dict[str, Callable[[Path, Path], str]] = {
+    "the same path": lambda path, other: f"videos/{path.name}",
+    "through .": lambda path, other: f"./videos/{path.name}",
+    "through ..": lambda path, other: f"videos/../videos/{path.name}",
+    "whole path": lambda path, other: str(path),
+    "symbolic link": as_symlink,
+    "hard link": as_hard_link,
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_validation_videos_that_are_training_videos_are_refused(root: Path, spelling: str) -> None:
+    path = SPELLINGS[spelling](root / "videos/train 2.mp4", root / "link.mp4")
+    edit(root, "val.csv", lambda lines: [*lines, f"{path} 2"])
+    config = replace(KINETICS, root=str(root))
+    refusal(config, str(root / "val.csv"), "1 of 5", "link.mp4" if "link" in spelling else "2.mp4", "data.max_shared")
+    assert read_lists(root, replace(config, max_shared=0.2)).counts == {"train": 6, "val": 5}
+
+
+def test_a_copy_of_a_training_video_is_another_file(root: Path) -> None:
+    """Verification finds it by its content."""
+    shutil.copy(root / "videos/train 2.mp4", root / "copy.mp4")
+    edit(root, "val.csv", lambda lines: [*lines, "copy.mp4 2"])
+    assert read_lists(root, replace(KINETICS, root=str(root))).counts["val"] == 5
+
+
+def test_equal_inode_numbers_alone_do_not_make_files_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some network file systems give them."""
+    about = lists_file._about
+
+    def all_alike(paths: Any) -> Any:
+        return {
+            path: SimpleNamespace(st_dev=1, st_ino=7, st_nlink=1, st_size=n.st_size, st_mode=n.st_mode)
+            for path, n in about(paths).items()
+        }
+
+    monkeypatch.setattr(lists_file, "_about", all_alike)
+    assert read_lists(root, replace(KINETICS, root=str(root))).counts == {"train": 6, "val": 4}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_validation_video_that_is_listed_twice_counts_once(
+    root: Path, spelling: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = replace(KINETICS, root=str(root))
+    before = read_lists(root, config).videos["val"]
+    path = SPELLINGS[spelling](root / "videos/val 2.mp4", root / "link.mp4")
+    edit(root, "val.csv", lambda lines: [*lines, f"{path} 2"])
+    lists = read_lists(root, config)
+    assert lists.counts["val"] == 4
+    assert [lists.videos["val"][i] for i in range(4)] == [before[i] for i in range(4)]
+    assert sum("more than once" in record.message for record in caplog.records) == 1
+
+
+def test_a_training_video_that_is_listed_twice_is_said(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    edit(root, "train.csv", lambda lines: [*lines, lines[1]])
+    assert read_lists(root, replace(KINETICS, root=str(root))).counts["train"] == 7
+    assert sum("more than once" in record.message for record in caplog.records) == 1
 
 
 def test_motion_folder_with_files_missing_names_the_setting(tmp_path: Path, motion_config: MotionConfig) -> None:

@@ -27,6 +27,7 @@ class DataConfig:
     seed: int = ranged(0, 0)  # layout=own: of the draw of these
     max_absent: float = ranged(0.0, 0, 1, below=True)  # share of a list's videos that may be missing; all are counted
     max_unreadable: float = ranged(0.01, 0, 1, below=True)  # share of the videos that may be empty or broken, likewise
+    max_shared: float = ranged(0.0, 0, 1)  # share of the validation videos that may be training videos, too
     wait_seconds: float = ranged(300.0, 0)  # to wait for videos whose disk is gone; 0: the run stops at once
     limits: Limits = field(default_factory=Limits)  # what reading one video may cost
     short_side: int = ranged(256, 1)  # of the frame that views are cropped from, pixels

@@ -4,6 +4,7 @@ Each gives the class names and, for each split, (name of a video, label); `find`
 """
 
 import csv
+import errno
 import hashlib
 import json
 import logging
@@ -42,6 +43,7 @@ class Listing:
     entries: dict[str, list[Entry]] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)  # the lists themselves
     others: list[Path] = field(default_factory=list)  # files in class folders that are no videos
+    twins: list[Path] = field(default_factory=list)  # videos that differ from another of their class in the ending only
 
 
 @dataclass(frozen=True)
@@ -159,20 +161,35 @@ def _folders(files: Mapping[str, Path], how: Split) -> Listing:
 def _own(files: Mapping[str, Path], how: Split) -> Listing:
     """Read CLASS/VIDEO; hold a share of each class out for validation, at least one video and never the only one.
 
-    Which ones follows from each name and the seed, so that a video that comes later moves few others.
+    Which ones follows from each name and the seed, so that a video that comes later moves few others. Files of one name
+    but for the ending are taken for one recording: they are held out together.
     """
     listing = Listing([], {name: [] for name in SPLITS})
     found = _class_folders(files["train"], listing.others)
     listing.classes = list(found)
     for label, videos in enumerate(found.values()):
+        recordings: dict[str, list[Path]] = {}
+        for video in videos:
+            recordings.setdefault(_recording(video), []).append(video)
+        listing.twins += [video for of_one in recordings.values() if len(of_one) > 1 for video in of_one]
         drawn = sorted(
-            videos, key=lambda v: hashlib.sha256(os.fsencode(f"{how.seed}/{v.parent.name}/{v.name}")).digest()
+            recordings.values(),
+            key=lambda of_one: hashlib.sha256(
+                os.fsencode(f"{how.seed}/{of_one[0].parent.name}/{of_one[0].name}")
+            ).digest(),
         )
-        number = min(max(1, round(how.held_out * len(videos))), len(videos) - 1)
-        held_out = set(drawn[:number])
+        number = min(max(1, round(how.held_out * len(drawn))), len(drawn) - 1)
+        held_out = {video for of_one in drawn[:number] for video in of_one}
         for video in videos:
             listing.entries["val" if video in held_out else "train"].append((str(video), label))
     return listing
+
+
+def _recording(video: Path) -> str:
+    """Return the name of a video without its container's ending: of a.mp4, a.webm and a folder of frames a it is a."""
+    ending = video.suffix.lower()
+    is_container = ending in VIDEOS or (_TYPES.guess_type(video.name)[0] or "").startswith("video/")
+    return video.name[: -len(ending)] if ending and is_container and not video.is_dir() else video.name
 
 
 def _class_folders(root: Path, others: list[Path]) -> dict[str, list[Path]]:
@@ -196,13 +213,15 @@ def _kinetics(files: Mapping[str, Path], how: Split) -> Listing:
         table = csv.DictReader(_text(files[split]).splitlines())
         needed = {"label", "youtube_id", "time_start", "time_end"}
         try:
-            missing, lines = needed - set(table.fieldnames or ()), list(table)
+            missing, lines = needed - set(table.fieldnames or ()), [(table.line_num, row) for row in table]
         except csv.Error as error:
             raise InputError(f"{files[split]}: not a CSV file ({error})") from None
         if missing:
             raise InputError(f"{files[split]}: no column {', '.join(sorted(missing))}; it is not one of Kinetics' CSVs")
         rows[split] = []
-        for number, row in enumerate(lines, 2):
+        for number, row in lines:
+            if short := sorted(key for key in needed if not row[key]):
+                raise InputError(f"{files[split]}, line {number}: no {', '.join(short)}")
             try:
                 times = [int(float(row[key])) for key in ("time_start", "time_end")]
             except (TypeError, ValueError, OverflowError):
@@ -348,7 +367,9 @@ def _at(folder: Path, name: str) -> Path | None:
         if (folder / name).exists():
             return folder / name
         return folder / before if frames and (folder / before).is_dir() else None
-    except OSError:  # a name that is too long
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise  # the disk is not there: nothing is known of the video
         return None
 
 

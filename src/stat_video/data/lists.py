@@ -2,11 +2,13 @@
 
 import hashlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISDIR
 
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
@@ -57,7 +59,7 @@ def read_listing(root: Path, config: DataConfig) -> Listing:
     files = {}
     for key, places in layout.files.items():
         given = getattr(config, key)
-        candidates = [root / place.format(fold=config.fold) for place in ((given,) if given else places)]
+        candidates = [root / given] if given else [root / place.format(fold=config.fold) for place in places]
         files[key] = next((file for file in candidates if file.exists()), candidates[0])
     try:
         listing = layout.read(files, config.split)
@@ -88,10 +90,20 @@ def warn_of_oddities(root: Path, listing: Listing) -> None:
     """Count, if there are any, the files in class folders that are no videos, and the videos with two labels."""
     if listing.others:
         log.warning("%s: %d files are no videos and left out, first %s", root, len(listing.others), listing.others[0])
+    if listing.twins:
+        log.warning(
+            "%s: %d videos differ from another of their class in the ending alone and share its side of the split: %s",
+            root,
+            len(listing.twins),
+            " and ".join(video.name for video in listing.twins[:2]),
+        )
     for split, entries in listing.entries.items():
+        where = listing.files.get(split, root)
+        twice = [name for (name, _), number in Counter(entries).items() if number > 1]
+        if twice and split == "train":
+            log.warning("%s: %d videos stand there more than once, first %s", where, len(twice), twice[0])
         label_of = dict(entries)
         if torn := list(dict.fromkeys(name for name, label in entries if label_of[name] != label)):
-            where = listing.files.get(split, root)
             log.warning("%s: %d videos stand there with two labels, first %s", where, len(torn), torn[0])
 
 
@@ -137,8 +149,10 @@ def read_counts(config: DataConfig) -> tuple[int | None, int | None]:
 def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) -> Lists:
     """Read the class names and both splits; check that no class is empty and that files are as in the manifest.
 
-    InputError if the share of absent videos is above `config.max_absent`, or that of empty and unreadable ones above
-    `config.max_unreadable`. ``val_videos`` keeps so many validation videos, each class its share.
+    InputError if the share of absent videos is above `config.max_absent`, that of empty and unreadable ones above
+    `config.max_unreadable`, or that of validation videos which are training videos above `config.max_shared`. A
+    validation video that is listed several times with one label is tested once. ``val_videos`` keeps so many validation
+    videos, each class its share.
     """
     listing = read_listing(root, config)
     manifest = {row.path: row for row in read_manifest(manifest_path(root, config))}
@@ -146,8 +160,12 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
     warn_of_oddities(root, listing)
     if len(listing.classes) < 2:
         raise InputError(f"{listing.files.get('classes', root)}: {len(listing.classes)} class; 2 or more are needed")
+    counted: dict[str, set[bool]] = {}  # of a split: whether folders of frames stand in it with their number
+    trained: dict[tuple[int, int], Path] = {}  # of the training videos
     for split in SPLITS:
         entries, of = listing.entries[split], str(listing.files.get(split, f"{root}: {split} list"))
+        if split == "val":
+            entries = list(dict.fromkeys(entries))
         labels = Counter(label for _, label in entries)
         # A validation list may leave a class out, but training on a class without a video is a mistake.
         empty = [name for i, name in enumerate(listing.classes) if not labels[i]]
@@ -157,9 +175,13 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
             raise InputError(f"{of}: no video in it")
         places = find(root / config.videos, (name for name, _ in entries), LAYOUTS[config.layout].by_stem)
         there = [(path, label) for name, label in entries if (path := places[name]) is not None]
+        about = _about([path for path, _ in there])
+        folders = [(name, path) for name, path in places.items() if path is not None and S_ISDIR(about[path].st_mode)]
+        counted[split] = {path.name != Path(name).name for name, path in folders}
+        _refuse_counts(of, there, about)
         lists.absent[split] = [str(root / config.videos / name) for name, _ in entries if places[name] is None]
         allow(of, "missing", lists.absent[split], len(entries), config.max_absent, "data.max_absent")
-        bytes_of = {path: path.stat().st_size for path, _ in there if not path.is_dir()}
+        bytes_of = {path: found.st_size for path, found in about.items() if not S_ISDIR(found.st_mode)}
         known = {
             path: manifest.get(below(root, path), manifest.get(name))
             for name, path in places.items()
@@ -173,11 +195,63 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
             )
         broken = [p for p, _ in there if bytes_of.get(p) == 0 or ((row := known[p]) and row.status == UNREADABLE)]
         allow(of, "empty or unreadable", broken, len(entries), config.max_unreadable, "data.max_unreadable")
+        if split == "train":
+            trained = _by_inode(about)
+        else:
+            tested = _by_inode(about)
+            first = {path: _same_file(path, about, tested) for path in about}
+            once = list(dict.fromkeys((first[path] or path, label) for path, label in there))
+            if more := len(listing.entries[split]) - len(entries) + len(there) - len(once):
+                log.warning("%s: %d lines name a video that stands there more than once; it is tested once", of, more)
+            there = once
+            shared = [path for path in about if _same_file(path, about, trained)]
+            allow(of, "training videos too", shared, len(entries), config.max_shared, "data.max_shared")
         if split == "val" and val_videos is not None:
             there = _spread(there, val_videos)
         lists.videos[split] = LabeledVideoPaths([(str(path), label) for path, label in there])
         lists.counts[split] = len(there)
+    for split, other in (SPLITS, SPLITS[::-1]):
+        if counted[split] == {True} and False in counted[other]:
+            raise InputError(
+                f"{listing.files.get(other, other)}: 'folder number', where the lines of "
+                f"{listing.files.get(split, split)} are 'folder frames label': the labels are missing"
+            )
     return lists
+
+
+@named_errors()
+def _about(paths: Sequence[Path]) -> dict[Path, os.stat_result]:
+    return {path: path.stat() for path in paths}
+
+
+def _by_inode(about: dict[Path, os.stat_result]) -> dict[tuple[int, int], Path]:
+    """Return the first path of each file or folder."""
+    return {(found.st_dev, found.st_ino): path for path, found in reversed(about.items())}
+
+
+def _same_file(path: Path, about: dict[Path, os.stat_result], others: dict[tuple[int, int], Path]) -> Path | None:
+    """Return which of the others is the same file: itself, a link to it, a path through '.' or '..'; None: none is."""
+    found = about[path]
+    other = others.get((found.st_dev, found.st_ino))
+    if other is None or other == path:
+        return other
+    # Some network file systems give several files one number.
+    is_hard_link = found.st_nlink > 1 and not S_ISDIR(found.st_mode) and other.stat().st_size == found.st_size
+    return other if is_hard_link or os.path.realpath(path) == os.path.realpath(other) else None
+
+
+def _refuse_counts(of: str, there: Sequence[tuple[Path, int]], about: dict[Path, os.stat_result]) -> None:
+    """Raise InputError if the labels of folders are the numbers of files in them: the list has no labels."""
+    folders = [(path, label) for path, label in there if S_ISDIR(about[path].st_mode)]
+    step = max(1, len(folders) // 8)
+    sample = folders[::step][:8]
+    if len({label for _, label in sample}) > 1 and all(
+        sum(not entry.name.startswith(".") for entry in os.scandir(path)) == label for path, label in sample
+    ):
+        raise InputError(
+            f"{of}: the number after each folder is that of its pictures, such as {sample[0][1]} after "
+            f"{sample[0][0].name}; the labels are missing: 'folder label' or 'folder frames label' is expected"
+        )
 
 
 def _spread(videos: list[tuple[Path, int]], number: int) -> list[tuple[Path, int]]:
@@ -199,4 +273,4 @@ def allow(of: str, what: str, names: Sequence[object], total: int, limit: float,
     said = f"{of}: {len(names)} of {total} videos are {what}, first {names[0]}"
     if len(names) > limit * total:
         raise InputError(f"{said}; {key}={limit:g} is the share that is allowed")
-    log.warning("%s; they are counted in the result", said)
+    log.warning("%s; %s=%g allows them", said, key, limit)

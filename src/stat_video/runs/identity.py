@@ -28,7 +28,7 @@ NOT_DEFINING = {
     "recipe": ("tiny_lr", *HOLD),
     "data": (
         "root", "setting", "layout", "classes", "train", "val", "videos", "manifest", "fold", "views", "max_absent",
-        "max_unreadable", "wait_seconds",
+        "max_unreadable", "max_shared", "wait_seconds",
     ),
 }  # fmt: skip
 # Beginning of a config.init that names a data set; the result then also names the run: trained_on=DATA/ID.

@@ -151,7 +151,7 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
         )
     of_run = {
         key: value
-        for key in ("max_absent", "max_unreadable", "wait_seconds")
+        for key in ("max_absent", "max_unreadable", "max_shared", "wait_seconds")
         if (value := getattr(asked, key)) is not None
     }
     config.data = replace(config.data, **of_run)
