@@ -90,12 +90,12 @@ def test_unreadable_videos_are_wrong_and_stay_in_the_denominator() -> None:
         metric.update(logits.flatten(0, 1), labels.repeat_interleave(2), index, view)
         return {k: float(v) for k, v in metric.compute().items()}
 
-    assert accuracy() == {"top1": 100, "top5": 100, "top1_a": 100, "top1_b": 100}
+    assert accuracy() == {"top1": 100, "top5": 100, "top1@a": 100, "top1@b": 100}
     logits[0], logits[5, 1] = math.nan, math.nan
-    assert accuracy() == {"top1": 75, "top5": 75, "top1_a": pytest.approx(100 * 5 / 6), "top1_b": 50}
+    assert accuracy() == {"top1": 75, "top5": 75, "top1@a": pytest.approx(100 * 5 / 6), "top1@b": 50}
     assert ranks(logits, labels).tolist() == [3, 0, 0, 0, 0, 3, 0, 0]
     logits[:] = math.nan
-    assert accuracy() == {"top1": 0, "top5": 0, "top1_a": 0, "top1_b": 0}
+    assert accuracy() == {"top1": 0, "top5": 0, "top1@a": 0, "top1@b": 0}
 
 
 # ------------------------------------------------------------------------------------------------ whole runs
@@ -240,6 +240,7 @@ def test_two_ranks_stop_together_and_continue(stage: str, videos: Videos, undist
     config = videos.config("data.wait_seconds=0.5", "trainer.devices=2", "trainer.strategy=ddp")
 
     def disturbed(rank: int) -> None:
+        logging.getLogger("stat_video").addHandler(logging.FileHandler(videos.logs.with_name(f"said_{rank}.txt")))
         if rank == 1:
             when(AT[stage], lambda: setattr(loader.Attempts, "__getitems__", nothing_there))
         fit(config)
@@ -254,6 +255,8 @@ def test_two_ranks_stop_together_and_continue(stage: str, videos: Videos, undist
     assert outcomes[0] is not None
     assert "data.wait_seconds=0.5" in outcomes[0]
     assert outcomes[1] == "SystemExit(2)"
+    said = [videos.logs.with_name(f"said_{rank}.txt").read_text().count("data.wait_seconds") for rank in (0, 1)]
+    assert said == [1, 0]
     assert not list(videos.logs.rglob("result.json"))
     if stage == "training":  # saved on both ranks together, in the first epoch
         assert 0 < torch.load(only("last.ckpt", videos.logs), weights_only=True)["global_step"] < 5

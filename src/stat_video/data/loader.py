@@ -4,6 +4,7 @@ A worker that made a whole batch of 64 clips would need seconds for an epoch's f
 ones; and each of them would hold its batches in shared memory.
 """
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ from .storage import (
     gone,
 )
 
+log = logging.getLogger(__name__)
 PART = 8  # clips of a part
 SHARED = Path("/dev/shm")  # where data workers leave clips for the training process
 MIB = 2**20
@@ -165,7 +167,7 @@ class Waiting:
     def for_parts(self, batch: list[Any], data: ClipDataset) -> list[Sample]:
         """Return the parts of a batch once all can be read on all ranks. A collective."""
         wait: Wait | None = None
-        again = False
+        begun, again = time.monotonic(), False
         while True:
             error: OnAllRanks | None = None
             missing = [i for i, part in enumerate(batch) if isinstance(part, Missing)]
@@ -181,11 +183,16 @@ class Waiting:
             stopping = (missing or again) and self.stopping()
             agreed = self.ranks.highest(GONE if error else STOP if stopping else WAIT if missing else READY)
             if agreed == READY:
-                if wait:
-                    wait.ended()
+                if again and self.ranks.is_first:
+                    log.warning("going on after %.0f s of waiting", time.monotonic() - begun)
                 return batch
             if agreed == GONE:
-                raise self.ranks.first(error)
+                kind, message = self.ranks.first(error and (type(error), str(error)))
+                raise kind(message)
+            if not again:
+                line = self.ranks.first(wait.line if wait else None)
+                if line and self.ranks.is_first:
+                    log.warning("%s", line)
             if agreed == STOP:
                 self.stop()
             again = True

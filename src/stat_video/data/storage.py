@@ -94,7 +94,7 @@ class Wait:
         self.paths, self.seconds, self.alone = paths, seconds, alone
         self.begun = self.due = time.monotonic()
         self.interval = SHORTEST
-        self.said = ""
+        self.line = ""  # what is waited for, once it is known
         self.disk_gone = False
 
     @property
@@ -103,15 +103,13 @@ class Wait:
         return time.monotonic() - self.begun
 
     def is_over(self, video: str, reason: str) -> bool:
-        """Return whether a video that is still lost has been waited for long enough; log once that it is."""
+        """Return whether a video that is still lost has been waited for long enough."""
         self.disk_gone = not others_reachable(Path(video), self.paths)
         limit = self.seconds if self.disk_gone else min(self.seconds, self.alone)
         if self.waited >= limit:
             return True
         what = "the videos" if self.disk_gone else "this video alone"
-        if self.said != what:
-            self.said = what
-            log.warning("%s; waiting up to %g s for %s to come back (data.wait_seconds)", reason, limit, what)
+        self.line = self.line or f"{reason}; waiting up to {limit:g} s for {what} to come back (data.wait_seconds)"
         return False
 
     def pause(self) -> None:
@@ -120,10 +118,9 @@ class Wait:
         self.due = min([time.monotonic() + self.interval, *ends])
         self.interval = min(2 * self.interval, LONGEST)
 
-    def ended(self) -> None:
-        """Log that the wait is over, if it was said to have begun."""
-        if self.said:
-            log.warning("going on after %.0f s of waiting for %s", self.waited, self.said)
+    def log_end(self) -> None:
+        """Log that it is over."""
+        log.warning("going on after %.0f s of waiting", self.waited)
 
 
 def gone(reason: str, seconds: float) -> DiskGone:
@@ -140,6 +137,7 @@ def patiently(read: Callable[[], T], video: str, paths: Sequence[str], seconds: 
     Raises DiskGone if it does not come back, and Lost if only the one video is missing.
     """
     wait: Wait | None = None
+    told = False
     while True:
         try:
             found = read()
@@ -149,11 +147,14 @@ def patiently(read: Callable[[], T], video: str, paths: Sequence[str], seconds: 
                 if wait.disk_gone:
                     raise gone(error.line, seconds) from None
                 raise
+            if not told:
+                log.warning("%s", wait.line)
+            told = True
             wait.pause()
             time.sleep(max(0.0, wait.due - time.monotonic()))
         else:
-            if wait:
-                wait.ended()
+            if wait and told:
+                wait.log_end()
             return found
 
 
@@ -174,13 +175,15 @@ class Ranks:
         torch.distributed.all_reduce(states, torch.distributed.ReduceOp.MAX, group=self.group)
         return int(states)
 
-    def first(self, error: OnAllRanks | None) -> OnAllRanks:
-        """Return the error of the first rank that has one. A collective."""
-        errors: list[Any] = [error and (type(error), str(error))]
+    def first(self, value: Any) -> Any:
+        """Return the value of the first rank that has one, None if none has. A collective."""
+        values: list[Any] = [value]
         if self.world_size > 1:
-            of_ranks: list[Any] = [None] * self.world_size
-            torch.distributed.all_gather_object(of_ranks, errors[0], group=self.group)
-            errors = of_ranks
-        kind, message = next(found for found in errors if found)
-        found: OnAllRanks = kind(message)
-        return found
+            values = [None] * self.world_size
+            torch.distributed.all_gather_object(values, value, group=self.group)
+        return next((found for found in values if found), None)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the rank that says what all have to say."""
+        return self.world_size == 1 or torch.distributed.get_rank() == 0
