@@ -42,13 +42,13 @@ def ranks(logits: Tensor, labels: Tensor) -> Tensor:
 
     The one definition of what is correct, for results, intervals, pairs and W&B. Scores are averaged over the views
     after the softmax. Of classes with equal scores the one that is listed first goes first, as in argmax. A video with
-    a view of NaN (it could not be read) gets num_classes, so that it is wrong at any k.
+    a view of NaN (it could not be read) gets num_classes, or 5 if there are fewer, so that it is wrong at any k.
     """
     scores, labels = logits.softmax(-1).mean(1), labels[:, None].long()
     of_label = scores.gather(1, labels)
     before = torch.arange(scores.shape[1], device=scores.device) < labels
     place = ((scores > of_label) | ((scores == of_label) & before)).sum(1)
-    return torch.where(scores.isnan().any(1), scores.shape[1], place)
+    return torch.where(scores.isnan().any(1), max(scores.shape[1], *TOP), place)
 
 
 class MeanLoss(Metric):
