@@ -1,9 +1,10 @@
 """Trains, validates and tests models on fake CUDA in Lightning's own loop; prints a line of JSON for each.
 
-    python tests/fake_cuda_steps.py '{"models": ["tsm"], "words": ["scale=tiny"], "precision": "bf16-mixed", "first": ""}'
+    python tests/fake_cuda_steps.py '{"models": ["tsm"], "words": ["scale=tiny"], "precision": "32-true", "first": ""}'
 
-`first` is Python to run before. Started with the variables that `fake_cuda.preload` returns. A model gets all that a run gives it but for files: its
-recipe's augmentation on the device, mixing, precision, loss, clipping, optimizer and average, metrics.
+`first` is Python to run before. The process has to be started with the variables that `fake_cuda.preload` returns. A
+model gets all that a run gives it but for files: its recipe's augmentation on the device, mixing, precision, loss,
+clipping, optimizer and average, metrics.
 """
 
 import json

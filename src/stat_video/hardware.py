@@ -11,6 +11,7 @@ import torch
 from .config import Config, TrainerKeys
 from .errors import InputError
 from .models.count import Uncounted
+from .models.deterministic import nondeterministic
 from .models.memory import USABLE, StepMemory, step_memory
 from .models.parts.backend import BACKEND
 from .progress import say
@@ -124,6 +125,17 @@ def lightning_arguments(config: TrainerKeys) -> dict[str, Any]:
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
+
+
+def check_deterministic(config: Config, num_classes: int) -> None:
+    """Raise InputError if trainer.deterministic=true asks CUDA for what it can't compute deterministically."""
+    if not (config.trainer.deterministic and on_cuda(config.trainer)):
+        return
+    if found := nondeterministic(config.model, config.clip, num_classes):
+        raise InputError(
+            f"trainer.deterministic=true: PyTorch has no deterministic CUDA kernel for {', '.join(found)}, which "
+            f"model={config.model.name} trains with; trainer.deterministic=false and trainer=cpu are allowed"
+        )
 
 
 @dataclass(frozen=True)

@@ -405,6 +405,26 @@ def test_gradient_checkpointing_changes_no_weight(
 
 
 @pytest.mark.usefixtures("toy")
+def test_an_operator_that_is_not_deterministic_is_one_line(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever of a step it is that PyTorch refuses; on a CPU it refuses `put_`."""
+    right = VideoModule.training_step
+
+    def putting(self: VideoModule, *batch: Any) -> Any:
+        torch.zeros(2).put_(torch.tensor([0]), torch.ones(1))
+        return right(self, *batch)
+
+    monkeypatch.setattr(VideoModule, "training_step", putting)
+    try:
+        with pytest.raises(InputError) as caught:
+            fit(config_of(place, tmp_path / "logs", "model=toy", "trainer.deterministic=true"))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    check_one_line(caught.value, "trainer.deterministic=true: put_", "false")
+
+
+@pytest.mark.usefixtures("toy")
 def test_memory_that_runs_out_is_one_line(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In training, where the run then goes on with fewer clips, and in a test."""
 

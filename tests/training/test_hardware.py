@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from importlib.machinery import ModuleSpec
@@ -19,6 +20,7 @@ from stat_video.config import Config, TrainerKeys, from_plain
 from stat_video.errors import InputError
 from stat_video.hardware import (
     Pass,
+    check_deterministic,
     choose_backends,
     choose_pass_here,
     data_workers,
@@ -281,6 +283,43 @@ def test_a_way_that_can_not_be_had_is_refused(
         choose_backends(TrainerKeys(**config))
     assert "\n" not in str(caught.value)
     assert (enabled(), BACKEND) == before
+
+
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="PyTorch is not built for CUDA")
+@pytest.mark.parametrize(
+    ("words", "cuda", "refused"),
+    [
+        (("model=slowfast", "trainer.deterministic=true", "trainer=gpu"), 1, True),
+        (("model=slowfast", "trainer.deterministic=true", "trainer=cpu"), 1, False),
+        (("model=slowfast", "trainer.deterministic=true", "trainer=auto"), 0, False),
+        (("model=slowfast", "trainer=gpu"), 1, False),
+        (("model=stat", "trainer.deterministic=true", "trainer=gpu"), 1, False),
+    ],
+)
+def test_what_cuda_can_not_do_deterministically_is_refused(
+    words: tuple[str, ...], cuda: int, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = row("scale=tiny", *words)
+    machine(monkeypatch, cuda, 4)
+    if not refused:
+        check_deterministic(config, 5)
+        return
+    with pytest.raises(InputError, match=r"^trainer\.deterministic=true: .*MaxPool3D.*model=slowfast") as caught:
+        check_deterministic(config, 5)
+    assert "\n" not in str(caught.value)
+
+
+def test_deterministic_products_have_their_workspace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """cuBLAS asks for it; Lightning sets it before the model is on the device."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    before = torch.backends.cudnn.benchmark
+    try:
+        Trainer(**lightning_arguments(TrainerKeys(accelerator="cpu", deterministic=True)), default_root_dir=tmp_path)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.benchmark = before
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 GIB = 2**30

@@ -23,6 +23,7 @@ from ..errors import InputError
 from ..files import remove_unfinished, replacing, write_json
 from ..hardware import (
     Pass,
+    check_deterministic,
     choose_backends,
     choose_pass_here,
     cores_of_device,
@@ -35,6 +36,7 @@ from ..hardware import (
 )
 from ..models.base import VideoModel
 from ..models.count import Uncounted, gmacs
+from ..models.deterministic import ALERT, operator_of
 from ..models.parts.backend import BACKEND
 from ..models.parts.compiled import compile_parts
 from ..models.parts.recompute import recompute_units
@@ -134,7 +136,9 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
     # Gather: an error in the hardware, the files or the data shows here, before anything is begun.
     recipe, views, ranks = config.recipe, Views.parse(config.views), world_size(config.trainer)
     hardware, backends = lightning_arguments(config.trainer), choose_backends(config.trainer)
-    at_once = choose_pass_here(config, read_counts(config.data)[0] or 2)  # if there are no lists, data.check says so
+    classes = read_counts(config.data)[0] or 2  # if there are no lists, data.check says so
+    check_deterministic(config, classes)
+    at_once = choose_pass_here(config, classes)
     BACKEND.recompute = at_once.recompute
     clips, passes = accumulation(recipe, ranks, at_once.clips)
     if config.init is not None and plain["init"].startswith(TRAINED_ON) and not Path(config.init).exists():
@@ -185,7 +189,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
         trainer = make_trainer(config, run, callbacks, logger, hardware, passes)
 
         # Run.
-        with out_of_memory_explained(clips), _explained(trainer), said_once(trainer):
+        with out_of_memory_explained(clips), nondeterminism_explained(), _explained(trainer), said_once(trainer):
             metrics = _trained_and_tested(trainer, module, data, checkpoint)
             result = {
                 "name": config.name,
@@ -273,6 +277,17 @@ def out_of_memory_explained(clips: int) -> Iterator[None]:
             f"trainer.batch_per_device={clips}: the memory of the device has run out; {fewer}trainer.recompute=true "
             f"and trainer.gradient_checkpointing=true take less"
         ) from error
+
+
+@contextmanager
+def nondeterminism_explained() -> Iterator[None]:
+    """Raise InputError, with one line, if PyTorch refuses an operator because of trainer.deterministic=true."""
+    try:
+        yield
+    except RuntimeError as error:
+        if (operator := operator_of(error)) is None:
+            raise
+        raise InputError(f"trainer.deterministic=true: {operator} {ALERT}; false is allowed") from error
 
 
 def _is_of_lost_worker(error: BaseException) -> bool:

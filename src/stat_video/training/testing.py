@@ -30,6 +30,7 @@ from .fit import (
     hardware_of,
     make_data,
     named_weights,
+    nondeterminism_explained,
     out_of_memory_explained,
     progress_callbacks,
     save_logits,
@@ -177,7 +178,7 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
     hardware, backends = lightning_arguments(config.trainer), choose_backends(config.trainer)
     trainer = L.Trainer(**hardware, callbacks=callbacks, enable_progress_bar=bar)
     say(f"Testing {path} on {found.counts['val']} videos, {views} views")
-    with out_of_memory_explained(at_once.clips), said_once(trainer):
+    with out_of_memory_explained(at_once.clips), nondeterminism_explained(), said_once(trainer):
         metrics = {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
     result = {
         "name": config.name,

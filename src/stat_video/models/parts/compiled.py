@@ -24,8 +24,8 @@ def compile_parts(model: VideoModel, **how: Any) -> list[nn.Module]:
     for module in model.modules():
         if isinstance(module, _ConvNd):  # PyTorchVideo's strides are NumPy's numbers, which the compiler refuses
             module.stride = tuple(map(int, module.stride))
-    # PyTorch counts the programs of all modules of a class together, and past the limit it runs them uncompiled. It reads
-    # the limit at each compilation, so it is raised for the process; torch.compile's own argument is missing before 2.12.
+    # PyTorch counts the programs of all modules of a class together, and past the limit it runs them uncompiled. It
+    # reads the limit at each compilation, so it is raised for the process; PyTorch 2.11 has no argument for it.
     from torch._dynamo import config  # here, since importing the compiler takes a second
 
     config.recompile_limit = max(config.recompile_limit, SHAPES * len(parts))
