@@ -12,6 +12,7 @@ read it. Exit code: 0 all is right, 3 right but below a floor, 1 something is wr
 
 import argparse
 import contextlib
+import hashlib
 import importlib
 import json
 import os
@@ -61,11 +62,14 @@ def main() -> int:
     minutes = told.minutes or (QUICK_MINUTES if told.quick else MINUTES)
     told.out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(told.out / "work", ignore_errors=True)
-    result: dict[str, Any] = {"schema": 1, "code": code(), "phases": {}}
+    result: dict[str, Any] = {"schema": 2, "code": code(), "phases": {}}
+    result["phases"] = earlier_phases(told, result["code"])
     begun = time.monotonic()
     for number in told.only:
         left = 60 * minutes - (time.monotonic() - begun)
-        result["phases"][str(number)] = started(number, told, minutes / MINUTES, left, result["phases"])
+        phase = started(number, told, minutes / MINUTES, left, result["phases"])
+        phases = {**result["phases"], str(number): phase}
+        result["phases"] = {key: phases[key] for key in sorted(phases)}
         write(told.out, summed_up(result))
     shutil.rmtree(told.out / "work", ignore_errors=True)
     print(f"{result['verdict']}: {told.out / 'check_gpu.md'}")
@@ -78,7 +82,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=PROJECT / "logs/gpu", help="folder for what is written")
     parser.add_argument("--minutes", type=float, help=f"for all phases together; {MINUTES:g} by default")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_MINUTES:g} minutes")
-    parser.add_argument("--only", type=numbers, default=list(PHASES), metavar="1,4", help="these phases")
+    parser.add_argument(
+        "--only", type=numbers, default=list(PHASES), metavar="1,4", help="these; others as found before"
+    )
     parser.add_argument("--tiny", action="store_true", help="tiny sizes on CUDA, too: a check of this script")
     parser.add_argument("--with", dest="with_", type=Path, metavar="FILE", help="Python to run first in each phase")
     parser.add_argument("--phase", type=int, choices=PHASES, help=argparse.SUPPRESS)
@@ -99,6 +105,37 @@ def numbers(text: str) -> list[int]:
     return sorted({int(word) for word in words})
 
 
+# --------------------------------------------------------------------------------------------- an earlier call
+
+
+def earlier_phases(told: argparse.Namespace, code: dict[str, Any]) -> dict[str, Any]:
+    """Return the phases that are not asked for now, as an earlier call with the same --out found them.
+
+    They count if they were measured on this device, at these sizes, by this code with these packages.
+    """
+    try:
+        before = json.loads((told.out / "check_gpu.json").read_text(encoding="utf-8"))
+        if before["schema"] != 2 or before["code"] != code:
+            return {}
+        same = before["machine"].get("gpu") == (gpu := gpu_here()) and before["sizes"] == sizes_of(told, gpu)
+        phases = {n: phase for n, phase in before["phases"].items() if int(n) not in told.only}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or not one of ours
+        return {}
+    return {n: {**phase, "earlier": True} for n, phase in phases.items() if same and phase["state"] != "skipped"}
+
+
+def sizes_of(told: argparse.Namespace, gpu: str | None) -> str:
+    """Return the sizes at which phases run here."""
+    return "tiny" if told.tiny or gpu is None else "full"
+
+
+def gpu_here() -> str | None:
+    """Return the name of the first GPU, None on a CPU; by a process of its own, since asking starts CUDA."""
+    ask = "import torch; print(torch.cuda.get_device_name(0) if torch.cuda.is_available() else '')"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, timeout=120)
+    return done.stdout.strip() or None
+
+
 # ----------------------------------------------------------------------------------- a phase in its own process
 
 
@@ -109,7 +146,9 @@ def started(
     name, seconds = PHASES[number]
     seconds = min(share * seconds, left)
     if seconds < 3:
-        return {**empty(name), "state": "skipped", "notes": ["skipped: no time left (--minutes)"]}
+        found = {**empty(name), "state": "skipped", "notes": ["skipped: no time left (--minutes)"]}
+        found.pop("doing")
+        return found
     file = told.out / f"phase_{number}.json"
     file.unlink(missing_ok=True)
     settings = {"out": str(told.out.absolute()), "seconds": seconds, "tiny": told.tiny, "earlier": earlier}
@@ -142,6 +181,7 @@ def started(
         result["checks"].append(
             {"name": "comes to its end", "value": None, "limit": None, "ok": False, "kind": "right"}
         )
+    result |= {"at": now(), "earlier": False}
     result.pop("doing", None)
     print(f"phase {number}, {name}: {result['state']}, {result['seconds']:.1f} s", flush=True)
     return result
@@ -163,8 +203,13 @@ def empty(name: str) -> dict[str, Any]:
     """Return the result of a phase that has said nothing."""
     return {
         "name": name, "state": "wrong", "seconds": 0.0, "figures": {}, "checks": [], "notes": [], "found": {},
-        "doing": "starting",
+        "doing": "starting", "at": now(), "earlier": False,
     }  # fmt: skip
+
+
+def now() -> str:
+    """Return the time, for the record."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def one_phase(number: int, settings: str, first: Path | None) -> int:
@@ -200,13 +245,16 @@ def one_phase(number: int, settings: str, first: Path | None) -> int:
 
 
 def prepare(report: Report) -> None:
-    """Choose the sizes by the device: on a CPU everything is tiny."""
+    """Choose the sizes by the device, on a CPU everything is tiny; compute as training does from now on."""
     import torch
+    from gpu import measure
 
     torch.manual_seed(0)
     on_cpu = not torch.cuda.is_available()
     report.settings.tiny |= on_cpu
     report.found(device="cpu" if on_cpu else "cuda", tiny=report.settings.tiny)
+    device = torch.device("cpu" if on_cpu else "cuda")
+    measure.plain_way(device).choose(device)
 
 
 # --------------------------------------------------------------------------------------------- what is written
@@ -226,7 +274,7 @@ def summed_up(result: dict[str, Any]) -> dict[str, Any]:
     result["sizes"] = "tiny" if tiny else "full"
     result["verdict"] = next(state for state in ("wrong", "below a floor", "right") if state in {*states, "right"})
     result["advice"] = {} if tiny else advice.advice(result["machine"], phases)
-    result["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+    result["finished"] = now()
     return result
 
 
@@ -241,7 +289,7 @@ def no_floors(phase: dict[str, Any]) -> None:
 
 
 def code() -> dict[str, Any]:
-    """Return the commit, whether files were changed since, and the versions of the packages that are installed."""
+    """Return the commit, whether files were changed since, a digest of the code, and the versions of the packages."""
     status = git("status", "--porcelain", "--untracked-files=no")
     versions = {"python": sys.version.split()[0]}
     for name in PACKAGES:
@@ -249,7 +297,20 @@ def code() -> dict[str, Any]:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status), "versions": versions}
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "dirty": None if status is None else bool(status),
+        "digest": digest(),
+        "versions": versions,
+    }
+
+
+def digest() -> str:
+    """Return a hash of all code that the phases run."""
+    found = hashlib.sha256()
+    for file in sorted(file for folder in ("src", "benchmarks") for file in (PROJECT / folder).rglob("*.py")):
+        found.update(f"{file.relative_to(PROJECT)}\0".encode() + file.read_bytes() + b"\0")
+    return found.hexdigest()[:16]
 
 
 def git(*words: str) -> str | None:

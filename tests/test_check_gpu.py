@@ -6,17 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from running import ROOT
-from stat_video import compose
+from stat_video import compose, hardware
 from stat_video.config import Config, TrainerKeys
 from stat_video.cost.gpus import GPUS, find_gpu
+from stat_video.models.parts.backend import BACKEND
 
 PHASES = ("machine", "right", "kernels", "waits", "speed", "loading", "runs", "ranks")
 
@@ -44,10 +48,10 @@ def check_schema(found: dict[str, Any], phases: set[str]) -> None:
     """What docs/gpu.md says of the file."""
     assert found.keys() == {"schema", "code", "phases", "machine", "sizes", "verdict", "advice", "finished"}
     assert found["verdict"] in ("right", "below a floor", "wrong")
-    assert {"commit", "dirty", "versions"} <= found["code"].keys()
+    assert {"commit", "dirty", "digest", "versions"} <= found["code"].keys()
     assert found["phases"].keys() == phases
     for number, phase in found["phases"].items():
-        assert phase.keys() == {"name", "state", "seconds", "figures", "checks", "notes", "found"}
+        assert phase.keys() == {"name", "state", "seconds", "figures", "checks", "notes", "found", "at", "earlier"}
         assert phase["name"] == PHASES[int(number)]
         assert phase["state"] in ("right", "below a floor", "wrong", "skipped")
         for figure in phase["figures"].values():
@@ -179,6 +183,65 @@ def test_a_phase_that_does_not_end_costs_that_phase(fault: str, said: str, tmp_p
     assert found["phases"]["2"]["state"] == "right"
 
 
+COMPILES = """
+import gpu.measure
+right = gpu.measure.compile_parts
+def counting(model, **how):
+    parts = right(model, **how)
+    print("compiled parts:", len(parts))
+    return parts
+gpu.measure.compile_parts = counting
+import gpu.speed
+gpu.speed.Speed.ways = lambda self, T, *_: self.best.update({str(T): {"batch": 1}}) or gpu.measure.plain_way(self.device)
+gpu.speed.Speed.beside_mvit = gpu.speed.parts = gpu.speed.augmentation = lambda *_: None
+"""
+
+
+def test_what_compiles_on_a_gpu_compiles_here(tmp_path: Path) -> None:
+    """Phase 4 goes through compile_parts, as trainer.compile does, and holds its gradients against the eager ones."""
+    file = tmp_path / "only_compiled.py"
+    file.write_text(COMPILES)
+    done = check_gpu(tmp_path, "--only", "4", "--with", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    log, names = (tmp_path / "phase_4.log").read_text(), [c["name"] for c in result(tmp_path)["phases"]["4"]["checks"]]
+    assert log.count("compiled parts: ") == len(names) == 2
+    assert all("compiled by block = eager" in name for name in names)
+
+
+NOTHING = """
+import importlib, sys
+name = sys.argv[sys.argv.index("--phase") + 1]
+module = importlib.import_module({"0": "gpu.machine", "1": "gpu.right", "2": "gpu.kernels"}[name])
+module.run = lambda report: report.note(f"saw {sorted(report.settings.earlier)}") or report.check("done", 0, 0)
+"""
+
+
+def test_phases_of_an_earlier_call_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are not asked for again, if they are of this code and device; they count in the verdict."""
+    file = tmp_path / "nothing.py"
+    file.write_text(NOTHING)
+    assert check_gpu(tmp_path, "--only", "0,1", "--with", str(file)).returncode == 0
+    check_gpu(tmp_path, "--only", "2", "--with", str(file))
+    found = result(tmp_path)
+    check_schema(found, set("012"))
+    assert {number: phase["earlier"] for number, phase in found["phases"].items()} == {"0": True, "1": True, "2": False}
+    assert found["phases"]["2"]["notes"][0] == "saw ['0', '1']"
+    assert "Measured by an earlier call" in (tmp_path / "check_gpu.md").read_text()
+
+    for change in (
+        {"code": {**found["code"], "digest": "another"}},
+        {"machine": {"gpu": "NVIDIA H200"}},
+        {"schema": 1},
+    ):
+        (tmp_path / "check_gpu.json").write_text(json.dumps({**found, **change}))
+        check_gpu(tmp_path, "--only", "2", "--with", str(file))
+        assert result(tmp_path)["phases"].keys() == {"2"}
+
+    found["phases"]["1"]["state"] = "wrong"
+    (tmp_path / "check_gpu.json").write_text(json.dumps(found))
+    assert check_gpu(tmp_path, "--only", "2", "--with", str(file)).returncode == 1
+
+
 # A library that is not there, as on an image with torch and torchvision alone.
 MISSING = """
 import sys
@@ -234,6 +297,51 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     import gpu.report
 
     return gpu
+
+
+def kernels() -> dict[str, Any]:
+    """What is set in this process of how to compute."""
+    names = ("cudnn", "mem_efficient", "flash", "math")
+    enabled = {name: getattr(torch.backends.cuda, f"{name}_sdp_enabled")() for name in names}
+    return {**enabled, **vars(BACKEND), "search": torch.backends.cudnn.benchmark}
+
+
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    before, onednn = kernels(), torch.backends.mkldnn.enabled
+    yield
+    for name in ("cudnn", "mem_efficient", "flash", "math"):
+        getattr(torch.backends.cuda, f"enable_{name}_sdp")(before[name])
+    vars(BACKEND).update({name: before[name] for name in vars(BACKEND)})
+    torch.backends.cudnn.benchmark, torch.backends.mkldnn.enabled = before["search"], onednn
+
+
+@pytest.mark.usefixtures("as_before")
+@pytest.mark.parametrize("memory", [24, 40, 80, 141])
+@pytest.mark.parametrize("T", [16, 32, 64])
+def test_the_plain_way_is_that_of_training(gpu: Any, T: int, memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels, what is recomputed, and the most clips of a pass, by what `fit` calls for the paper's STAT."""
+    from gpu import measure
+
+    (row,) = compose.rows("train", Config, [f"clip=T{T}", "scale=paper", "trainer=gpu", "recipe.batch_size=1024"])
+    cuda, of_memory = torch.device("cuda"), SimpleNamespace(total_memory=memory * 2**30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: of_memory)
+    hardware.choose_backends(row.config.trainer)
+    at_once = hardware.choose_pass_here(row.config, measure.FULL.classes)
+    BACKEND.recompute = at_once.recompute
+    torch.backends.cudnn.benchmark = hardware.lightning_arguments(row.config.trainer)["benchmark"]
+    expected = kernels()
+    measure.Way("math", "grouped", "triton", True, False, False).choose(cuda)
+    assert kernels() != expected
+    with measure.plain_way(cuda).chosen(cuda):
+        assert kernels() == expected
+    assert kernels() != expected
+    measure.plain_way(cuda).choose(cuda)
+    assert kernels() == expected
+    assert not kernels()["cudnn"]
+    assert measure.batches_here(measure.FULL, T, cuda)[-1] == at_once.clips
 
 
 @pytest.mark.parametrize(

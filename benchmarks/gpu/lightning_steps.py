@@ -14,7 +14,8 @@ from stat_video.compose import rows
 from stat_video.config import Config
 from stat_video.data.sampling import Views
 from stat_video.data.transforms import Normalize
-from stat_video.hardware import lightning_arguments
+from stat_video.hardware import choose_backends, choose_pass_here, lightning_arguments
+from stat_video.models.parts.backend import BACKEND
 from stat_video.runs.run import Run
 from stat_video.training.fit import make_trainer, run_callbacks
 from stat_video.training.module import VideoModule
@@ -35,7 +36,8 @@ class Steps:
         told += [f"folders.logs={settings.work / 'steps'}", f"folders.built_in={settings.work / 'data'}"]
         (row,) = rows("train", Config, told)
         self.config = row.config
-        torch.backends.cuda.enable_cudnn_sdp(False)  # as trainer.attention=auto, and as phase 4's plain step
+        choose_backends(self.config.trainer)
+        BACKEND.recompute = choose_pass_here(self.config, sizes.classes).recompute
         clip, classes = self.config.clip, [f"class {i}" for i in range(sizes.classes)]
         self.module = VideoModule(
             self.config.build(len(classes)),

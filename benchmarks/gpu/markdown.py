@@ -48,6 +48,8 @@ def advised(found: dict[str, Any]) -> str:
 def phase(number: str, found: dict[str, Any]) -> str:
     """Return the part of one phase."""
     text = [f"## {number}. {found['name']}: {found['state']}, {found['seconds']:.0f} s\n"]
+    if found["earlier"]:
+        text.append(f"Measured by an earlier call, {found['at']}.\n")
     if found["figures"]:
         rows = [
             [name, f"{number_of(f['median'])} {f['unit']}".strip(), spread(f), str(f["n"])]

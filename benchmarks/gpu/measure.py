@@ -15,14 +15,59 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stat_video.models import base, stat
+from stat_video.models.memory import step_memory
 from stat_video.models.parts import recompute
-from stat_video.models.parts.backend import BACKEND
+from stat_video.models.parts.backend import BACKEND, choose_kernels
 from stat_video.models.parts.compiled import compile_parts
 
 from .report import Report
 
 Work = Callable[[], Any]
 FEWEST, LONGEST = 5, 20.0  # rounds that are measured in any case; seconds after which no other begins
+
+
+class Way(NamedTuple):
+    """One way of computing: keys of `trainer.*`, and cuDNN's search for the fastest convolution.
+
+    The defaults are those of training on CUDA (`plain_way`).
+    """
+
+    attention: str = "auto"
+    window: str = "auto"
+    depthwise: str = "pytorch"
+    recompute: bool = False
+    compile: bool = False
+    search: bool = True
+
+    def choose(self, device: torch.device) -> None:
+        """Compute in this way from now on; compiling is left to `compiled_by_block`."""
+        # On a CPU as in fp32, with oneDNN: bf16 takes ten times as long without. Phase 1, on right numbers, does.
+        ways = {"attention": self.attention, "window": self.window, "depthwise": self.depthwise}
+        choose_kernels(device.type, **ways, in_16_bits=device.type == "cuda")
+        BACKEND.recompute = self.recompute
+        torch.backends.cudnn.benchmark = self.search
+
+    @contextmanager
+    def chosen(self, device: torch.device) -> Iterator[None]:
+        """Compute in this way inside."""
+        ways, search, onednn = vars(BACKEND).copy(), torch.backends.cudnn.benchmark, torch.backends.mkldnn.enabled
+        kernels = {name: getattr(torch.backends.cuda, f"{name}_sdp_enabled")() for name in SDP}
+        self.choose(device)
+        try:
+            yield
+        finally:
+            vars(BACKEND).update(ways)
+            torch.backends.cudnn.benchmark, torch.backends.mkldnn.enabled = search, onednn
+            for name, enabled in kernels.items():
+                getattr(torch.backends.cuda, f"enable_{name}_sdp")(enabled)
+
+
+SDP = ("cudnn", "mem_efficient", "flash", "math")
+
+
+def plain_way(device: torch.device) -> Way:
+    """Return the way of training with no key of `trainer.*` given; it keeps all, since clips of STAT always fit."""
+    return Way() if device.type == "cuda" else Way(recompute=True, search=False)
 
 
 class Sizes(NamedTuple):
@@ -67,6 +112,18 @@ def sizes_of(tiny: bool) -> Sizes:
     if tiny:
         recompute.SMALL = 0
     return TINY if tiny else FULL
+
+
+def batches_here(sizes: Sizes, T: int, device: torch.device) -> tuple[int, ...]:
+    """Return the clips of a pass to measure: those of the sizes that fit, and the most that training takes here."""
+    wanted = sizes.batches[T]
+    if device.type != "cuda":
+        return wanted
+    clip, config = base.Clip(T=T, crop=sizes.crop), stat.Config(t_o=sizes.window[T], **sizes.config)
+    needs = step_memory(config, clip, sizes.classes, True, False, plain_way(device).recompute)
+    fit = needs.largest_batch(torch.cuda.get_device_properties(device).total_memory)
+    most = min(fit, wanted[-1])
+    return (*(n for n in wanted if n < most), most) if most else ()
 
 
 def device_here() -> torch.device:
@@ -316,11 +373,8 @@ def in_turns(
     return times
 
 
-def compiled_by_block(model: Any, how: str = "inductor", first_alone: bool = False) -> nn.Module:
-    """Return a copy of the model compiled as trainer.compile does, for the shapes that it meets; or its first unit."""
+def compiled_by_block(model: Any, how: str = "inductor") -> nn.Module:
+    """Return a copy of the model compiled as trainer.compile does, for the shapes that it meets."""
     model = copy.deepcopy(model)
-    if first_alone:
-        next(iter(model.units())).compile(backend=how, dynamic=False)
-    else:
-        compile_parts(model, backend=how, dynamic=False)
+    compile_parts(model, backend=how, dynamic=False)
     return model

@@ -1,18 +1,16 @@
 """Phase 4: how fast a training step is, in each way of computing, beside torchvision's MViT-B; and by parts.
 
-All is bf16 autocast with fused AdamW on random clips. What is compared takes turns. Ways that phase 1 found wrong are
-not tried. What costs most time, compiling, comes last and is left out if it does not fit.
+All is bf16 autocast with fused AdamW on random clips. What is compared takes turns; the plain way is what training
+uses. Ways that phase 1 found wrong are not tried. What the advice needs comes first, MViT-B and the parts last.
 """
 
 import gc
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from stat_video.models import base
@@ -22,9 +20,10 @@ from stat_video.models.stat.attention import PoolCA
 from .measure import (
     Sizes,
     Times,
+    Way,
     Work,
     autocast,
-    backend,
+    batches_here,
     clips,
     compiled_by_block,
     device_here,
@@ -33,6 +32,7 @@ from .measure import (
     gradients,
     in_turns,
     mvit_of,
+    plain_way,
     sizes_of,
     stat_of,
     timed,
@@ -44,84 +44,77 @@ from .report import Report
 MVIT = 1.7  # floor of clips/s of a step, STAT / MViT-B
 MEMORY = 0.10  # largest difference between a step's memory and what was predicted
 COMPILED = 1e-2  # as phase 1's, bf16
+RANDAUGMENT = (4, 7.0, 0.5)  # operators, magnitude and its spread, of STAT's recipe
 COMPILE_SECONDS = 45.0  # that the first compilation is given at least
-ATTENTION = {  # with trainer.attention=...
-    "auto": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
-    "efficient": [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
-    "cudnn": [SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH],
-    "flash": [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH],
-}
-
-
-class Way(NamedTuple):
-    """One way of computing: the keys of trainer.* that choose it, and cuDNN's search for the fastest convolution."""
-
-    attention: str = "auto"
-    window: str = "masked"
-    depthwise: str = "pytorch"
-    recompute: bool = True
-    compile: bool = False
-    search: bool = False
-
-    @contextmanager
-    def chosen(self) -> Iterator[None]:
-        """Compute in this way."""
-        with ExitStack() as stack:
-            stack.enter_context(backend(window=self.window, depthwise=self.depthwise, recompute=self.recompute))
-            if torch.cuda.is_available():
-                stack.enter_context(sdpa_kernel(ATTENTION[self.attention]))
-            before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, self.search
-            stack.callback(setattr, torch.backends.cudnn, "benchmark", before)
-            yield
-
-
-PLAIN = Way()
 
 
 def run(report: Report) -> None:
-    """Measure the ways at the shortest clip, the best at all lengths, MViT-B beside, then parts and compiled."""
+    """Measure the ways at the shortest clip and compiled, then the best at all lengths, MViT-B beside, and parts."""
     device, sizes = device_here(), sizes_of(report.settings.tiny)
+    sizes = sizes._replace(batches={T: batches_here(sizes, T, device) for T in sizes.window})
     speed = Speed(report, sizes, device)
     T = min(sizes.window)
     ways = possible_ways(report, device)
     *smaller, largest = sizes.batches[T]
     speed.ways(T, smaller, {name: ways[name] for name in ("plain", "all of these")})
     best = speed.ways(T, [largest], ways)
+    compiles = speed.compiled(T, best)
     for longer in sizes.window:
         if longer != T and report.left > 0:
-            speed.ways(longer, sizes.batches[longer], {"plain": PLAIN, "best": best})
+            speed.ways(longer, sizes.batches[longer], {"plain": plain_way(device), "best": best})
+            if compiles:
+                speed.compiled(longer, best)
+    augmentation(report, sizes, T, device)
     for length in sizes.window:
         if report.left > 0:
             speed.beside_mvit(length, best)
     parts(report, sizes, T, device, best)
-    if device.type == "cuda":
-        speed.compiled(T, best)
-        for longer in sizes.window:
-            if longer != T:
-                speed.compiled(longer, best)
-    else:
-        report.note("compiled: left out on a CPU")
 
 
 def possible_ways(report: Report, device: torch.device) -> dict[str, Way]:
-    """Return the ways to try; each differs from the plain one in one thing, the last is of all of them."""
-    right, cuda = report.settings, device.type == "cuda"
-    ways = {"plain": PLAIN, "kept, not recomputed": PLAIN._replace(recompute=False)}
-    everything = Way(recompute=False, search=cuda)
-    if cuda:
-        ways["cuDNN searches"] = PLAIN._replace(search=True)
+    """Return the ways to try; each differs from the plain one in one thing, the last is of all that may be faster."""
+    right, plain = report.settings, plain_way(device)
+    ways = {"plain": plain}
+    everything = plain._replace(recompute=False)
+    name = "kept, not recomputed" if plain.recompute else "recomputed"
+    ways[name] = plain._replace(recompute=not plain.recompute)
+    if device.type == "cuda":
+        ways["cuDNN does not search"] = plain._replace(search=False)
         for name in ("efficient", "cudnn"):
             if name in right.found(1, "attention", []):
-                ways[f"attention: {name}"] = PLAIN._replace(attention=name)
+                ways[f"attention: {name}"] = plain._replace(attention=name)
     if "grouped" in right.found(1, "window", []):
-        ways["window: grouped"] = PLAIN._replace(window="grouped")
+        ways["window: grouped"] = plain._replace(window="grouped")
         everything = everything._replace(window="grouped")
     if "triton" in right.found(1, "depthwise", []):
-        ways["P_CA: triton"] = PLAIN._replace(depthwise="triton")
+        ways["P_CA: triton"] = plain._replace(depthwise="triton")
         everything = everything._replace(depthwise="triton")
     if right.found(1, "attention") is None:
         report.note("phase 1 was not run: only what is in use is measured")
     return {**ways, "all of these": everything}
+
+
+def augmentation(report: Report, sizes: Sizes, T: int, device: torch.device) -> None:
+    """Measure RandAugment on the device (recipe.augment.device=true) on the largest batch, drawn as in STAT's recipe."""
+    try:
+        from stat_video.data.randaugment import RandAugment
+        from stat_video.data.randaugment_device import apply_operators
+    except ModuleNotFoundError as error:
+        report.note(f"RandAugment on the device: skipped: no {error.name}")
+        return
+    report.doing("RandAugment on the device")
+    batch = sizes.batches[T][-1]
+    video = torch.randint(256, (batch, T, 3, sizes.crop, sizes.crop), dtype=torch.uint8, device=device)
+    draw = RandAugment(*RANDAUGMENT).draw
+
+    def work() -> None:
+        apply_operators(video, [list(draw()) for _ in range(batch)])
+
+    works: dict[str, Work] = {"RandAugment": work}
+    times = in_turns(works, sizes.rounds, sizes.warmups, device, report)["RandAugment"]
+    report.figure(f"T={T}, {batch} clips: RandAugment on the device", times.device, "ms")
+    report.figure(f"T={T}, {batch} clips: RandAugment on the device, until the CPU had told it", times.host, "ms")
+    clean()
 
 
 class Speed:
@@ -136,7 +129,7 @@ class Speed:
 
     def ways(self, T: int, batches: Sequence[int], ways: dict[str, Way]) -> Way:
         """Measure a training step in each way, all taking turns, at each batch; return the fastest of the last one."""
-        found = PLAIN
+        plain = found = plain_way(self.device)
         for batch in batches:
             if self.report.left <= 0:
                 self.report.note(f"T={T}, {batch} clips: left out, no time")
@@ -150,7 +143,7 @@ class Speed:
             finally:
                 clean()
             # Less than a hundredth faster is no reason to leave what is in use.
-            name = max(speeds, key=lambda name: speeds[name] * (1.01 if ways[name] == PLAIN else 1))
+            name = max(speeds, key=lambda name: speeds[name] * (1.01 if ways[name] == plain else 1))
             found = ways[name]
             self._keep(T, batch, speeds[name], found)
         return found
@@ -160,7 +153,7 @@ class Speed:
         step = training_step(model, [clips(self.sizes, T, batch, self.device) for _ in range(2)])
         works, memory = {}, {}
         for name, way in ways.items():
-            works[name] = chosen(way, step)
+            works[name] = chosen(way, step, self.device)
             memory[name] = peak(works[name], self.device)
         times = in_turns(works, self.sizes.rounds, self.sizes.warmups, self.device, self.report)
         return {name: self._row(T, batch, name, times[name], memory[name]) for name in ways}
@@ -221,11 +214,13 @@ class Speed:
     def _beside_mvit(self, T: int, batch: int, best: Way) -> None:
         batches = [clips(self.sizes, T, batch, self.device) for _ in range(2)]
         ours, theirs = (m.train().to(self.device) for m in (stat_of(self.sizes, T), mvit_of(self.sizes, T)))
+        plain = plain_way(self.device)
         kinds = {"forward": forward_pass, "step": training_step}
         rows = [["", "STAT, ms", "MViT-B, ms", "clips/s, STAT / MViT-B"]]
         for kind, make in kinds.items():
             work, other = make(ours, batches), make(theirs, batches)
-            works = {"STAT": chosen(PLAIN, work), "best": chosen(best, work), "MViT-B": chosen(PLAIN, other)}
+            ways = {"STAT": (plain, work), "best": (best, work), "MViT-B": (plain, other)}
+            works = {name: chosen(way, todo, self.device) for name, (way, todo) in ways.items()}
             memory = {name: peak(work, self.device)[0] for name, work in works.items()}
             times = in_turns(works, self.sizes.rounds, self.sizes.warmups, self.device, self.report)
             for name in ("STAT", "best"):
@@ -246,53 +241,61 @@ class Speed:
     def _prediction(self, T: int, batch: int, model: Any, batches: list[tuple[Tensor, Tensor]]) -> None:
         """Compare a step's memory with the one that memory.py predicts."""
         clip = base.Clip(T=T, crop=self.sizes.crop)
-        expected = step_memory(model.config, clip, self.sizes.classes, mixed=True, checkpointing=False).whole(batch)
+        expected = step_memory(
+            model.config, clip, self.sizes.classes, mixed=True, checkpointing=False,
+            recompute=plain_way(self.device).recompute,
+        ).whole(batch)  # fmt: skip
         clean()
         model.zero_grad(set_to_none=True)
         before = torch.cuda.memory_allocated() - sum(p.nbytes for p in [*model.parameters(), *model.buffers()])
-        measured = peak(training_step(model, batches), self.device, again=2)[0] - before
+        step = chosen(plain_way(self.device), training_step(model, batches), self.device)
+        measured = peak(step, self.device, again=2)[0] - before
         self.report.figure(f"T={T}, {batch} clips: predicted memory of a step", expected / 2**30, "GiB")
         self.report.check(f"T={T}: memory / prediction - 1", abs(measured / expected - 1), MEMORY, kind="floor")
 
-    def compiled(self, T: int, best: Way) -> None:
-        """Measure the best way, compiled by block, beside itself; it counts if its gradients are the eager ones."""
+    def compiled(self, T: int, best: Way) -> bool:
+        """Measure the best way, compiled by block, beside itself; return whether its gradients are the eager ones."""
         batch = int(self.best.get(str(T), {}).get("batch", 0))
         if not batch or self.report.left < self.compile_seconds:
             self.report.note(f"T={T}: compiled: left out, no time")
-            return
+            return False
         self.report.doing(f"T={T}, {batch} clips: compiling")
-        way, begun = best._replace(compile=True), time.monotonic()
+        way, begun, cuda = best._replace(compile=True), time.monotonic(), self.device.type == "cuda"
         try:
             model = stat_of(self.sizes, T, noise=False).train().to(self.device)
             batches = [clips(self.sizes, T, batch, self.device) for _ in range(2)]
-            with best.chosen():
-                eager = gradients(model, *batches[0], mixed=True)
-                quick = compiled_by_block(model)
-                ours = gradients(quick, *batches[0], mixed=True)
+            with best.chosen(self.device):
+                eager = gradients(model, *batches[0], mixed=cuda)
+                quick = compiled_by_block(model, "inductor" if cuda else "eager")
+                ours = gradients(quick, *batches[0], mixed=cuda)
             self.compile_seconds = 1.3 * (time.monotonic() - begun)
             self.report.figure(f"T={T}: compiling", time.monotonic() - begun, "s")
             worst = max(error(ours.logits, eager.logits), error(ours.flat, eager.flat))
-            right = self.report.check(f"T={T}: compiled by block = eager, bf16", worst, 5 * COMPILED)
+            right = self.report.check(
+                f"T={T}: compiled by block = eager, {'bf16' if cuda else 'fp32'}", worst, 5 * COMPILED
+            )
             works = {
-                "best": chosen(best, training_step(model, batches)),
-                "compiled": chosen(way, training_step(quick, batches)),
+                "best": chosen(best, training_step(model, batches), self.device),
+                "compiled": chosen(way, training_step(quick, batches), self.device),
             }
             memory = {name: peak(work, self.device) for name, work in works.items()}
             times = in_turns(works, self.sizes.rounds, self.sizes.warmups, self.device, self.report)
             speeds = {name: self._row(T, batch, name, times[name], memory[name]) for name in works}
             if right and speeds["compiled"] > speeds["best"]:
                 self._keep(T, batch, speeds["compiled"], way)
+            return right
         except torch.cuda.OutOfMemoryError:
             self.report.note(f"T={T}: compiled: does not fit")
+            return True
         finally:
             clean()
 
 
-def chosen(way: Way, work: Work) -> Work:
+def chosen(way: Way, work: Work, device: torch.device) -> Work:
     """Return the work as it is done in a way."""
 
     def done() -> None:
-        with way.chosen():
+        with way.chosen(device):
             work()
 
     return done
@@ -362,12 +365,12 @@ def part(
 ) -> list[str]:
     """Return the row of a part: 3 forward passes' operations, and the least bytes that both passes have to move."""
     x = torch.randn_like(inputs[0]).requires_grad_()
-    with way.chosen(), autocast(device):
+    with way.chosen(device), autocast(device):
         out = module(x, *inputs[1:])
     grad = torch.randn_like(out)
 
     def work() -> None:
-        with way.chosen():
+        with way.chosen(device):
             with autocast(device):
                 out = module(x, *inputs[1:])
             out.backward(grad)

@@ -13,7 +13,7 @@ from .errors import InputError
 from .models.count import Uncounted
 from .models.deterministic import nondeterministic
 from .models.memory import USABLE, StepMemory, step_memory
-from .models.parts.backend import BACKEND
+from .models.parts.backend import choose_kernels
 from .progress import say
 
 CPU_CLIPS = 16  # of a pass if trainer.batch_per_device=auto
@@ -21,10 +21,6 @@ CPU_CLIPS = 16  # of a pass if trainer.batch_per_device=auto
 # is hidden: 36 ms of a CPU core, against 85 ms of an H100 (estimated from counted operations). More gains nothing then,
 # and the loader's batches grow: 154 MB of pixels each.
 MOST_FRAMES = 1024
-# For trainer.attention=auto. cuDNN's kernel, PyTorch's first choice on Hopper, is left out: it gives NaN gradients with
-# a mask (pytorch#196678) and for a single query (cudnn-frontend#1072), and models here have both.
-WITHOUT_CUDNN = ("efficient", "flash", "math")
-AUTO_WINDOW = {"cuda": "masked", "cpu": "masked"}  # the faster of the two on each
 
 
 def rank_zero() -> bool:
@@ -201,8 +197,7 @@ def choose_pass_here(config: Config, num_classes: int) -> Pass:
 def choose_backends(config: TrainerKeys) -> dict[str, Any]:
     """Set the ways in which this process computes a forward pass, of several equal ones; return them, for results.
 
-    They are PyTorch's kernels of attention on CUDA and those of `BACKEND`. The CPU has its own kernels of attention,
-    which are left as they are. Raises InputError if a way can't be had here.
+    Raises InputError if a way can't be had here.
     """
     cuda = on_cuda(config)
     if config.attention != "auto":
@@ -210,20 +205,13 @@ def choose_backends(config: TrainerKeys) -> dict[str, Any]:
     if config.depthwise == "triton" and not (cuda and find_spec("triton")):
         lacks = "triton is not installed" if cuda else "no CUDA device here"
         raise InputError(f"trainer.depthwise=triton: {lacks}; pytorch is allowed")
-    if cuda:
-        # Named alone, a kernel shares the work with math, which takes what the other can't: flash takes no mask.
-        kernels = WITHOUT_CUDNN if config.attention == "auto" else (config.attention, "math")
-        torch.backends.cuda.enable_cudnn_sdp("cudnn" in kernels)
-        torch.backends.cuda.enable_mem_efficient_sdp("efficient" in kernels)
-        torch.backends.cuda.enable_flash_sdp("flash" in kernels)
-        torch.backends.cuda.enable_math_sdp("math" in kernels)
-    else:
-        kernels = ("flash", "math")
-        # oneDNN 3.12's bf16 gradients of 3-D convolutions are wrong on some CPUs, up to random memory (docs/log.md).
-        torch.backends.mkldnn.enabled = not in_16_bits(config)  # type: ignore[assignment]
-    BACKEND.window = AUTO_WINDOW["cuda" if cuda else "cpu"] if config.window == "auto" else config.window
-    BACKEND.depthwise = config.depthwise
-    return {"attention": " or ".join(dict.fromkeys(kernels)), "window": BACKEND.window, "depthwise": BACKEND.depthwise}
+    return choose_kernels(
+        "cuda" if cuda else "cpu",
+        attention=config.attention,
+        window=config.window,
+        depthwise=config.depthwise,
+        in_16_bits=in_16_bits(config),
+    )
 
 
 def _check_attention(config: TrainerKeys) -> None:

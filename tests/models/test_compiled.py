@@ -58,7 +58,9 @@ class Deep(VideoModel):
 def _from_the_start() -> Iterator[None]:
     torch._dynamo.reset()
     counters.clear()
+    limit = torch._dynamo.config.recompile_limit
     yield
+    torch._dynamo.config.recompile_limit = limit
     torch._dynamo.reset()
 
 
@@ -93,6 +95,23 @@ def check_two_sizes(model: VideoModel, plain: VideoModel, shapes: int, shape: tu
     assert made == [shapes, 2 * shapes, *[3 * shapes] * 5]
 
 
+@pytest.fixture(params=["here", "2.11"])
+def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch as it is, and torch.compile with the arguments that 2.11 has."""
+    compile_ = torch.compile
+
+    def of_2_11(
+        model: Any = None, *, fullgraph: Any = False, dynamic: Any = None, backend: Any = "inductor", mode: Any = None,
+        options: Any = None, disable: Any = False,
+    ) -> Any:  # fmt: skip
+        how = {"fullgraph": fullgraph, "dynamic": dynamic, "mode": mode, "options": options, "disable": disable}
+        return compile_(model, backend=backend, **how)
+
+    if request.param == "2.11":
+        monkeypatch.setattr(torch, "compile", of_2_11)
+
+
+@pytest.mark.usefixtures("version")
 def test_parts_of_a_model_with_units() -> None:
     """More shapes of a class than PyTorch compiles by default. Single layers and what holds units are left out."""
     torch.manual_seed(0)

@@ -19,9 +19,8 @@ from stat_video.cost.plan import plan
 from stat_video.data.lists import manifest_hash
 from stat_video.data.transforms import Normalize
 from stat_video.errors import InputError
-from stat_video.hardware import AUTO_WINDOW
 from stat_video.models.parts import recompute
-from stat_video.models.parts.backend import BACKEND
+from stat_video.models.parts.backend import AUTO_WINDOW, BACKEND
 from stat_video.runs.run import Run
 from stat_video.training import fit as fit_module
 from stat_video.training.callbacks import EpochLog
