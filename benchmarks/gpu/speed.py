@@ -95,7 +95,7 @@ def possible_ways(report: Report, device: torch.device) -> dict[str, Way]:
 
 
 def augmentation(report: Report, sizes: Sizes, T: int, device: torch.device) -> None:
-    """Measure RandAugment on the device (recipe.augment.device=true) on the largest batch, drawn as in STAT's recipe."""
+    """Measure RandAugment on the device (recipe.augment.device=true) on the largest batch, as STAT's recipe has it."""
     try:
         from stat_video.data.randaugment import RandAugment
         from stat_video.data.randaugment_device import apply_operators
