@@ -4,10 +4,11 @@ from pathlib import Path
 
 from stat_video.config import PredictConfig
 from stat_video.errors import InputError
+from stat_video.files import with_ending
 from stat_video.launch.script import path_of, script
 from stat_video.progress import console, say, show_table, shown
 from stat_video.terminal import prediction_table, predictions_table
-from stat_video.training.prediction import predict, predict_many, videos_of, write_predictions
+from stat_video.training.prediction import name_of, predict, predict_many, videos_of, write_predictions
 
 
 def main(config: PredictConfig) -> None:
@@ -21,7 +22,8 @@ def main(config: PredictConfig) -> None:
         return
     if config.picture:
         raise InputError(f"picture={config.picture}: allowed for one video; pictures=true draws each of several")
-    out = Path(config.out) if config.out else ckpt.parent / f"predictions_{video.stem}"
+    out = Path(config.out) if config.out else ckpt.parent / f"predictions_{name_of(video)}"
+    with_ending(out, "")  # refuses what is no name before any work
     every = shown(predict_many(ckpt, videos, out if config.pictures else None), "predict", len(videos), console)
     predictions = list(every)
     show_table(predictions_table(predictions))

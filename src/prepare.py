@@ -1,5 +1,6 @@
 """Look at, or make copies of, a data set: `python src/prepare.py do=verify data=kinetics400`."""
 
+import shlex
 from pathlib import Path
 
 from stat_video.config import PrepareConfig
@@ -22,11 +23,12 @@ def prepare(config: PrepareConfig) -> None:
         raise InputError(f"data={config.data.name}: built-in videos are made to be read fast and need no copies")
     if config.out is None:
         raise InputError("out is not given: out=FOLDER names a new one for the copies")
-    out = Path(config.out).expanduser()
+    out = Path(config.out)
     copies = transcode(config.data, out, config.encoding, config.workers)
     show_table(copies_table(out, copies, measure(find_root(config.data), out, copies, config.T)))
     also = "" if config.data.videos == "." else " data.videos=."
-    say(f"Use them with {config.data.setting}={out} data.layout=lists{also}")
+    setting = shlex.quote(f"{config.data.setting}={out}")
+    say(f"Use them with {setting} data.layout=lists{also}")
     verify_and_say(copies_config(config.data, out), config.workers)
 
 

@@ -182,7 +182,7 @@ def test_a_tiny_model_trains_by_the_recipe_of_the_data_set() -> None:
         ("model.spatial_token=mean", ["spatial_token=mean", "class_token, avg_pool"]),
         ("model.head_dropout=1.5", ["head_dropout=1.5", "0 to below 1"]),
         ("views=5x2", ["views=5x2", "1 or 3 crops"]),
-        ("seed=-1", ["seed=-1", "0 or more"]),
+        ("seed=-1", ["seed=-1", "0 to 4294967295"]),
         ("recipe.epochs=0", ["recipe.epochs=0", "1 or more"]),
         ("recipe.warmup_epochs=100", ["recipe.warmup_epochs=100", "less than epochs"]),
         ("recipe.augment.erasing=2", ["recipe.augment.erasing=2", "0 to 1"]),

@@ -7,11 +7,12 @@ experiment file sweeps over (`hydra.sweeper.params`).
 import difflib
 import os
 import re
+import shlex
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -30,11 +32,13 @@ from .config import SCALES, Folders, Processes, Slurm, TrainerKeys, from_plain
 from .errors import InputError
 from .files import PROJECT
 from .models.base import Clip
+from .words import SWEPT, check_of_hydra, is_of_hydra, key_of, literal, open_keys, path_keys
 
 CONF = PROJECT / "conf"
 LAUNCHERS = ("processes", "basic", "slurm")
 FLAGS = ("-m", "--multirun", "-h", "--help", "--cfg")
 SYSTEMS = "systems="
+MOST_ROWS = 10_000  # of one sweep
 ALLOWED = "allowed are KEY=VALUE, -m, --help, --cfg job"
 
 
@@ -48,7 +52,7 @@ class Row:
     @property
     def command(self) -> str:
         """Return the command that runs this row."""
-        return " ".join(["python src/train.py", *self.words])
+        return shlex.join(["python", "src/train.py", *self.words])
 
 
 @dataclass
@@ -91,39 +95,154 @@ def read(script: str, schema: type, words: Sequence[str], every: bool = False) -
             raise InputError("--cfg: allowed is --cfg job")
         del words[at + 1]
     words = [word for word in words if word not in FLAGS]
-    if script == "train" and (scale := read_local().get("scale")) and not any(w.startswith("scale=") for w in words):
-        words.append(f"scale={scale}")
     with composing(script, schema):
         if {"-h", "--help"} & set(flags):
             command.text = help_text(script)
             return command
         several = command.multirun or every
+        grammar = Grammar(script, schema)
+        settings, words = _settings_and_words(grammar, words, several)
+        for word in settings:
+            if len(grammar.choices(word)) > 1:
+                raise InputError(f"{word}: a setting of the launcher has one value")
+        _check_words(grammar, words)
+        if script in ("train", "prepare") and (scale := read_local().get("scale")) and "scale" not in map(key_of, words):
+            words.insert(0, f"scale={scale}")
         systems = [word for word in words if word.startswith(SYSTEMS) and _own_keys(schema)]
         lines = _lines([word for word in words if word not in systems], script, command.multirun)
         if systems and not several:
             raise InputError(f"{systems[-1]}: several runs need -m: python src/{script}.py -m ...")
-        for line, sweep in _with_systems(lines, systems[-1:], script, schema):
-            _read_line(command, script, schema, line, several and sweep)
+        for line, sweep in _with_systems(lines, systems[-1:], grammar):
+            _read_line(command, grammar, line, settings, several and sweep)
     if "--cfg" in flags:
         for reason in command.refused:
             raise InputError(reason)
-        command.text = OmegaConf.to_yaml(OmegaConf.structured(command.rows[0].config))
+        texts = [OmegaConf.to_yaml(OmegaConf.structured(row.config)) for row in command.rows]
+        command.text = "---\n".join(texts)  # a document for each row
     return command
 
 
-def _read_line(command: Command, script: str, schema: type, words: list[str], sweep: bool) -> None:
+class Grammar:
+    """The words of a script: what each sweeps over, and how Hydra gets it."""
+
+    def __init__(self, script: str, schema: type) -> None:
+        self.script, self.schema, self.own = script, schema, _own_keys(schema)
+        self.paths, self.open = path_keys(schema), open_keys(schema)
+        if self.own:
+            self.paths |= {key for name in models.names() for key in path_keys(models.find(name), "model.")}
+        self.parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+
+    def full(self, word: str) -> str:
+        """Return a word's key in full: 'clip.T' for T=16."""
+        key = key_of(word)
+        return self.own.get(key, key)
+
+    def choices(self, word: str) -> list[str]:
+        """Return the words that a word sweeps over: T=16,32 -> T=16, T=32."""
+        key, _, value = word.partition("=")
+        if not key:
+            raise InputError(f"'{word}': {ALLOWED}")
+        if self.full(word) in self.paths and not re.fullmatch(r"choice\(.*\)", value):
+            return [word]  # commas and all
+        override = self.parsed(word)
+        try:
+            if not override.is_sweep_override():
+                return [word]
+            if self.full(word) in self.paths:
+                values = [v.text if isinstance(v, QuotedString) else str(v) for v in override.sweep_iterator()]
+            else:
+                values = list(islice(override.sweep_string_iterator(), MOST_ROWS + 1))
+        except (HydraException, ValueError) as error:
+            if override.is_interval_sweep():
+                raise InputError(f"{word}: has no end of values; allowed are A,B,... and range(FROM,TO,STEP)") from None
+            raise InputError(f"{word}: {ALLOWED} ({str(error).splitlines()[0]})") from None
+        if not values:
+            raise InputError(f"{word}: there is no such value; glob(...) is of the choices of a group")
+        if len(values) > MOST_ROWS:
+            raise InputError(f"{word}: more than {MOST_ROWS} values")
+        if twice := next((value for value in values if values.count(value) > 1), None):
+            raise InputError(f"{word}: {twice} stands there twice")
+        return [f"{override.get_key_element()}={value}" for value in values]
+
+    def parsed(self, word: str) -> Override:
+        """Return a word as Hydra reads it; InputError if it is none."""
+        try:
+            (override,) = self.parser.parse_overrides([word])
+        except HydraException as error:
+            raise InputError(f"{word}: {ALLOWED} ({str(error).splitlines()[0]})") from None
+        return override
+
+    def for_hydra(self, word: str) -> str:
+        """Return a word that sweeps over nothing as Hydra's own grammar has it."""
+        key, equals, value = word.partition("=")
+        prefix, full = key[: len(key) - len(key.lstrip("+~"))], self.full(word)
+        if full in self.paths and equals and value != "null":
+            if not value:
+                raise InputError(f"{word}: allowed is a path, or null")
+            value = QuotedString(literal(value), Quote.single).with_quotes()
+        for parent in self.open:
+            if full.startswith(f"{parent}.") and equals:  # a key of the user's own, which may have dots itself
+                return f"++{parent}={{{full.removeprefix(f'{parent}.')}:{value}}}"
+            if full == parent:
+                prefix = "++"
+        return f"{prefix}{full}{equals}{value}"
+
+
+def _settings_and_words(grammar: Grammar, words: Sequence[str], several: bool) -> tuple[list[str], list[str]]:
+    """Return (words for Hydra's launcher, the others); of hydra.sweeper.params the words that say the same."""
+    settings, others = [], []
+    for word in words:
+        key, value = key_of(word), word.partition("=")[2]
+        if not is_of_hydra(word):
+            others.append(word)
+            continue
+        check_of_hydra(word, several, LAUNCHERS, grammar.script)
+        if key.startswith(f"{SWEPT}."):
+            quoted = re.fullmatch(r"""(['"])((?:(?!\1).)*)\1""", value)
+            others.append(_axis(grammar, key.removeprefix(f"{SWEPT}."), quoted[2] if quoted else value))
+        elif key == SWEPT:
+            params = grammar.parsed(word).value()
+            if not isinstance(params, dict):
+                raise InputError(f'{word}: allowed is {{KEY:"A,B"}}; in one word KEY=A,B')
+            others += [_axis(grammar, str(key), str(values)) for key, values in params.items()]
+        else:
+            settings.append(word)
+    return settings, others
+
+
+def _axis(grammar: Grammar, key: str, values: str) -> str:
+    """Return the word for a key of hydra.sweeper.params, where paths are swept over too."""
+    several_paths = grammar.full(key) in grammar.paths and not values.startswith("choice(")
+    return f"{key}=choice({values})" if several_paths else f"{key}={values}"
+
+
+def _check_words(grammar: Grammar, words: Sequence[str]) -> None:
+    """Raise InputError for words of which one would be ignored: a deletion, or a key that is swept over and set too."""
+    of_key: dict[str, list[str]] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key.startswith("~"):
+            raise InputError(f"{word}: nothing is deleted here; KEY=null or GROUP=null says that there is none")
+        of_key.setdefault("seed" if key == "seeds" else grammar.full(word), []).append(word)
+    for key, same in of_key.items():
+        # Of plain values the last one counts, as in Hydra: so a command can be repeated with a change at its end.
+        if len(same) > 1 and any(w.startswith(("seeds=", SYSTEMS)) or len(grammar.choices(w)) > 1 for w in same):
+            raise InputError(f"{' '.join(same)}: {key} is given {len(same)} times; a key that is swept is given once")
+
+
+def _read_line(command: Command, grammar: Grammar, words: list[str], settings: Sequence[str], sweep: bool) -> None:
     """Add the rows of one sweep to a command."""
-    own = _own_keys(schema)
-    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    choices = {word: _choices(parser, word) for word in reversed(dict.fromkeys(reversed(words)))}  # the last one counts
+    own, schema, script = grammar.own, grammar.schema, grammar.script
+    choices = {word: grammar.choices(word) for word in reversed(dict.fromkeys(reversed(words)))}  # the last one counts
     for word, values in choices.items():
         if len(values) > 1 and not command.multirun:
             raise InputError(f"{word}: several runs need -m: python src/{script}.py -m ...")
+        _check_commas(grammar, word, command.multirun)
     # Any row that composes says where the rows run and what the experiment sweeps over.
     refusals = []
     for combination in product(*choices.values()):
         try:
-            base = _compose(script, combination, own)
+            base = _compose(grammar, [*combination, *settings])
         except InputError as error:
             refusals.append((error.line, combination))
         else:
@@ -135,16 +254,15 @@ def _read_line(command: Command, script: str, schema: type, words: list[str], sw
     if command.multirun:
         command.launcher = str(base.hydra.runtime.choices["hydra/launcher"])
         command.settings = {str(k): _plain(base.hydra.launcher, k) for k in base.hydra.launcher if k != "_target_"}
-    keys = {word.partition("=")[0].lstrip("+~") for word in words}
-    given = {own.get(key, key) for key in keys}  # a key is given by its one word or in full
+    given = {grammar.full(word) for word in words}  # a key is given by its one word or in full
     swept = dict(base.hydra.sweeper.params or {}) if sweep else {}
-    axes = [_choices(parser, f"{key}={values}") for key, values in swept.items() if own.get(key, key) not in given]
+    axes = [grammar.choices(_axis(grammar, key, v)) for key, v in swept.items() if own.get(key, key) not in given]
     # The experiment first, so that a row's words read like the command that somebody would type.
     first = [values for word, values in choices.items() if word.startswith("experiment=")]
     others = [values for word, values in choices.items() if not word.startswith("experiment=")]
     for row in product(*first, *axes, *others):
         try:
-            composed = base if row == combination else _compose(script, row, own)
+            composed = base if row == combination else _compose(grammar, row)
             config = checked(composed, schema)
         except InputError as error:
             command.refused.setdefault(error.line, []).append(row)
@@ -166,11 +284,14 @@ def _lines(words: Sequence[str], script: str, multirun: bool) -> list[list[str]]
         if key == "seeds":
             if not re.fullmatch("[1-9][0-9]*", value):
                 raise InputError(f"{word}: allowed is a number of seeds, 1 or more")
+            if len(value) > 5:
+                raise InputError(f"{word}: more than {MOST_ROWS} values")
             options = ["seed=" + ",".join(map(str, range(int(value))))]
-        elif key == "hydra/launcher" and value not in LAUNCHERS:
-            raise InputError(f"{word}: allowed are {', '.join(LAUNCHERS)}")
         elif key == "experiment" and "," in value:
-            options = [f"experiment={name}" for name in value.split(",") if name]
+            names = [name for name in value.split(",") if name]
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise InputError(f"{word}: {twice} stands there twice")
+            options = [f"experiment={name}" for name in names]
         if options != [word] and not multirun:
             raise InputError(f"{word}: several runs need -m: python src/{script}.py -m ...")
         lines = [[*line, option] for option in options for line in lines]
@@ -178,7 +299,7 @@ def _lines(words: Sequence[str], script: str, multirun: bool) -> list[list[str]]
 
 
 def _with_systems(
-    lines: Sequence[list[str]], systems: Sequence[str], script: str, schema: type
+    lines: Sequence[list[str]], systems: Sequence[str], grammar: Grammar
 ) -> Iterator[tuple[list[str], bool]]:
     """Yield (words, whether to sweep) for each experiment's own rows and those of other systems in its table.
 
@@ -194,7 +315,7 @@ def _with_systems(
     for line in lines:
         if chosen_model := [word for word in line if word.startswith("model=")]:
             raise InputError(f"{chosen_model[0]}: not allowed beside {SYSTEMS}{asked}")
-        own = _compose(script, [word for word in line if word.startswith("experiment=")], _own_keys(schema))
+        own = _compose(grammar, [word for word in line if word.startswith("experiment=")])
         found.append((str(own.model.name), line, True))
         runs = [
             run
@@ -217,17 +338,15 @@ def _with_systems(
     yield from ((words, sweep) for name, words, sweep in found if name in chosen)
 
 
-def _choices(parser: OverridesParser, word: str) -> list[str]:
-    """Return the words that a word sweeps over: T=16,32 -> T=16, T=32."""
-    if not word.partition("=")[0]:
-        raise InputError(f"{word}: {ALLOWED}")
-    try:
-        (override,) = parser.parse_overrides([word])
-    except HydraException as error:
-        raise InputError(f"{word}: {ALLOWED} ({str(error).splitlines()[0]})") from None
-    if not override.is_sweep_override():
-        return [word]
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+def _check_commas(grammar: Grammar, word: str, multirun: bool) -> None:
+    """Raise InputError if a path with commas looks like several: it is not there, and all of its parts are."""
+    parts = word.partition("=")[2].split(",")
+    if not multirun or len(parts) < 2 or grammar.full(word) not in grammar.paths:
+        return
+    with suppress(OSError):  # of a name that is too long
+        if not Path(",".join(parts)).exists() and all(part and Path(part).exists() for part in parts):
+            key = key_of(word)
+            raise InputError(f"{word}: a path is taken whole; {key}=choice({','.join(parts)}) sweeps over several")
 
 
 def _own_keys(schema: type) -> dict[str, str]:
@@ -245,21 +364,19 @@ def model_keys() -> list[str]:
     return sorted({f.name for name in models.names() for f in fields(models.find(name)) if f.name != "name"})
 
 
-def _compose(script: str, words: Sequence[str], own: dict[str, str]) -> DictConfig:
+def _compose(grammar: Grammar, words: Sequence[str]) -> DictConfig:
     """Compose conf/<script>.yaml under words that sweep over nothing, with Hydra's own part of the config.
 
     Raises InputError if Hydra or OmegaConf refuses.
     """
-    placed = []
     for word in words:
-        key, equals, value = word.partition("=")
-        if key == "model" and own and value in groups_of("model"):
+        key, _, value = word.partition("=")
+        if key == "model" and grammar.own and value in groups_of("model"):
             _find_model(value)
-        bare = key.lstrip("+~")
-        placed.append(f"{key[: len(key) - len(bare)]}{own.get(bare, bare)}{equals}{value}")
+    placed = [grammar.for_hydra(word) for word in words]
     own_conf = ",".join(f"'file://{folder.resolve()}/conf'" for folder in models.OWN)
     try:
-        return hydra_compose(script, [f"hydra.searchpath=[{own_conf}]", *placed], return_hydra_config=True)
+        return hydra_compose(grammar.script, [f"hydra.searchpath=[{own_conf}]", *placed], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, AssertionError) as error:
         raise InputError(one_line(error)) from None
     except ValueError as error:  # of a group that is given no name: model=null
@@ -274,11 +391,15 @@ def _find_model(name: str) -> None:
         raise InputError(str(error)) from None
 
 
-def checked(config: DictConfig, schema: type) -> Any:
-    """Return a composed config as an object of its schema; InputError names a key or value that does not belong."""
+def checked(config: DictConfig | dict[str, Any], schema: type) -> Any:
+    """Return a config, composed or in plain containers, as an object of its schema.
+
+    InputError names a key or value that does not belong.
+    """
     try:
-        # Hydra's part holds values that only hydra.main sets.
-        plain = {str(k): _plain(config, k) for k in config if k != "hydra"}
+        plain = config
+        if isinstance(config, DictConfig):  # Hydra's part of it holds values that only hydra.main sets
+            plain = {str(k): _plain(config, k) for k in config if k != "hydra"}
         # Merged anew, since `+key=value` goes past the schema that the composition was held against.
         return from_plain(plain, schema)
     except (OmegaConfBaseException, ValueError) as error:  # ValueError: a part of the config refuses its values
@@ -329,8 +450,9 @@ def _register(script: str, schema: type) -> None:
             store(group=group, name=name, node=node, package="_global_" if group == "schema" else None)
         _stored[group, name] = node
     local = read_local()
-    store(name="this_machine", node={"folders": local.get("folders", {})}, package="_global_")
-    store(name="this_trainer", node={"trainer": local.get("trainer", {})}, package="_global_")
+    folders = {key: folder and literal(str(folder)) for key, folder in (local.get("folders") or {}).items()}
+    store(name="this_machine", node={"folders": folders}, package="_global_")
+    store(name="this_trainer", node={"trainer": local.get("trainer") or {}}, package="_global_")
 
 
 _stored: dict[tuple[str | None, str], type] = {}  # (group, name): the schema that Hydra knows by it

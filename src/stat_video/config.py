@@ -17,9 +17,10 @@ from .data.config import DataConfig
 from .data.sampling import Views
 from .data.transcode import Encoding
 from .data.transforms import Augment
-from .errors import InputError, check_ranges, one_of, ranged
+from .errors import InputError, check_ranges, one_of, path, ranged
 from .models.base import Clip, ModelConfig, VideoModel
 from .models.parts.precision import keep_out_of_autocast
+from .words import escaped
 
 SCALES = ("tiny", "paper")
 ATTENTION = ("auto", "cudnn", "efficient", "flash", "math")  # auto: all but cuDNN's; another: it, else math
@@ -30,15 +31,15 @@ PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true
 class Folders:
     """Where things are; the part of a config that is a matter of the machine. Set once in conf/local.yaml."""
 
-    logs: str = "logs"
-    built_in: str = "data"  # the built-in videos are generated below it
-    kinetics400: str | None = None
-    kinetics600: str | None = None
-    kinetics700: str | None = None
-    ssv2: str | None = None
-    ucf101: str | None = None
-    hmdb51: str | None = None
-    own: str | None = None
+    logs: str = path("logs")
+    built_in: str = path("data")  # the built-in videos are generated below it
+    kinetics400: str | None = path()
+    kinetics600: str | None = path()
+    kinetics700: str | None = path()
+    ssv2: str | None = path()
+    ucf101: str | None = path()
+    hmdb51: str | None = path()
+    own: str | None = path()
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Recipe:
     lr: float = ranged(1.6e-3, 0, above=True)  # for lr_batch clips, scaled linearly to batch_size
     lr_batch: int = ranged(512, 1)
     tiny_lr: float | None = ranged(None, 0, above=True)  # a model's own at scale=tiny
-    lr_scale: dict[str, float] = field(default_factory=dict)  # module or parameter: factor on lr, over the model's own
+    lr_scale: dict[str, float] = ranged({}, 0)  # module or parameter: factor on lr, over the model's own
     model_lr_scale: bool = True  # whether the model's own factors count (VideoModel.lr_scale)
     schedule: str = one_of("cosine", ("cosine", "steps", "wsd"))
     milestones: list[float] = ranged([], 0)  # steps: epochs after which the learning rate is multiplied by gamma
@@ -147,8 +148,8 @@ class TrainerKeys:
     precision: str = one_of("auto", PRECISIONS)  # auto: bf16-mixed on CUDA, 32-true elsewhere
     batch_per_device: Any = "auto"  # clips of one pass, accumulated up to recipe.batch_size; auto: by a GPU's memory
     gradient_checkpointing: bool = False  # compute each unit of the model again in the backward pass
-    workers: int | None = None  # data loading processes of a device; default: the cores shared out
-    clips_per_second: float | None = None  # training speed measured elsewhere, of all devices; only for plan=true
+    workers: int | None = ranged(None, 0)  # data loading processes of a device; default: the cores shared out
+    clips_per_second: float | None = ranged(None, 0, above=True)  # measured, of all devices; only for plan=true
     compile: bool = False  # units of the model by torch.compile, which draws other numbers for dropout than PyTorch
     deterministic: bool = False
     attention: str = one_of("auto", ATTENTION)  # kernels of scaled_dot_product_attention on CUDA (hardware.py)
@@ -212,9 +213,9 @@ class Config:
 
     name: str = "default"  # of the experiment; the folder below logs/
     scale: str = one_of("tiny", SCALES)
-    seed: int = ranged(0, 0)
+    seed: int = ranged(0, 0, 2**32 - 1)  # what NumPy's generator takes
     views: str = "1x1"  # clips x crops of the test
-    init: str | None = None  # a checkpoint whose weights a new run starts from, or trained_on=DATA (runs/source.py)
+    init: str | None = path()  # a checkpoint whose weights a new run starts from, or trained_on=DATA (runs/source.py)
     new_classifier: bool = False  # with init: for another class list
     # Of init=FILE of another project: the least share of the model's numbers that it has to hold (models/weights.py).
     init_share: float = ranged(0.95, 0, 1, neutral=0.95)
@@ -230,6 +231,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if not self.name or self.name.startswith(".") or "/" in self.name:
+            raise InputError(f"name={self.name}: allowed is the name of a folder below folders.logs")
         Views.parse(self.views)
         short_side = self.short_side
         if self.clip.view_crop > short_side:
@@ -293,7 +296,7 @@ def _not_as_asked(model: Any) -> str | None:
 class EvaluateConfig:
     """Everything that `src/evaluate.py` is told; the rest it reads from the checkpoint."""
 
-    ckpt: str | None = None
+    ckpt: str | None = path()
     ensemble: list[str] | None = None  # folders or checkpoints of runs whose scores are averaged, in the place of ckpt
     views: str | None = None  # default: those that the run was tested with
     layout: str | None = None  # of the data set where it is not the run's, such as lists for transcoded copies
@@ -309,20 +312,20 @@ class EvaluateConfig:
 class PredictConfig:
     """Everything that `src/predict.py` is told."""
 
-    ckpt: str | None = None
-    video: str | None = None  # a file, a folder of videos, or a list (.txt, .csv) with a path a line
-    picture: str | None = None  # of one video; default: beside the checkpoint, named after the video
+    ckpt: str | None = path()
+    video: str | None = path()  # a file, a folder of videos, or a list (.txt, .csv) with a path a line
+    picture: str | None = path()  # of one video; default: beside the checkpoint, named after the video
     pictures: bool = False  # of many: draw each, into the folder `out`
-    out: str | None = None  # of many: <out>.csv and <out>.jsonl; default: beside the checkpoint, named after `video`
+    out: str | None = path()  # of many: <out>.csv and <out>.jsonl; default: beside the checkpoint, named after `video`
 
 
 @dataclass
 class ExportConfig:
     """Everything that `src/export.py` is told."""
 
-    ckpt: str | None = None
+    ckpt: str | None = path()
     to: Any = "pt2"  # or onnx, or [pt2,onnx]
-    out: str | None = None  # <out>.pt2, <out>.onnx, <out>.json; default: 'model' beside the checkpoint
+    out: str | None = path()  # <out>.pt2, <out>.onnx, <out>.json; default: 'model' beside the checkpoint
 
     def __post_init__(self) -> None:
         forms = list(self.to) if isinstance(self.to, Sequence) and not isinstance(self.to, str) else [self.to]
@@ -336,7 +339,8 @@ class PrepareConfig:
     """Everything that `src/prepare.py` is told."""
 
     do: str | None = None  # verify or transcode
-    out: str | None = None  # of transcode: a new folder
+    scale: str = one_of("tiny", SCALES)
+    out: str | None = path()  # of transcode: a new folder
     workers: int | None = ranged(None, 1)  # default: the cores
     T: int = ranged(16, 1)  # frames of a clip, for the speed that transcode measures
     encoding: Encoding = field(default_factory=Encoding)
@@ -354,8 +358,8 @@ class ReportConfig:
     """Everything that `src/report.py` is told."""
 
     scales: list[str] = field(default_factory=lambda: list(SCALES))
-    out: str | None = None  # default: <folders.logs>/report
-    keep: str | None = None  # a folder: also copy there what the tables are made of, without checkpoints
+    out: str | None = path()  # default: <folders.logs>/report
+    keep: str | None = path()  # a folder: also copy there what the tables are made of, without checkpoints
     gflops: str = one_of("printed", ("printed", "counted"))  # of other systems in Figure 1: the paper's, or ours
     folders: Folders = field(default_factory=Folders)
 
@@ -389,7 +393,7 @@ def from_plain(plain: dict[str, Any], schema: type = Config) -> Any:
     of_model: Any = None
     if isinstance(model, dict) and "model" in {f.name for f in fields(schema)}:
         of_model = models.find(str(model.get("name")))
-    return OmegaConf.to_object(OmegaConf.merge(_base(schema, of_model), plain))
+    return OmegaConf.to_object(OmegaConf.merge(_base(schema, of_model), escaped(plain)))
 
 
 @cache  # to take dataclasses apart is a third of the time of a check

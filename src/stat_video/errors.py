@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from typing import Any
 
 
@@ -71,7 +72,7 @@ def ranged(
 
     ``above`` and ``below`` leave out the ends themselves; ``size`` is `sized`'s; ``noise`` says that a model's key is
     how often training drops something, so that weights of another value are of the same network. ``neutral``: see
-    `any_value`. A list is checked number by number.
+    `any_value`. A list or dict is checked number by number.
     """
     if high is None:
         words = f"more than {low}" if above else f"{low} or more"
@@ -79,11 +80,11 @@ def ranged(
         words = f"{'above ' if above else ''}{low} to {'below ' if below else ''}{high}"
 
     def refuse(value: Any) -> str | None:
-        numbers = value if isinstance(value, list | tuple) else [value]
-        for n in numbers:
-            # Written so that NaN is refused.
+        if isinstance(value, dict):
+            value = list(value.values())
+        for n in value if isinstance(value, list | tuple) else [value]:
             fits = (n > low if above else n >= low) and (high is None or (n < high if below else n <= high))
-            if not fits:
+            if not (fits and isfinite(n)):
                 return f"allowed is {words}"
         return None
 
@@ -112,6 +113,11 @@ def any_value(default: Any, *, neutral: Any = UNSET) -> Any:
     each key that is added to `Config` or below.
     """
     return _field(default, lambda value: None, neutral)
+
+
+def path(default: str | None = None) -> Any:
+    """Return a dataclass field for a path, which the command line takes as it is typed (`words.literal`)."""
+    return field(default=default, metadata={"path": True})
 
 
 def _field(default: Any, refuse: Refusal, neutral: Any, size: bool = False, noise: bool = False) -> Any:

@@ -19,6 +19,13 @@ def before(path: Path, n: int) -> Path:
     return path.with_stem(f"{path.stem}-{n}") if n else path
 
 
+def with_ending(path: Path, ending: str, key: str = "out") -> Path:
+    """Return a path with an ending after its whole name; InputError with the path's key if it has no name."""
+    if path.name in ("", ".."):
+        raise InputError(f"{key}={path}: allowed is a path that ends in a name")
+    return path.with_name(path.name + ending)
+
+
 @contextlib.contextmanager
 def replacing(path: Path, keep: int = 1) -> Iterator[BinaryIO]:
     """Yield a file beside `path` to write to; sync it and rename it over `path` at the end of the block.

@@ -108,6 +108,8 @@ def lightning_arguments(config: TrainerKeys) -> dict[str, Any]:
         raise InputError(
             f"trainer.accelerator={config.accelerator}: no CUDA device here; trainer=cpu or trainer=auto is allowed"
         )
+    if config.precision == "16-mixed" and not on_cuda(config):  # Lightning would compute in bf16 without a word
+        raise InputError("trainer.precision=16-mixed: no CUDA device here; bf16-mixed and 32-true are allowed on a CPU")
     return {
         "accelerator": config.accelerator,
         "devices": config.devices,

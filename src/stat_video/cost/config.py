@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..config import Config
-from ..errors import InputError, check_ranges, one_of, ranged
+from ..errors import InputError, check_ranges, one_of, path, ranged
 from .gpus import find_gpu
 
 SYSTEMS_IN = (6, 7)  # tables of the paper that print other systems' GFLOPs
@@ -15,7 +15,7 @@ class Hardware:
 
     gpu: str = "A100-80GB"  # a name of conf/gpus.yaml
     share: float | None = ranged(None, 0, 1, above=True)  # of the GPU's peak that training reaches; null: `measured`
-    measured: str | None = None  # check-gpu's file; null: that below the logs. Else the GPU's own share, an estimate
+    measured: str | None = path()  # check-gpu's file; null: that below the logs. Else the GPU's own share, an estimate
     gpus: list[int] = ranged([1, 8, 64], 1)  # numbers of them to show; speed grows with them
     clip_ms: float | None = ranged(None, 0)  # of one core, to read and augment a clip; null: as measured, clip_ms()
     video_mb: float | None = ranged(None, 0)  # size of a video's file, MB

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..errors import check_ranges, one_of, ranged
+from ..errors import check_ranges, one_of, path, ranged
 from .layouts import LAYOUTS, Split
 from .limits import Limits
 from .motion import MotionConfig
@@ -14,14 +14,14 @@ class DataConfig:
     """A data set and how its frames become clips."""
 
     name: str = "motion"
-    root: str | None = None  # folder of the videos and lists
+    root: str | None = path()  # folder of the videos and lists
     setting: str = "folders.built_in"  # the key that a user sets to name that folder; for messages
     layout: str = one_of("lists", tuple(LAYOUTS))  # the form it comes in: layouts.py
-    classes: str | None = None  # these three relative to root; null: where the layout looks for them
-    train: str | None = None
-    val: str | None = None
-    videos: str = "."  # the folder, relative to root, below which the videos are
-    manifest: str | None = None  # of src/prepare.py; null: manifest.csv below root
+    classes: str | None = path()  # these three relative to root; null: where the layout looks for them
+    train: str | None = path()
+    val: str | None = path()
+    videos: str = path(".")  # the folder, relative to root, below which the videos are
+    manifest: str | None = path()  # of src/prepare.py; null: manifest.csv below root
     fold: int = one_of(1, (1, 2, 3))  # of UCF101's and HMDB51's three splits
     held_out: float = ranged(0.2, 0, 1, above=True, below=True)  # layout=own: share of each class for validation
     seed: int = ranged(0, 0)  # layout=own: of the draw of these

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import sys
 import time
 import traceback
@@ -10,8 +11,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from ..compose import Command, checked, one_line, read
 from ..errors import InputError, printable
@@ -118,7 +117,7 @@ def run_frozen(file: Path, schema: type, task: Task) -> int:
     """Run the config in a file, in a process that a sweep started for a row, or a run for one of its devices."""
     started = end_with_parent()
     try:
-        outcome = attempt(task, checked(OmegaConf.create(read_frozen(file)), schema))
+        outcome = attempt(task, checked(read_frozen(file), schema))
     except InputError as error:
         outcome = Outcome(reason=error.line)
     leave_outcome(file, outcome)
@@ -153,7 +152,7 @@ def path_of(key: str, value: str | None) -> Path:
     """Return the path that a key names; InputError if it is not given or not there."""
     if value is None:
         raise InputError(f"{key} is not given: {key}=PATH")
-    path = Path(value).expanduser()
+    path = Path(os.path.expanduser(value))  # of ensemble's; other paths come expanded
     with suppress(OSError):  # that of a name that is too long
         if path.exists():
             return path

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..errors import InputError, in_a_line
-from ..files import replacing, write_json
+from ..files import replacing, with_ending, write_json
 from ..models.base import VideoModel
 from .testing import rebuild
 
@@ -24,24 +24,35 @@ Run = Callable[[Tensor], Tensor]
 def export(ckpt: Path, forms: Sequence[str], out: Path) -> list[Path]:
     """Write <out>.<form> for each of `forms`, and <out>.json, which says how a clip is made; return their paths.
 
-    Each file is loaded back and must give the checkpoint's logits on clips that it was not made with; else InputError,
-    and no file of that form is left.
+    Each program is loaded back and must give the checkpoint's logits on clips that it was not made with; else
+    InputError, and nothing is written.
     """
+    paths = {form: with_ending(out, f".{form}") for form in forms}
+    if "onnx" in forms:
+        _check_onnx()
     model, config, classes = rebuild(ckpt)
     clip = config.clip
     clips = torch.randn(2, 3, clip.T, clip.view_crop, clip.view_crop, generator=torch.Generator().manual_seed(0))
     program, batch = _program(model, clips)
-    paths = []
-    for form in forms:
-        path = out.with_name(f"{out.name}.{form}")
-        content, loaded = FORMS[form](program)
+    contents = {}
+    for form, path in paths.items():
+        contents[path], loaded = FORMS[form](program)
         _compare(model, loaded, clips.flip(0)[: batch or 2], path)
+    for path, content in contents.items():
         with replacing(path) as file:
             file.write(content)
-        paths.append(path)
-    about = out.with_name(f"{out.name}.json")
+    about = with_ending(out, ".json")
     write_json(about, _description(ckpt, config, classes, batch))
-    return [*paths, about]
+    return [*contents, about]
+
+
+def _check_onnx() -> None:
+    """Raise InputError if what writes or runs ONNX is not installed."""
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401  what torch.onnx writes with
+    except ImportError as error:
+        raise InputError(f"to=onnx: {error}; pip install -e '.[onnx]' brings it") from None
 
 
 def _program(model: VideoModel, clips: Tensor) -> tuple[Any, int | None]:
@@ -68,11 +79,8 @@ def _pt2(program: Any) -> tuple[bytes, Run]:
 
 
 def _onnx(program: Any) -> tuple[bytes, Run]:
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401  what torch.onnx writes with
-    except ImportError as error:
-        raise InputError(f"to=onnx: {error}; pip install -e '.[onnx]' brings it") from None
+    import onnxruntime
+
     written = torch.onnx.export(program, dynamo=True, verbose=False)
     assert written is not None  # None comes without dynamo alone
     content = written.model_proto.SerializeToString()

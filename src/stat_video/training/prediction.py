@@ -18,7 +18,7 @@ from ..data.sampling import view_frames
 from ..data.transforms import Normalize, ViewTransform
 from ..draw import draw
 from ..errors import InputError
-from ..files import replacing
+from ..files import replacing, with_ending
 from ..hardware import choose_backends
 from ..progress import say
 from .metrics import likeliest
@@ -61,8 +61,14 @@ def predictor(ckpt: Path) -> Callable[[Path, Path | None], Top]:
 
 def predict(ckpt: Path, video: Path, picture: str | None = None) -> tuple[Top, Path]:
     """Return the top 5 of a video, and the path of the picture that was written."""
-    path = Path(picture) if picture else ckpt.parent / f"predict_{video.stem}.png"
+    path = Path(picture) if picture else ckpt.parent / f"predict_{name_of(video)}.png"
     return predictor(ckpt)(video, path), path
+
+
+def name_of(video: Path) -> str:
+    """Return the name for what is made of a video: its own without the ending; of a folder, which has none, whole."""
+    video = video.absolute()
+    return video.resolve().name if video.name in ("", "..") else video.name if video.is_dir() else video.stem
 
 
 def predict_many(ckpt: Path, videos: Sequence[Path], pictures: Path | None) -> Iterator[Prediction]:
@@ -72,7 +78,7 @@ def predict_many(ckpt: Path, videos: Sequence[Path], pictures: Path | None) -> I
     """
     predict_one = predictor(ckpt)
     for i, video in enumerate(videos):
-        picture = pictures / f"{i:06d}_{video.stem}.png" if pictures else None
+        picture = pictures / f"{i:06d}_{name_of(video)}.png" if pictures else None
         try:
             yield Prediction(video, predict_one(video, picture), picture=picture)
         except READ_ERRORS as error:
@@ -98,7 +104,7 @@ def videos_of(path: Path) -> list[Path]:
         return found
     if path.suffix.lower() not in LISTS:
         return [path]
-    return [path.parent / _without_label(path.parent, line) for line in read_lines(path)]
+    return [path.parent / _name_in(path.parent, line) for line in read_lines(path)]
 
 
 def _refuse_list_among_pictures(folder: Path) -> None:
@@ -106,14 +112,23 @@ def _refuse_list_among_pictures(folder: Path) -> None:
     for file in sorted(file for file in folder.iterdir() if file.suffix.lower() in LISTS and file.is_file()):
         named: list[Path] = []
         with suppress(InputError):  # not a text file
-            named = [folder / _without_label(folder, line) for line in read_lines(file)]
+            named = [folder / _name_in(folder, line) for line in read_lines(file)]
         if named and all(video.is_dir() or (video.is_file() and is_video(video)) for video in named):
             raise InputError(f"{folder}: it holds pictures and a list of videos; video={file} reads the list")
 
 
-def _without_label(folder: Path, line: str) -> str:
-    name, label = split_number(line)
-    return name if label and not (folder / line).exists() else line
+def _name_in(folder: Path, line: str) -> str:
+    """Return the path that a line of a list names: all of it, or what stands before a label; quoted as in CSV or not."""
+    names = dict.fromkeys((line, split_number(line)[0]))
+    for name in [*names, *map(_unquoted, names)]:
+        with suppress(OSError):  # of a name that is too long
+            if (folder / name).exists():
+                return name
+    return _unquoted([*names][-1])
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"') if len(name) > 1 and name[0] == name[-1] == '"' else name
 
 
 def write_predictions(predictions: Sequence[Prediction], out: Path) -> list[Path]:
@@ -127,7 +142,7 @@ def write_predictions(predictions: Sequence[Prediction], out: Path) -> list[Path
         table.writerow([p.video, *cells, *[""] * (10 - len(cells)), p.reason])
         top = [{"class": name, "probability": round(probability, 6)} for name, probability in p.top]
         lines.append(json.dumps({"video": str(p.video), "top": top, "reason": p.reason or None}) + "\n")
-    paths = [out.with_name(f"{out.name}.csv"), out.with_name(f"{out.name}.jsonl")]
+    paths = [with_ending(out, ".csv"), with_ending(out, ".jsonl")]
     for path, content in zip(paths, (text.getvalue(), "".join(lines)), strict=True):
         with replacing(path) as file:
             file.write(content.encode("utf-8", "surrogateescape"))

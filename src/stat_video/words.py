@@ -1,0 +1,92 @@
+"""The words of a command line before Hydra composes them: keys whose value is a path, and keys of Hydra's own."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import Field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from .errors import InputError
+
+HYDRA = re.compile(r"hydra(?![A-Za-z0-9_])")
+SWEPT = "hydra.sweeper.params"  # what an experiment sweeps over; on the command line KEY=A,B says the same
+LAUNCHER = "hydra.launcher."
+# Hydra's keys that do nothing here, since it composes and no more: what to use in their place.
+INSTEAD = {
+    "hydra.run": "folders.logs=FOLDER and name=NAME say where runs are",
+    "hydra.sweep": "folders.logs=FOLDER and name=NAME say where runs are",
+    "hydra.output_subdir": "a run's config is config.json in its folder",
+    "hydra.job.name": "name=NAME names an experiment",
+    "hydra.job.env_set": "set the variables in the shell",
+    "hydra.searchpath": "the environment variable STAT_VIDEO_OWN names folders with a conf/ and models/ of your own",
+    "hydra.mode": "-m sweeps",
+    "hydra.help": "--help prints the keys and groups",
+    "hydra.hydra_help": "--help prints the keys and groups",
+}
+
+
+def key_of(word: str) -> str:
+    """Return the key of a word without Hydra's +, ++ or ~ before it."""
+    return word.partition("=")[0].lstrip("+~")
+
+
+def is_of_hydra(word: str) -> bool:
+    """Return whether a word sets a key or group of Hydra's own."""
+    return HYDRA.match(key_of(word)) is not None
+
+
+def check_of_hydra(word: str, several: bool, launchers: Sequence[str], script: str) -> None:
+    """Raise InputError for a word of Hydra's own that would do nothing; ``several`` says that rows may be swept."""
+    key, value = key_of(word), word.partition("=")[2]
+    if key == "hydra/launcher":
+        if value not in launchers:
+            raise InputError(f"{word}: allowed are {', '.join(launchers)}")
+    elif not key.startswith(("hydra.launcher.", f"{SWEPT}.")) and key != SWEPT or key.startswith("hydra.launcher._"):
+        dotted = key.replace("/", ".")
+        instead = next((text for start, text in INSTEAD.items() if f"{dotted}.".startswith(f"{start}.")), None)
+        allowed = "allowed of Hydra's own keys are hydra/launcher, hydra.launcher.* and hydra.sweeper.params.*"
+        raise InputError(f"{word}: does nothing here; {instead or allowed}")
+    if not several:
+        raise InputError(f"{word}: a sweep needs -m: python src/{script}.py -m ...")
+
+
+def marked(schema: Any, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any]]:
+    """Yield (key in full, field, type) of all keys of a dataclass and of the dataclasses in it."""
+    types = get_type_hints(schema)
+    for f in fields(schema):
+        yield prefix + f.name, f, types[f.name]
+        for inner in (types[f.name], *get_args(types[f.name])):
+            if is_dataclass(inner):
+                yield from marked(inner, f"{prefix}{f.name}.")
+
+
+def path_keys(schema: Any, prefix: str = "") -> set[str]:
+    """Return the keys whose value is a path: the fields made by `errors.path`."""
+    return {key for key, f, _ in marked(schema, prefix) if f.metadata.get("path")}
+
+
+def open_keys(schema: Any) -> set[str]:
+    """Return the keys that hold keys of the user's own, such as recipe.lr_scale, and those of the launchers."""
+    return {key for key, _, kind in marked(schema) if get_origin(kind) is dict} | {f"{LAUNCHER}more"}
+
+
+def escaped(value: Any) -> Any:
+    r"""Return plain containers so that OmegaConf reads each text as it is: no `${...}` in it is an interpolation."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
+    if isinstance(value, dict):
+        return {key: escaped(inner) for key, inner in value.items()}
+    return [escaped(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def literal(path: str) -> str:
+    """Return a path, taken as it is typed, for OmegaConf.
+
+    Two beginnings are not literal: `~` and `~/`, the home folder, and `${...}`, an interpolation. After `./` they are.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):  # no user's home: a name, which no one shall expand later
+        expanded = str(Path.cwd() / path)
+    start = re.match(r"\$\{[^{}]*\}", expanded)
+    return (start[0] if start else "") + escaped(expanded[start.end() if start else 0 :])
