@@ -1,5 +1,7 @@
 """What a user can mend: one line that names the thing and says what is allowed; and the ranges of config keys."""
 
+import os
+import re
 import signal
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -18,6 +20,22 @@ def in_a_line(error: BaseException) -> str:
     return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
 
 
+def of_the_machine(error: BaseException, named: object = None) -> str | None:
+    """Return in one line what a disk, a network or the shared memory refuses: 'FILE: No space left on device'.
+
+    None for any other error, which may be a bug and keeps its trace. ``named`` is for an error that names no file.
+    """
+    if isinstance(error, OSError):
+        files = [os.fsdecode(n) for n in (error.filename, error.filename2) if isinstance(n, str | bytes | os.PathLike)]
+        return ": ".join([*(files[:1] or [str(named)] * bool(named)), error.strerror or in_a_line(error)])
+    if isinstance(error, RuntimeError) and (found := NO_SPACE.search(str(error))):
+        where = "/dev/shm, through which data workers hand over clips" if "/torch_" in found[0] else named
+        return f"{where or 'the disk'}: No space left on device; trainer.workers=0 needs no shared memory"
+    return None
+
+
+# PyTorch's RuntimeErrors for a full disk, of which the file /torch_... is one in shared memory.
+NO_SPACE = re.compile(r".*(No space left on device|unable to allocate shared memory|could not resize shared).*")
 FROM_WORKER = "Caught InputError in "  # how PyTorch begins the message of an error that a data worker raised
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import InputError
+from .errors import InputError, of_the_machine
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -44,8 +44,11 @@ def replacing(path: Path, keep: int = 1) -> Iterator[BinaryIO]:
             with contextlib.suppress(FileNotFoundError):
                 before(path, n - 1).replace(before(path, n))
         beside.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: could not be written ({error.strerror}); what was there before is kept") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: of PyTorch's zip writer, whose context is the cause
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if not isinstance(cause, OSError):
+            raise
+        raise InputError(f"{path}: could not be written ({cause.strerror}); what was there before is kept") from error
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
@@ -57,27 +60,31 @@ def locked(path: Path, busy: Callable[[str], None]) -> Iterator[None]:
 
     If another process holds it, call ``busy`` with that one's name and wait for it, unless ``busy`` raises.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            busy(lock.read().strip() or "another process")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
+    with contextlib.ExitStack() as held:
+        with named_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context(path.open("ab+", buffering=0))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                busy(lock.read().decode().strip() or "another process")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
 
 
 @contextlib.contextmanager
-def named_errors() -> Iterator[None]:
-    """Raise InputError in place of an OSError, for example where a file or folder may not be read."""
+def named_errors(path: Path | None = None) -> Iterator[None]:
+    """Raise InputError in place of an OSError, for example where a file or folder may not be read.
+
+    ``path`` is for an error that names no file, as where a full disk does not take what is written.
+    """
     try:
         yield
     except OSError as error:
-        raise InputError(f"{error.filename}: {error.strerror}") from None
+        raise InputError(str(of_the_machine(error, path))) from error
 
 
 def remove_unfinished(folder: Path) -> None:

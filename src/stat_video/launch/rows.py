@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..compose import Row
-from ..errors import InputError
+from ..errors import InputError, of_the_machine
 from ..runs.run import Busy
 
 POLL_SECONDS = 0.2
@@ -114,8 +114,9 @@ def run_rows(
                     say(f"{error.line}; asked again when others are done")
                 note(number, Outcome(busy=True) if running else Outcome(reason=error.line))
             except Exception as error:  # a bug, or a fault of the machine: the other rows go on
-                traceback.print_exc()
-                note(number, Outcome(reason=f"{type(error).__name__}: {error}"))
+                if (reason := of_the_machine(error)) is None:
+                    traceback.print_exc()
+                note(number, Outcome(reason=reason or f"{type(error).__name__}: {error}"))
             else:
                 if returned is not None:
                     note(number, Outcome(returned))

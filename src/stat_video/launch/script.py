@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compose import Command, checked, one_line, read
-from ..errors import InputError, printable
+from ..errors import InputError, of_the_machine, printable
 from ..hardware import rank_zero
 from ..progress import console
 from ..runs.run import Busy
@@ -44,33 +44,72 @@ def script(
     quiet()
     console.quiet = not rank_zero()
     words = sys.argv[1:]
-    if len(words) == 1 and words[0].startswith(FROZEN):
-        sys.exit(run_frozen(Path(words[0].removeprefix(FROZEN)), schema, task))
-    try:
-        command = read(name, schema, words, every)
-    except Exception as error:  # raised by Hydra, its parser or YAML before anything has begun
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    if command.text is not None:
-        console.print(command.text, soft_wrap=True, highlight=False)
-        return
     done = Done([], {})
     try:
-        run_rows(command, task, known, done)
-    except InputError as error:
-        done.failures[error.line] = []
-    finally:
-        if done.results and show and rank_zero():
-            try:
-                show(done.results)
-            except InputError as error:
-                done.failures[error.line] = []
+        if len(words) == 1 and words[0].startswith(FROZEN):
+            sys.exit(run_frozen(Path(words[0].removeprefix(FROZEN)), schema, task))
+        run_command(name, schema, words, task, known, show, every, done)
+    except Exception as error:
+        if (reason := reason_of(error)) is None:
+            raise
+        done.failures[reason] = []
     for line in done.lines():
         print(f"error: {line}", file=sys.stderr)
+    close_stdout()
     if done.stopped:
         sys.exit(128 + done.stopped)
     if done.failures:
         sys.exit(2)
+
+
+def reason_of(error: Exception) -> str | None:
+    """Return in one line what a user or the machine did wrong; None for an error of ours, whose trace is shown.
+
+    With STAT_VIDEO_TRACE=1 in the environment the trace of what the machine did wrong is shown, too.
+    """
+    if isinstance(error, InputError):
+        return error.line
+    reason = of_the_machine(error)
+    if reason is not None and os.environ.get("STAT_VIDEO_TRACE"):
+        traceback.print_exception(error)
+    return reason
+
+
+def close_stdout() -> None:
+    """Write what stdout still holds; if it is a pipe that is closed or on a full disk, let Python not try it again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run_command(
+    name: str,
+    schema: type,
+    words: list[str],
+    task: Task,
+    known: Task,
+    show: Callable[[list[Any]], None] | None,
+    every: bool,
+    done: Done,
+) -> None:
+    """Read a command line, run its rows, show the results; write what fails into `done`."""
+    try:
+        command = read(name, schema, words, every)
+    except Exception as error:  # raised by Hydra, its parser or YAML before anything has begun
+        raise InputError(reason_of(error) or one_line(error)) from error
+    if command.text is not None:
+        console.print(command.text, soft_wrap=True, highlight=False)
+        return
+    try:
+        run_rows(command, task, known, done)
+    except Exception as error:
+        if (reason := reason_of(error)) is None:
+            raise
+        done.failures[reason] = []
+    finally:
+        if done.results and show and rank_zero():
+            show(done.results)
 
 
 def run_rows(command: Command, task: Task, known: Task, done: Done) -> None:
@@ -103,14 +142,13 @@ def attempt(task: Task, config: Any) -> Outcome:
     """Return the outcome of a task: what it returned, or in one line why it failed."""
     try:
         return Outcome(task(config))
-    except InputError as error:
-        return Outcome(reason=error.line)
     except Busy as busy:
         print(busy, flush=True)
         return Outcome(busy=True)
     except Exception as error:
-        traceback.print_exc()  # a bug, or a fault of the machine
-        return Outcome(reason=f"{type(error).__name__}: {one_line(error)}")
+        if (reason := reason_of(error)) is None:
+            traceback.print_exc()
+        return Outcome(reason=reason or f"{type(error).__name__}: {one_line(error)}")
 
 
 def run_frozen(file: Path, schema: type, task: Task) -> int:
@@ -146,6 +184,7 @@ def quiet() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="(hydra|lightning)")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # of a name in a picture
 
 
 def path_of(key: str, value: str | None) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..compose import Command, Row
 from ..config import Processes, Slurm
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..hardware import rank_zero
 from .frozen import clear, launch_folder, starts_processes
 from .processes import FreshProcesses
@@ -60,7 +60,7 @@ def run_sweep(command: Command, known: Callable[[Any], Any], attempt: Callable[[
 def short_names(rows: Sequence[tuple[str, ...]]) -> Mapping[tuple[str, ...], str]:
     """Return a name for each row: its words that not all rows share; all of its words if there is one row."""
     same = set(rows[0]).intersection(*rows[1:]) if len(rows) > 1 else set()
-    return {words: " ".join(word for word in words if word not in same) or " ".join(words) for words in rows}
+    return {words: printable(" ".join(w for w in words if w not in same) or " ".join(words)) for words in rows}
 
 
 def check_in_process(rows: Sequence[Row], names: Mapping[tuple[str, ...], str]) -> None:

@@ -38,23 +38,26 @@ class Prediction:
     picture: Path | None = None
 
 
-def predictor(ckpt: Path) -> Callable[[Path, Path | None], Top]:
-    """Return what gives the top 5 of a video's centre view, and draws it if a path for the picture is given."""
+def predictor(ckpt: Path) -> Callable[[Path], tuple[Top, Callable[[Path], None]]]:
+    """Return what gives the top 5 of a video's centre view, and what draws that into a file."""
     choose_backends(TrainerKeys(accelerator="cpu"))  # not those of the run, which may have had a GPU
     model, config, classes = rebuild(ckpt)
     choose, view = view_frames(config.clip, 0, 1), ViewTransform(config.short_side, config.clip.view_crop)
     normalize, handler = Normalize(*config.normalization), PathHandler(config.data.limits)
 
-    def predict_one(video: Path, picture: Path | None) -> Top:
+    def predict_one(video: Path) -> tuple[Top, Callable[[Path], None]]:
         frames = handler.video_from_path(str(video)).frames(choose)  # (T, H, W, 3)
         pixels = view(frames)  # (T, 3, view_crop, view_crop)
         clip = normalize(pixels[None])
         with torch.no_grad():
             logits = model(clip)[0]
         top = likeliest(logits, classes)
-        if picture:
+
+
+        def draw_into(picture: Path) -> None:
             draw(pixels.permute(0, 2, 3, 1), model.look(clip), top, picture, title=video.name)
-        return top
+
+        return top, draw_into
 
     return predict_one
 
@@ -62,7 +65,9 @@ def predictor(ckpt: Path) -> Callable[[Path, Path | None], Top]:
 def predict(ckpt: Path, video: Path, picture: str | None = None) -> tuple[Top, Path]:
     """Return the top 5 of a video, and the path of the picture that was written."""
     path = Path(picture) if picture else ckpt.parent / f"predict_{name_of(video)}.png"
-    return predictor(ckpt)(video, path), path
+    top, draw_into = predictor(ckpt)(video)
+    draw_into(path)
+    return top, path
 
 
 def name_of(video: Path) -> str:
@@ -78,11 +83,15 @@ def predict_many(ckpt: Path, videos: Sequence[Path], pictures: Path | None) -> I
     """
     predict_one = predictor(ckpt)
     for i, video in enumerate(videos):
-        picture = pictures / f"{i:06d}_{name_of(video)}.png" if pictures else None
         try:
-            yield Prediction(video, predict_one(video, picture), picture=picture)
+            top, draw_into = predict_one(video)
         except READ_ERRORS as error:
             yield Prediction(video, [], reason_of(error, str(video)))
+            continue
+        picture = pictures / f"{i:06d}_{name_of(video)}.png" if pictures else None
+        if picture:
+            draw_into(picture)
+        yield Prediction(video, top, picture=picture)
 
 
 def videos_of(path: Path) -> list[Path]:

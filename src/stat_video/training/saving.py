@@ -48,12 +48,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint; if the disk does not take it, raise InputError and keep the old one."""
         with replacing(Path(path), self.keep) as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:  # of torch's zip writer; its context is the cause, such as a full disk
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from None
-                raise
+            torch.save(checkpoint, file)
 
 
 class CheckpointWriter(AtomicCheckpointIO):
