@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import math
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -93,7 +94,16 @@ def remove_unfinished(folder: Path) -> None:
         path.unlink()
 
 
+def finite(content: Any) -> Any:
+    """Return plain containers with None for NaN and infinity, which JSON does not have."""
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` to `path` atomically, as indented JSON."""
+    """Write `content` to `path` atomically, as indented JSON; a number that is not finite is written as null."""
     with replacing(path) as file:
-        file.write((json.dumps(content, indent=2) + "\n").encode())
+        file.write((json.dumps(finite(content), indent=2, allow_nan=False) + "\n").encode())

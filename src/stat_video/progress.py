@@ -19,8 +19,15 @@ from .errors import printable
 EVERY = 60.0  # seconds between two lines
 T = TypeVar("T")
 WIDE = 1000  # columns of a log, where nothing is cut off
+# Cells with `!python src/train.py` have a terminal that shows each redraw of a bar below the one before.
+IN_NOTEBOOK = "JPY_PARENT_PID" in os.environ  # set by Jupyter for its kernels, and so for what they start
 # The one console of the process; no markup, since names hold brackets.
 console = Console(markup=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)
+
+
+def watched() -> bool:
+    """Return whether stdout is a terminal on which a bar can be redrawn in place."""
+    return sys.stdout.isatty() and not IN_NOTEBOOK
 
 
 def say(line: str) -> None:
@@ -92,7 +99,7 @@ class _Rate(ProgressColumn):
 
 def shown(items: Iterable[T], what: str, total: int, console: Console = console) -> Iterator[T]:
     """Yield the items, and show on the console how many have come."""
-    if console.is_terminal:
+    if console.is_terminal and not IN_NOTEBOOK:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
         with Progress(*columns, console=console) as bar:
             yield from bar.track(items, total, description=what)

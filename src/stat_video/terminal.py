@@ -93,4 +93,5 @@ def _is_number(value: str) -> bool:
 
 
 def _cells(result: dict[str, Any], metrics: list[str]) -> list[str]:
-    return [f"{result['metrics'][m]:.2f}" if m in result["metrics"] else "missing" for m in metrics]
+    values = [result["metrics"].get(metric) for metric in metrics]
+    return ["missing" if value is None else f"{value:.2f}" for value in values]

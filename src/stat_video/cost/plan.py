@@ -76,13 +76,16 @@ def _cost(estimate: Estimate, logs: Path) -> dict[str, Any]:
 
 
 def _seconds_per_gmac(config: Config, logs: Path) -> float | None:
-    """Return seconds of a device per clip and GMAC: the median of the finished runs of this scale on such a device."""
+    """Return seconds of a device per clip and GMAC: the median of this scale's finished runs on such a device."""
     rates = []
     for _, result in read_results(logs).results:
         same_device = (result["hardware"]["device"] == "cpu") == (config.trainer.accelerator == "cpu")
         if result["scale"] != config.scale or not same_device or not result["train_seconds"] or not result.get("gmacs"):
             continue
-        done = result["steps"] * result["config"]["recipe"]["batch_size"]
+        recipe = result["config"]["recipe"]
+        done, epoch = result["steps"] * recipe["batch_size"], result["videos"]["train"] * recipe["repeats"]
+        if done + recipe["batch_size"] <= epoch:
+            continue  # cut off in its first epoch, as by debug=two_steps: its start took longer than its steps
         rates.append(result["train_seconds"] * result["hardware"]["devices"] / (done * result["gmacs"]))
     return median(rates) if rates else None
 

@@ -34,6 +34,9 @@ def read_results(logs: Path) -> Results:
             continue
         try:
             result = json.loads(file.read_text(encoding="utf-8"))
+            if isinstance(result, dict) and isinstance(result.get("metrics"), dict):
+                known = {k: v for k, v in result["metrics"].items() if v is not None and v == v}
+                result["metrics"] = known  # without null and NaN, as of a class group without a video
             if (wrong := _wrong(result)) is not None:
                 raise ValueError(wrong)
         except (OSError, ValueError, RecursionError) as error:

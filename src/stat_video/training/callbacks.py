@@ -204,9 +204,15 @@ class StepLines(Callback):
 
 
 class Bar(RichProgressBar):
-    """Lightning's progress bar, with memory and the share of waiting beside the loss."""
+    """Lightning's progress bar, with memory and the share of waiting beside the loss; it counts epochs from 1."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        # Padded, so that the bars of training and validation begin in one column.
+        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}".ljust(len(self.validation_description))
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return the figures to show behind the bar."""
         waiting = {"waiting for data": share_of_waiting(trainer)} if trainer.training else {}
-        return {**super().get_metrics(trainer, pl_module), "memory": memory(), **waiting}
+        figures = super().get_metrics(trainer, pl_module)
+        figures.pop("v_num", None)  # the logger's version: part of a W&B id
+        return {**figures, "memory": memory(), **waiting}

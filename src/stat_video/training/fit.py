@@ -1,6 +1,5 @@
 """Take one run from its config to its result: train, test, write result.json; resume if it was killed."""
 
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -41,7 +40,7 @@ from ..models.parts.backend import BACKEND
 from ..models.parts.compiled import compile_parts
 from ..models.parts.recompute import recompute_units
 from ..models.weights import load_foreign, load_weights
-from ..progress import say
+from ..progress import say, watched
 from ..runs.code import COMPUTES, provenance
 from ..runs.identity import TRAINED_ON, definition, with_content
 from ..runs.results import ended_as_asked, hold_of
@@ -424,8 +423,7 @@ def place_of(content: dict[str, Any]) -> tuple[int, int]:
 
 def progress_callbacks() -> tuple[list[Callback], bool]:
     """Return (a progress bar if stdout is a terminal, else a line a minute; whether it is the bar)."""
-    watched = sys.stdout.isatty()
-    return [Bar(leave=False) if watched else StepLines(say)], watched
+    return [Bar(leave=False) if watched() else StepLines(say)], watched()
 
 
 def run_callbacks(config: Config, run: Run) -> list[Callback]:

@@ -76,6 +76,10 @@ class VideoModule(LightningModule):
     def _logits(self, clips: Tensor) -> Tensor:
         return check_logits(self.model, self.model(clips), len(clips), len(self.classes))
 
+    def on_fit_start(self) -> None:
+        """Train in training mode: `rebuild` returns a model in evaluation mode, and Lightning would leave it there."""
+        self.train()
+
     def on_train_batch_start(self, batch: Sample, batch_index: int) -> None:
         """Seed what is drawn on the device (mixing, erasing, stochastic depth) by seed, epoch, batch and rank.
 

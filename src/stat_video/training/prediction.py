@@ -18,7 +18,7 @@ from ..data.sampling import view_frames
 from ..data.transforms import Normalize, ViewTransform
 from ..draw import draw
 from ..errors import InputError
-from ..files import replacing, with_ending
+from ..files import finite, replacing, with_ending
 from ..hardware import choose_backends
 from ..progress import say
 from .metrics import likeliest
@@ -150,7 +150,8 @@ def write_predictions(predictions: Sequence[Prediction], out: Path) -> list[Path
         cells = [cell for name, probability in p.top for cell in (name, f"{probability:.6f}")]
         table.writerow([p.video, *cells, *[""] * (10 - len(cells)), p.reason])
         top = [{"class": name, "probability": round(probability, 6)} for name, probability in p.top]
-        lines.append(json.dumps({"video": str(p.video), "top": top, "reason": p.reason or None}) + "\n")
+        about = {"video": str(p.video), "top": top, "reason": p.reason or None}
+        lines.append(json.dumps(finite(about), allow_nan=False) + "\n")
     paths = [with_ending(out, ".csv"), with_ending(out, ".jsonl")]
     for path, content in zip(paths, (text.getvalue(), "".join(lines)), strict=True):
         with replacing(path) as file:

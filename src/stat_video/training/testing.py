@@ -48,7 +48,7 @@ GENERATED = 20_000  # built-in videos that a test generates unasked
 
 
 def rebuild(path: Path) -> tuple[VideoModel, Config, list[str]]:
-    """Return the model with its weights, the config of its run, and its class names.
+    """Return the model with its weights in evaluation mode, the config of its run, and its class names.
 
     Raises InputError if they don't fit together, or there is no file of this model here.
     """
