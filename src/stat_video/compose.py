@@ -197,10 +197,10 @@ def _settings_and_words(grammar: Grammar, words: Sequence[str], several: bool) -
             others.append(word)
             continue
         check_of_hydra(word, several, LAUNCHERS, grammar.script)
-        if key.startswith(f"{SWEPT}."):
+        if key.startswith(f"{SWEPT}.") and key != f"{SWEPT}.":
             quoted = re.fullmatch(r"""(['"])((?:(?!\1).)*)\1""", value)
             others.append(_axis(grammar, key.removeprefix(f"{SWEPT}."), quoted[2] if quoted else value))
-        elif key == SWEPT:
+        elif key.startswith(SWEPT):
             params = grammar.parsed(word).value()
             if not isinstance(params, dict):
                 raise InputError(f'{word}: allowed is {{KEY:"A,B"}}; in one word KEY=A,B')
