@@ -22,6 +22,8 @@ from stat_video.data.manifest import COLUMNS, VideoRow, read_manifest, write_man
 from stat_video.data.reader import READ_ERRORS, PathHandler
 from stat_video.data.verify import Journal
 from stat_video.errors import InputError
+from stat_video.files import write_json
+from stat_video.runs.results import read_results
 from stat_video.training.checkpoint import read_checkpoint, read_weights
 
 REFUSED = object()
@@ -173,3 +175,32 @@ def test_a_damaged_checkpoint_is_refused_or_the_same(
         assert found["classes"] == ["a"]
         assert torch.equal(found["weights"]["a"], torch.ones(3))
         assert zipfile.is_zipfile(file)
+
+
+NUMBERS = st.recursive(
+    st.floats() | st.integers() | TEXT, lambda part: st.lists(part) | st.dictionaries(TEXT, part), max_leaves=8
+)
+
+
+@some
+@given(st.dictionaries(TEXT, NUMBERS, max_size=4))
+def test_what_is_written_is_strict_json(tmp_path: Path, content: dict[str, Any]) -> None:
+    """With null for what JSON has no number for, and all else as it was."""
+    file = tmp_path / "some.json"
+    write_json(file, content)
+    strict = json.loads(file.read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert strict == json.loads(json.dumps(content), parse_constant=lambda name: None)
+
+
+def test_a_result_without_a_figure_is_read(tmp_path: Path) -> None:
+    """As null, or as the bare NaN that an earlier version wrote; either has no figure in a table."""
+    for n, value in enumerate(("null", "NaN")):
+        folder = tmp_path / "some" / f"run{n}"
+        folder.mkdir(parents=True)
+        text = json.dumps({"name": "some", "scale": "tiny", "id": f"ab{n}", "seed": 0, "finished": "now",
+                           "metrics": {"test/top1_1x1": 1.0, "test/top1_1x1_far": "?"},
+                           "config": {"views": "1x1"}})  # fmt: skip
+        (folder / "result.json").write_text(text.replace('"?"', value))
+    found = read_results(tmp_path)
+    assert found.broken == []
+    assert [result["metrics"] for _, result in found.results] == 2 * [{"test/top1_1x1": 1.0}]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -13,6 +16,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from running import ROOT
 from stat_video import progress
 from stat_video.config import Config, TrainerKeys
 from stat_video.data.config import DataConfig
@@ -189,3 +193,41 @@ def test_what_helps_a_run_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "transcode" not in fit.feeding(config)
     monkeypatch.setattr(fit, "on_cuda", lambda keys: False)
     assert "device=true" not in fit.feeding(config)
+
+
+def test_the_bar_counts_epochs_as_the_log_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 1, and without the logger's version."""
+    bar = callbacks.Bar()
+    bar._trainer = trainer(training=False, max_epochs=4)
+    assert bar._get_train_description(1).strip() == "Epoch 2/4"
+    monkeypatch.setattr(callbacks.RichProgressBar, "get_metrics", lambda *_: {"v_num": "aba2", "val/top1": 3.0})
+    assert bar.get_metrics(bar._trainer, None).keys() == {"val/top1", "memory"}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("in_notebook", [False, True])
+def test_a_cell_of_a_notebook_gets_lines_though_it_has_a_terminal(
+    in_notebook: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress, "IN_NOTEBOOK", in_notebook)
+    (first,), is_bar = fit.progress_callbacks()
+    assert isinstance(first, StepLines if in_notebook else callbacks.Bar)
+    assert is_bar != in_notebook
+    screen = io.StringIO()
+    list(shown(range(3), "verify", 3, Console(file=screen, force_terminal=True)))
+    assert bool(screen.getvalue()) != in_notebook
+
+
+def test_a_kernel_tells_what_it_starts_that_it_is_one() -> None:
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", "from stat_video import progress; print(progress.IN_NOTEBOOK)"],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **more},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for more in ({}, {"JPY_PARENT_PID": "1"})
+    ]
+    assert found[1] == "True"
+    assert found[0] == str("JPY_PARENT_PID" in os.environ)

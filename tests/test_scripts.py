@@ -1,15 +1,18 @@
 """The scripts as a user types them: train, resume, evaluate, predict, sweep, cost, report."""
 
 import csv
+import os
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from running import PROBE, SMALL, only, read_json, refused, script
+from running import PROBE, ROOT, SMALL, only, read_json, refused, script
 from stat_video.training.checkpoint import read_checkpoint
 
 
@@ -319,6 +322,147 @@ def test_a_disk_that_takes_no_more_is_one_line_and_nothing_is_lost(trained, plac
 
 def test_a_folder_that_cannot_be_made_is_one_line(place):
     assert "folders.built_in=/dev/null/data" in refused(script("train", *SMALL, "folders.built_in=/dev/null/data"))
+
+
+ODD = "#20 (clap), é=動画 [x] {y:1} it's ${z} & %s ;!~\\"  # what grammars, shells and pictures give a meaning to
+
+
+@pytest.fixture(scope="module")
+def odd(trained, place) -> Path:
+    """A data set of two classes whose folders and videos have such names."""
+    root = place.folder / ODD
+    videos = sorted((place.folder / "data").rglob("val/*.mp4"))[:8]
+    for i, video in enumerate(videos):
+        (root / f"{ODD}{i % 2}").mkdir(parents=True, exist_ok=True)
+        shutil.copy(video, root / f"{ODD}{i % 2}" / f"{ODD}{i}$x_1$.mp4")
+    return root
+
+
+def test_paths_of_any_name_go_through_all_scripts(odd, tmp_path):
+    """In a process of a sweep, too, which starts from a file."""
+    logs, out = tmp_path / f"logs {ODD}", tmp_path / f"out {ODD}"
+    small = [word for word in SMALL if "motion" not in word]
+    done = script("train", "-m", *small, "data=own", f"folders.own={odd}", f"folders.logs={logs}", "name=odd",
+                  "recipe.epochs=1", "recipe.batch_size=4", "seed=0,1")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    results = sorted(logs.rglob("result.json"))
+    assert len(results) == 2
+    assert read_json(results[0])["config"]["folders"] | {"own": str(odd)} == read_json(results[0])["config"]["folders"]
+    ckpt = f"ckpt={results[0].with_name('last.ckpt')}"
+    done = script("train", *small, "data=own", f"folders.own={odd}", f"folders.logs={logs}", "name=odd",
+                  "recipe.epochs=1", "recipe.batch_size=4")  # fmt: skip
+    offered = [shlex.split(line, comments=True)[2] for line in done.stdout.splitlines() if "src/predict.py" in line]
+    assert offered == [ckpt]
+    video = sorted(odd.rglob("*.mp4"))[0]
+    done = script("predict", ckpt, f"video={video}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert (results[0].parent / f"predict_{video.stem}.png").exists()
+    done = script("predict", ckpt, f"video={odd}", f"out={out}")
+    assert done.returncode == 0, done.stderr
+    with out.with_name(f"{out.name}.csv").open(newline="") as file:
+        assert [row["video"] for row in csv.DictReader(file)] == [str(path) for path in sorted(odd.rglob("*.mp4"))]
+    done = script("evaluate", ckpt, f"folders.own={odd}", "trainer=cpu", "views=1x1")
+    assert done.returncode == 0, done.stderr
+    done = script("report", f"folders.logs={logs}", f"out={out}")
+    assert done.returncode == 0, done.stderr
+    assert (out / "index.html").exists()
+
+
+def test_ones_own_videos_are_verified_and_transcoded(odd, tmp_path):
+    """By the line that transcode prints, its copies are trained on."""
+    done = script("prepare", "do=verify", "data=own", f"folders.own={odd}", f"data.manifest={tmp_path / 'm, é.csv'}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "m, é.csv").exists()
+    out = tmp_path / f"copies {ODD}"
+    done = script("prepare", "do=transcode", "data=own", f"folders.own={odd}", f"out={out}", "encoding.short_side=48")
+    assert done.returncode == 0, done.stderr
+    assert len(list(out.rglob("*.mp4"))) == 8
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("Use them with ")]
+    words = shlex.split(line.removeprefix("Use them with "))
+    assert words == [f"folders.own={out}", "data.layout=lists"]
+    done = script("prepare", "do=verify", "data=own", *words)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("train", [*SMALL, "folders.logs={}"]),
+        ("train", [*SMALL, "folders.logs={}", "-m", "seed=0,1"]),
+        ("train", [*SMALL, "folders.logs=/dev/null/x"]),
+        ("train", [*SMALL, "folders.logs=/proc/x"]),
+        ("train", ["data=own", "folders.own={}", "folders.logs={}"]),
+        ("evaluate", ["ckpt={}"]),
+        ("predict", ["{ckpt}", "{video}", "out={}", "pictures=true"]),
+        ("export", ["{ckpt}", "out={}"]),
+        ("prepare", ["do=verify", "data=own", "folders.own={odd}", "data.manifest={}"]),
+        ("prepare", ["do=transcode", "data=own", "folders.own={odd}", "out={}"]),
+        ("report", ["out={}"]),
+        ("dashboard", ["folders.logs={}", "dry_run=true"]),
+        ("cost", ["T=16", "measured={}"]),
+    ],
+)
+def test_a_folder_that_cannot_be_is_one_line(name, words, trained, odd, tmp_path):
+    (tmp_path / "afile").touch()
+    bad = str(tmp_path / "afile" / "x")
+    known = {"ckpt": f"ckpt={trained / 'last.ckpt'}", "video": f"video={min(odd.rglob('*.mp4'))}", "odd": odd}
+    line = refused(script(name, *(word.format(bad, bad, **known) for word in words)))
+    assert any(part in line for part in (bad, bad.removesuffix("/x"), "/dev/null", "/proc/x"))
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True).returncode != 0,
+    reason="needs mounts of its own",
+)
+@pytest.mark.parametrize(
+    ("options", "begin", "says"),
+    [
+        ("ro", "", "Read-only file system"),
+        ("size=16k", "head -c 16k /dev/zero > /mnt/fill;", "No space left on device"),
+        ("size=300k", "", "last.ckpt: could not be written (No space left on device)"),
+    ],
+)
+def test_a_disk_that_takes_nothing_is_one_line(options, begin, says, place, trained):
+    words = [*SMALL, *place.keys_with(Path("/mnt/logs")), "recipe.max_steps=1"]
+    command = shlex.join([sys.executable, str(ROOT / "src" / "train.py"), *words])
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f"mount -t tmpfs -o {options} tmpfs /mnt; {begin} {command}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    line = refused(done)
+    assert line.startswith("error: /mnt/logs")
+    assert says in line
+
+
+def test_the_trace_of_what_a_disk_refuses_can_be_had(tmp_path):
+    (tmp_path / "afile").touch()
+    done = script("train", *SMALL, f"folders.logs={tmp_path / 'afile'}", STAT_VIDEO_TRACE="1")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
+def test_the_model_of_the_readme_is_trained_as_it_is_printed(place, tmp_path):
+    text = (ROOT / "README.md").read_text()
+    section = text[text.index("## A model of your own") :]
+    for language, name in (("python", "models/mine.py"), ("yaml", "conf/model/mine.yaml")):
+        code = section.partition(f"```{language}\n")[2].partition("```")[0]
+        assert code.startswith(f"# {name}\n")
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(code)
+    words = ["model=mine", "width=8", *SMALL, *place.keys_with(tmp_path / "logs"), "recipe.max_steps=1"]
+    done = script("train", *words, STAT_VIDEO_OWN=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert read_json(only("result.json", tmp_path / "logs"))["config"]["model"] == {"name": "mine", "width": 8}
+
+
+def test_half_precision_is_not_swapped_on_a_cpu(place):
+    line = refused(script("train", *SMALL, *place.keys, "trainer.precision=16-mixed", "trainer=cpu"))
+    assert "trainer.precision=16-mixed" in line
 
 
 def test_wandb_offline_and_without_an_account(place):

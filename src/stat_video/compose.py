@@ -106,7 +106,11 @@ def read(script: str, schema: type, words: Sequence[str], every: bool = False) -
             if len(grammar.choices(word)) > 1:
                 raise InputError(f"{word}: a setting of the launcher has one value")
         _check_words(grammar, words)
-        if script in ("train", "prepare") and (scale := read_local().get("scale")) and "scale" not in map(key_of, words):
+        if (
+            script in ("train", "prepare")
+            and (scale := read_local().get("scale"))
+            and "scale" not in map(key_of, words)
+        ):
             words.insert(0, f"scale={scale}")
         systems = [word for word in words if word.startswith(SYSTEMS) and _own_keys(schema)]
         lines = _lines([word for word in words if word not in systems], script, command.multirun)
@@ -220,7 +224,7 @@ def _check_words(grammar: Grammar, words: Sequence[str]) -> None:
     """Raise InputError for words of which one would be ignored: a deletion, or a key that is swept over and set too."""
     of_key: dict[str, list[str]] = {}
     for word in words:
-        key, _, value = word.partition("=")
+        key = word.partition("=")[0]
         if key.startswith("~"):
             raise InputError(f"{word}: nothing is deleted here; KEY=null or GROUP=null says that there is none")
         of_key.setdefault("seed" if key == "seeds" else grammar.full(word), []).append(word)

@@ -42,7 +42,7 @@ def check_of_hydra(word: str, several: bool, launchers: Sequence[str], script: s
     if key == "hydra/launcher":
         if value not in launchers:
             raise InputError(f"{word}: allowed are {', '.join(launchers)}")
-    elif not key.startswith(("hydra.launcher.", f"{SWEPT}.")) and key != SWEPT or key.startswith("hydra.launcher._"):
+    elif not (key == SWEPT or key.startswith((LAUNCHER, f"{SWEPT}."))) or key.startswith(f"{LAUNCHER}_"):
         dotted = key.replace("/", ".")
         instead = next((text for start, text in INSTEAD.items() if f"{dotted}.".startswith(f"{start}.")), None)
         allowed = "allowed of Hydra's own keys are hydra/launcher, hydra.launcher.* and hydra.sweeper.params.*"
@@ -85,7 +85,7 @@ def literal(path: str) -> str:
 
     Two beginnings are not literal: `~` and `~/`, the home folder, and `${...}`, an interpolation. After `./` they are.
     """
-    expanded = os.path.expanduser(path)
+    expanded = os.path.expanduser(path)  # noqa: PTH111  Path drops a last slash, and fails for a user that is none
     if expanded.startswith("~"):  # no user's home: a name, which no one shall expand later
         expanded = str(Path.cwd() / path)
     start = re.match(r"\$\{[^{}]*\}", expanded)

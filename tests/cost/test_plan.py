@@ -1,10 +1,12 @@
 """What a plan says of cost: known where something finished or was measured, assumed off the CPU, else unknown."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fake_runs import fake_run
 from stat_video import compose
 from stat_video.config import Config
 from stat_video.cost.budget import Estimate
@@ -50,3 +52,20 @@ def test_rows_are_told_apart_by_what_they_differ_in(tmp_path):
     assert columns["T"] == ["16", "16", "32"]
     assert "seed 0" in table.caption
     assert len(set(columns["id"])) == len(set(columns["GB a step"])) == 3
+
+
+def test_runs_that_were_cut_off_in_their_first_epoch_are_no_measure(tmp_path):
+    """After debug=two_steps, whose seconds are those of its start."""
+    asked = config(tmp_path)
+    whole, cut = (
+        {"steps": steps, "train_seconds": 100.0, "videos": {"train": 2 * asked.recipe.batch_size, "val": 8}}
+        for steps in (2, 1)
+    )
+    hardware = {"hardware": {"device": "cpu", "devices": 1}}
+    for seed, more in enumerate((cut, cut, cut)):
+        fake_run(tmp_path, asdict(config(tmp_path, f"seed={seed + 1}")), np.ones(4, bool), **hardware, **more)
+    assert plan(asked)["seconds"] is None
+    fake_run(tmp_path, asdict(config(tmp_path, "seed=9")), np.ones(4, bool), **hardware, **whole)
+    row = plan(asked)
+    rate = 100.0 / (2 * asked.recipe.batch_size * 0.125)
+    assert row["seconds"] == pytest.approx(rate * row["GMACs"] * row["clips"])

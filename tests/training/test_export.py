@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,27 @@ def test_a_library_that_is_missing_is_named_with_the_extra(of: Any, tmp_path: Pa
     with pytest.raises(InputError, match=r"to=onnx: No module named .*pip install -e '\.\[onnx\]' brings it"):
         export(tmp_path / "last.ckpt", ["onnx"], tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_written_if_one_of_two_forms_cannot_be(
+    of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of(AnyNumber())
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
+    with pytest.raises(InputError, match=r"to=onnx: .*brings it"):
+        export(tmp_path / "last.ckpt", ["pt2", "onnx"], tmp_path / "model")
+    monkeypatch.setattr(module, "_check_onnx", lambda: None)
+    monkeypatch.setitem(module.FORMS, "onnx", lambda program: (b"", lambda clips: torch.full((len(clips), 4), 9.0)))
+    with pytest.raises(InputError, match=r"model\.onnx: its logits are"):
+        export(tmp_path / "last.ckpt", ["pt2", "onnx"], tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("out", ["/", ".", ".."])
+def test_a_path_without_a_name_is_refused(out: str, of: Any, tmp_path: Path) -> None:
+    of(AnyNumber())
+    with pytest.raises(InputError, match=r"out="):
+        export(tmp_path / "last.ckpt", ["pt2"], Path(out))
 
 
 @pytest.mark.skipif(not ONNX, reason="needs pip install -e '.[onnx]'")

@@ -1,8 +1,10 @@
 """Prediction by any model: of the centre view, with a picture whether the model says where it looks or not."""
 
 import csv
+import io
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,3 +139,43 @@ def test_a_list_of_videos_among_pictures_is_refused(video, tmp_path):
         prediction.videos_of(video)
     assert f"video={video / 'list.txt'}" in caught.value.line
     assert prediction.videos_of(video / "list.txt") == [video / "../a.mp4"]
+
+
+def test_the_lines_of_a_list_are_unquoted_as_in_csv(tmp_path):
+    """With a label after them or not; a name that is there as it stands goes before."""
+    names = ["a,b.mp4", "c d.mp4", 'say "hi", 2.mp4', "#20_Rhythm é.mp4", '"q"', "e.mp4 7"]
+    for name in names:
+        (tmp_path / name).touch()
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([[name] for name in names])
+    csv.writer(text, lineterminator="\n").writerows([[name, 3] for name in names])
+    file = tmp_path / "list.csv"
+    file.write_text(text.getvalue() + '"q"\nnone "x".mp4\n"no, ne.mp4" 5\n')
+    expected = [*names, *names, '"q"', 'none "x".mp4', "no, ne.mp4"]
+    assert prediction.videos_of(file) == [tmp_path / name for name in expected]
+
+
+def test_what_is_made_of_a_video_is_named_after_it(tmp_path, monkeypatch):
+    """A folder's name has no ending to cut off, so two of them do not share a file."""
+    for name, made in (("2024.01", "2024.01"), ("#a=b, é.x.mp4", "#a=b, é.x"), (".hidden", ".hidden")):
+        (tmp_path / name).mkdir() if name == "2024.01" else (tmp_path / name).touch()
+        assert prediction.name_of(tmp_path / name) == made
+    monkeypatch.chdir(tmp_path / "2024.01")
+    assert prediction.name_of(Path()) == "2024.01"
+    assert prediction.name_of(Path("..")) == tmp_path.name
+
+
+def test_a_picture_that_cannot_be_written_is_no_broken_video(video, monkeypatch, tmp_path):
+    config = Config(clip=Clip(T=4, crop=16, test_crop=32), data=DataConfig(short_side=40))
+    monkeypatch.setattr(prediction, "rebuild", lambda path: (Colours().eval(), config, ["red", "green", "blue"]))
+    (tmp_path / "pictures").touch()  # where a folder should be
+    with pytest.raises(InputError, match=r"000000_a video\.png: could not be written"):
+        list(prediction.predict_many(tmp_path / "last.ckpt", [video], tmp_path / "pictures"))
+
+
+def test_lines_of_predictions_are_strict_json(tmp_path):
+    top = [("red", math.nan), ("green", 0.5)]
+    _, lines = prediction.write_predictions([prediction.Prediction(tmp_path / "a\udcff, b", top)], tmp_path / "p")
+    said = json.loads(lines.read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert [one["probability"] for one in said["top"]] == [None, 0.5]
+    assert said["video"] == str(tmp_path / "a\udcff, b")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import Callback, LightningDataModule
+from lightning import Callback, LightningDataModule, Trainer
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
@@ -321,3 +321,19 @@ def test_when_a_bad_step_is_read_later(
 def test_the_norm_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module_file, "get_total_norm", lambda *_: pytest.fail("taken again"))
     start(tmp_path, clip_grad_norm=0.5)
+
+
+def test_a_rebuilt_model_trains_in_training_mode_in_any_trainer() -> None:
+    """`rebuild` returns it in evaluation mode, in which Lightning would leave it."""
+    modes: list[bool] = []
+
+    class Watched(Small):
+        def forward(self, clip: Tensor) -> Tensor:
+            modes.append(self.training)
+            return super().forward(clip)
+
+    module = VideoModule(Watched().eval(), Recipe(), Normalize([0.45], [0.225]), ["a", "b"], Views(1, 1)).eval()
+    trainer = Trainer(**CPU, max_epochs=1, limit_train_batches=2, logger=False, enable_checkpointing=False,
+                      enable_progress_bar=False)  # fmt: skip
+    trainer.fit(module, datamodule=Data())
+    assert modes == [True, True]

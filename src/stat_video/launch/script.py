@@ -191,7 +191,7 @@ def path_of(key: str, value: str | None) -> Path:
     """Return the path that a key names; InputError if it is not given or not there."""
     if value is None:
         raise InputError(f"{key} is not given: {key}=PATH")
-    path = Path(os.path.expanduser(value))  # of ensemble's; other paths come expanded
+    path = Path(os.path.expanduser(value))  # noqa: PTH111  of ensemble's; other paths come expanded, and may begin with ~
     with suppress(OSError):  # that of a name that is too long
         if path.exists():
             return path

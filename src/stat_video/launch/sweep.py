@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compose import Command, Row
-from ..config import Processes, Slurm
+from ..config import Folders, Processes, Slurm
 from ..errors import InputError, printable
 from ..hardware import rank_zero
 from .frozen import clear, launch_folder, starts_processes
@@ -28,7 +28,8 @@ def run_sweep(command: Command, known: Callable[[Any], Any], attempt: Callable[[
         return
     for line in done.lines():
         print(f"not run: {line}", flush=True)
-    folder = launch_folder(Path(command.rows[0].config.folders.logs))
+    folders = getattr(command.rows[0].config, "folders", Folders())  # src/predict.py and export.py have no such keys
+    folder = launch_folder(Path(folders.logs))
     launcher: Launcher
     with ExitStack() as stack:
         if command.launcher == "slurm":

@@ -118,9 +118,10 @@ def _check_weights(path: Path, weights: Mapping[str, Any]) -> None:
 
 
 def _not_plain(value: Any, key: str, left: Iterator[int]) -> str | None:
-    """Return which part of a value is not plain YAML or asks to be interpreted ('_target_', '${...}'); else None.
+    """Return which part of a value is not plain YAML or asks to be interpreted ('_target_'); else None.
 
-    ``left`` counts down the values that are still looked at: a value may contain itself.
+    Text is read as it is (`words.escaped`). ``left`` counts down the values that are still looked at: a value may
+    contain itself.
     """
     if not next(left) or key.count(".") + key.count("[") > DEPTH:
         return f"{key:.60} is one value too many: config and classes are nested without end, or absurdly large"
@@ -133,8 +134,6 @@ def _not_plain(value: Any, key: str, left: Iterator[int]) -> str | None:
     elif isinstance(value, list | tuple):
         parts = enumerate(value)
         return next((wrong for i, part in parts if (wrong := _not_plain(part, f"{key}[{i}]", left))), None)
-    elif isinstance(value, str):
-        return f"{key} holds an interpolation, {value!r:.60}" if key.startswith("config") and "${" in value else None
-    elif not isinstance(value, bool | int | float | None):
+    elif not isinstance(value, str | bool | int | float | None):
         return f"{key} is a {type(value).__name__}, where a plain value is expected"
     return None

@@ -53,7 +53,6 @@ def predictor(ckpt: Path) -> Callable[[Path], tuple[Top, Callable[[Path], None]]
             logits = model(clip)[0]
         top = likeliest(logits, classes)
 
-
         def draw_into(picture: Path) -> None:
             draw(pixels.permute(0, 2, 3, 1), model.look(clip), top, picture, title=video.name)
 
@@ -127,7 +126,7 @@ def _refuse_list_among_pictures(folder: Path) -> None:
 
 
 def _name_in(folder: Path, line: str) -> str:
-    """Return the path that a line of a list names: all of it, or what stands before a label; quoted as in CSV or not."""
+    """Return the path that a line of a list names: all of it or what stands before a label, quoted as in CSV or not."""
     names = dict.fromkeys((line, split_number(line)[0]))
     for name in [*names, *map(_unquoted, names)]:
         with suppress(OSError):  # of a name that is too long
