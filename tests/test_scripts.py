@@ -338,36 +338,31 @@ def odd(trained, place) -> Path:
     return root
 
 
-def test_paths_of_any_name_go_through_all_scripts(odd, tmp_path):
+def test_paths_of_any_name_go_through_the_scripts(odd, tmp_path):
     """In a process of a sweep, too, which starts from a file."""
     logs, out = tmp_path / f"logs {ODD}", tmp_path / f"out {ODD}"
     small = [word for word in SMALL if "motion" not in word]
     done = script("train", "-m", *small, "data=own", f"folders.own={odd}", f"folders.logs={logs}", "name=odd",
-                  "recipe.epochs=1", "recipe.batch_size=4", "seed=0,1")  # fmt: skip
+                  "recipe.epochs=1", "recipe.batch_size=4")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    results = sorted(logs.rglob("result.json"))
-    assert len(results) == 2
-    assert read_json(results[0])["config"]["folders"] | {"own": str(odd)} == read_json(results[0])["config"]["folders"]
-    ckpt = f"ckpt={results[0].with_name('last.ckpt')}"
-    done = script("train", *small, "data=own", f"folders.own={odd}", f"folders.logs={logs}", "name=odd",
-                  "recipe.epochs=1", "recipe.batch_size=4")  # fmt: skip
+    result = only("result.json", logs)
+    folders = read_json(result)["config"]["folders"]
+    assert (folders["own"], folders["logs"]) == (str(odd), str(logs))
+    ckpt = f"ckpt={result.with_name('last.ckpt')}"
     offered = [shlex.split(line, comments=True)[2] for line in done.stdout.splitlines() if "src/predict.py" in line]
     assert offered == [ckpt]
     video = sorted(odd.rglob("*.mp4"))[0]
     done = script("predict", ckpt, f"video={video}")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert (results[0].parent / f"predict_{video.stem}.png").exists()
+    assert (result.parent / f"predict_{video.stem}.png").exists()
     done = script("predict", ckpt, f"video={odd}", f"out={out}")
     assert done.returncode == 0, done.stderr
     with out.with_name(f"{out.name}.csv").open(newline="") as file:
         assert [row["video"] for row in csv.DictReader(file)] == [str(path) for path in sorted(odd.rglob("*.mp4"))]
     done = script("evaluate", ckpt, f"folders.own={odd}", "trainer=cpu", "views=1x1")
     assert done.returncode == 0, done.stderr
-    done = script("report", f"folders.logs={logs}", f"out={out}")
-    assert done.returncode == 0, done.stderr
-    assert (out / "index.html").exists()
 
 
 def test_ones_own_videos_are_verified_and_transcoded(odd, tmp_path):
@@ -451,7 +446,7 @@ def test_the_model_of_the_readme_is_trained_as_it_is_printed(place, tmp_path):
     section = text[text.index("## A model of your own") :]
     for language, name in (("python", "models/mine.py"), ("yaml", "conf/model/mine.yaml")):
         code = section.partition(f"```{language}\n")[2].partition("```")[0]
-        assert code.startswith(f"# {name}\n")
+        assert f"# {name}" in code.splitlines()[:2]
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(code)
     words = ["model=mine", "width=8", *SMALL, *place.keys_with(tmp_path / "logs"), "recipe.max_steps=1"]
@@ -461,7 +456,7 @@ def test_the_model_of_the_readme_is_trained_as_it_is_printed(place, tmp_path):
 
 
 def test_half_precision_is_not_swapped_on_a_cpu(place):
-    line = refused(script("train", *SMALL, *place.keys, "trainer.precision=16-mixed", "trainer=cpu"))
+    line = refused(script("train", *SMALL, *place.keys, "seed=5", "trainer.precision=16-mixed", "trainer=cpu"))
     assert "trainer.precision=16-mixed" in line
 
 

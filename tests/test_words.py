@@ -39,11 +39,11 @@ SCHEMAS = {
 # Names of HMDB51's own, of languages and of checkpoints, and what the grammars of Hydra and OmegaConf give a meaning.
 NAMES = (
     "#20_Rhythm_clap_u_nm_np1_fr_goo_1.mp4", "é", "動画", "epoch=3-step=10.ckpt", "a,b", "a(b", "(a)", "[a]", "{a:b}",
-    "a;b", "it's", '"quoted"', "'quoted'", "a!b", "a~b", "a$b", "a${b}", "a\\${b}", "a${oc.env:HOME}", "a b", " a ",
+    "a;b", "it's", '"quoted".mp4', "'a'b'", "a!b", "a~b", "a$b", "a${b}", "a\\${b}", "a${oc.env:HOME}", "a b", " a ",
     "a\\", "\\'", "\\\\'", "a%sb", "a:b", "a@b", "-m", "+a", "1", "1e3", "true", "nULL", "a&b", "a|b", "*", "a?b",
     "range(1,3)", "interval(0,1)", "glob(*)", "a\tb", "a\nb",
 )  # fmt: skip
-SPECIAL = re.compile(r"null|~.*|\$\{[^{}]*\}.*|choice\(.*\)|\?\?\?", re.DOTALL)
+SPECIAL = re.compile(r"""null|~.*|\$\{[^{}]*\}.*|choice\(.*\)|\?\?\?|(['"]).*\1""", re.DOTALL)
 PATHS = {
     "train": ["init", *(f"data.{key}" for key in ("root", "classes", "train", "val", "videos", "manifest"))],
     "evaluate": ["ckpt"],
@@ -122,8 +122,13 @@ def test_the_beginnings_of_a_path_that_mean_something(monkeypatch: pytest.Monkey
         ("./${oc.env:HOME}", "./${oc.env:HOME}"),
         ("null", None),
         ("./null", "./null"),
+        ('"a, b"', "a, b"),
+        ("'a=b'", "a=b"),
+        ("./'a=b'", "./'a=b'"),
     ):
         assert config_of("predict", f"ckpt={typed}").ckpt == taken
+    (tmp_path / "'a=b'").touch()  # what is there is meant
+    assert config_of("predict", "ckpt='a=b'").ckpt == "'a=b'"
     assert "ckpt=: allowed is a path" in refusal("predict", "ckpt=")
 
 

@@ -32,7 +32,7 @@ from .config import SCALES, Folders, Processes, Slurm, TrainerKeys, from_plain
 from .errors import InputError
 from .files import PROJECT
 from .models.base import Clip
-from .words import SWEPT, check_of_hydra, is_of_hydra, key_of, literal, open_keys, path_keys
+from .words import SWEPT, check_of_hydra, escaped, is_of_hydra, key_of, literal, open_keys, path_keys, unquoted
 
 CONF = PROJECT / "conf"
 LAUNCHERS = ("processes", "basic", "slurm")
@@ -101,7 +101,7 @@ def read(script: str, schema: type, words: Sequence[str], every: bool = False) -
             return command
         several = command.multirun or every
         grammar = Grammar(script, schema)
-        settings, words = _settings_and_words(grammar, words, several)
+        settings, words = _settings_and_words(grammar, words, command.multirun)
         for word in settings:
             if len(grammar.choices(word)) > 1:
                 raise InputError(f"{word}: a setting of the launcher has one value")
@@ -183,7 +183,7 @@ class Grammar:
         if full in self.paths and equals and value != "null":
             if not value:
                 raise InputError(f"{word}: allowed is a path, or null")
-            value = QuotedString(literal(value), Quote.single).with_quotes()
+            value = _quoted(literal(value))
         for parent in self.open:
             if full.startswith(f"{parent}.") and equals:  # a key of the user's own, which may have dots itself
                 return f"++{parent}={{{full.removeprefix(f'{parent}.')}:{value}}}"
@@ -192,7 +192,7 @@ class Grammar:
         return f"{prefix}{full}{equals}{value}"
 
 
-def _settings_and_words(grammar: Grammar, words: Sequence[str], several: bool) -> tuple[list[str], list[str]]:
+def _settings_and_words(grammar: Grammar, words: Sequence[str], multirun: bool) -> tuple[list[str], list[str]]:
     """Return (words for Hydra's launcher, the others); of hydra.sweeper.params the words that say the same."""
     settings, others = [], []
     for word in words:
@@ -200,10 +200,9 @@ def _settings_and_words(grammar: Grammar, words: Sequence[str], several: bool) -
         if not is_of_hydra(word):
             others.append(word)
             continue
-        check_of_hydra(word, several, LAUNCHERS, grammar.script)
+        check_of_hydra(word, multirun, LAUNCHERS, grammar.script)
         if key.startswith(f"{SWEPT}.") and key != f"{SWEPT}.":
-            quoted = re.fullmatch(r"""(['"])((?:(?!\1).)*)\1""", value)
-            others.append(_axis(grammar, key.removeprefix(f"{SWEPT}."), quoted[2] if quoted else value))
+            others.append(_axis(grammar, key.removeprefix(f"{SWEPT}."), unquoted(value)))
         elif key.startswith(SWEPT):
             params = grammar.parsed(word).value()
             if not isinstance(params, dict):
@@ -378,13 +377,17 @@ def _compose(grammar: Grammar, words: Sequence[str]) -> DictConfig:
         if key == "model" and grammar.own and value in groups_of("model"):
             _find_model(value)
     placed = [grammar.for_hydra(word) for word in words]
-    own_conf = ",".join(f"'file://{folder.resolve()}/conf'" for folder in models.OWN)
+    own_conf = ",".join(_quoted(escaped(f"file://{folder.resolve()}/conf")) for folder in models.OWN)
     try:
         return hydra_compose(grammar.script, [f"hydra.searchpath=[{own_conf}]", *placed], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, AssertionError) as error:
         raise InputError(one_line(error)) from None
     except ValueError as error:  # of a group that is given no name: model=null
         raise InputError(f"{' '.join(words)}: {one_line(error)}") from None
+
+
+def _quoted(text: str) -> str:
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def _find_model(name: str) -> None:
@@ -401,11 +404,10 @@ def checked(config: DictConfig | dict[str, Any], schema: type) -> Any:
     InputError names a key or value that does not belong.
     """
     try:
-        plain = config
         if isinstance(config, DictConfig):  # Hydra's part of it holds values that only hydra.main sets
-            plain = {str(k): _plain(config, k) for k in config if k != "hydra"}
+            config = {str(k): _plain(config, k) for k in config if k != "hydra"}
         # Merged anew, since `+key=value` goes past the schema that the composition was held against.
-        return from_plain(plain, schema)
+        return from_plain(config, schema)
     except (OmegaConfBaseException, ValueError) as error:  # ValueError: a part of the config refuses its values
         raise InputError(one_line(error)) from None
 

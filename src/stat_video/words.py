@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -36,8 +37,8 @@ def is_of_hydra(word: str) -> bool:
     return HYDRA.match(key_of(word)) is not None
 
 
-def check_of_hydra(word: str, several: bool, launchers: Sequence[str], script: str) -> None:
-    """Raise InputError for a word of Hydra's own that would do nothing; ``several`` says that rows may be swept."""
+def check_of_hydra(word: str, multirun: bool, launchers: Sequence[str], script: str) -> None:
+    """Raise InputError for a word of Hydra's own that would do nothing."""
     key, value = key_of(word), word.partition("=")[2]
     if key == "hydra/launcher":
         if value not in launchers:
@@ -47,7 +48,7 @@ def check_of_hydra(word: str, several: bool, launchers: Sequence[str], script: s
         instead = next((text for start, text in INSTEAD.items() if f"{dotted}.".startswith(f"{start}.")), None)
         allowed = "allowed of Hydra's own keys are hydra/launcher, hydra.launcher.* and hydra.sweeper.params.*"
         raise InputError(f"{word}: does nothing here; {instead or allowed}")
-    if not several:
+    if not multirun:
         raise InputError(f"{word}: a sweep needs -m: python src/{script}.py -m ...")
 
 
@@ -80,11 +81,20 @@ def escaped(value: Any) -> Any:
     return [escaped(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
+def unquoted(value: str) -> str:
+    """Return what stands in quotes from end to end, as Hydra's grammar has it; any other value as it is."""
+    quotes = re.fullmatch(r"""(['"])((?:(?!\1).)*)\1""", value, re.DOTALL)
+    return quotes[2] if quotes else value
+
+
 def literal(path: str) -> str:
     """Return a path, taken as it is typed, for OmegaConf.
 
-    Two beginnings are not literal: `~` and `~/`, the home folder, and `${...}`, an interpolation. After `./` they are.
+    Three forms are not literal, but are after `./`: a beginning of `~` or `~/`, the home folder; one of `${...}`, an
+    interpolation; and quotes from end to end, as Hydra takes them, unless there is a file of that very name.
     """
+    with suppress(OSError):  # of a name that is too long
+        path = path if Path(path).exists() else unquoted(path)
     expanded = os.path.expanduser(path)  # noqa: PTH111  Path drops a last slash, and fails for a user that is none
     if expanded.startswith("~"):  # no user's home: a name, which no one shall expand later
         expanded = str(Path.cwd() / path)
