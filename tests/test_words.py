@@ -293,6 +293,13 @@ def test_hydras_own_sweeps(word: str, values: list[int]) -> None:
     assert [row.config.seed for row in read("train", Config, ["-m", word]).rows] == values
 
 
+def test_experiments_are_swept_over_each_with_its_own_axis() -> None:
+    for word in ("experiment=choice(ablation_token,ablation_window)", "experiment=glob([*_token,*_window])"):
+        found = read("train", Config, ["-m", word])
+        assert found.refused == {}
+        assert [row.words[1].partition("=")[0] for row in found.rows] == ["spatial_token"] * 2 + ["t_o"] * 4
+
+
 def test_a_shuffle_and_a_glob_sweep() -> None:
     assert {row.config.seed for row in read("train", Config, ["-m", "seed=shuffle(1,2,3)"]).rows} == {1, 2, 3}
     found = read("train", Config, ["-m", "model=glob(t*,exclude=td*)"]).rows

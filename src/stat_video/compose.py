@@ -106,14 +106,11 @@ def read(script: str, schema: type, words: Sequence[str], every: bool = False) -
             if len(grammar.choices(word)) > 1:
                 raise InputError(f"{word}: a setting of the launcher has one value")
         _check_words(grammar, words)
-        if (
-            script in ("train", "prepare")
-            and (scale := read_local().get("scale"))
-            and "scale" not in map(key_of, words)
-        ):
+        scale = read_local().get("scale") if script in ("train", "prepare") else None
+        if scale and "scale" not in map(key_of, words):
             words.insert(0, f"scale={scale}")
         systems = [word for word in words if word.startswith(SYSTEMS) and _own_keys(schema)]
-        lines = _lines([word for word in words if word not in systems], script, command.multirun)
+        lines = _lines([word for word in words if word not in systems], grammar, command.multirun)
         if systems and not several:
             raise InputError(f"{systems[-1]}: several runs need -m: python src/{script}.py -m ...")
         for line, sweep in _with_systems(lines, systems[-1:], grammar):
@@ -133,7 +130,8 @@ class Grammar:
         self.script, self.schema, self.own = script, schema, _own_keys(schema)
         self.paths, self.open = path_keys(schema), open_keys(schema)
         if self.own:
-            self.paths |= {key for name in models.names() for key in path_keys(models.find(name), "model.")}
+            of_models = [f for name in models.names() for f in fields(models.find(name))]
+            self.paths |= {f"model.{f.name}" for f in of_models if f.metadata.get("path")}
         self.parser = OverridesParser.create(GlobalHydra.instance().config_loader())
 
     def full(self, word: str) -> str:
@@ -207,15 +205,16 @@ def _settings_and_words(grammar: Grammar, words: Sequence[str], multirun: bool) 
             params = grammar.parsed(word).value()
             if not isinstance(params, dict):
                 raise InputError(f'{word}: allowed is {{KEY:"A,B"}}; in one word KEY=A,B')
-            others += [_axis(grammar, str(key), str(values)) for key, values in params.items()]
+            others += [_axis(grammar, str(key), values) for key, values in params.items()]
         else:
             settings.append(word)
     return settings, others
 
 
-def _axis(grammar: Grammar, key: str, values: str) -> str:
+def _axis(grammar: Grammar, key: str, values: Any) -> str:
     """Return the word for a key of hydra.sweeper.params, where paths are swept over too."""
-    several_paths = grammar.full(key) in grammar.paths and not values.startswith("choice(")
+    values = "null" if values is None else str(values)
+    several_paths = grammar.full(key) in grammar.paths and values != "null" and not values.startswith("choice(")
     return f"{key}=choice({values})" if several_paths else f"{key}={values}"
 
 
@@ -273,7 +272,7 @@ def _read_line(command: Command, grammar: Grammar, words: list[str], settings: S
             command.rows.append(Row(row, config))
 
 
-def _lines(words: Sequence[str], script: str, multirun: bool) -> list[list[str]]:
+def _lines(words: Sequence[str], grammar: Grammar, multirun: bool) -> list[list[str]]:
     """Return the sweeps that words stand for: one for each experiment."""
     experiments = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
     if len(experiments) > 1:
@@ -290,13 +289,10 @@ def _lines(words: Sequence[str], script: str, multirun: bool) -> list[list[str]]
             if len(value) > 5:
                 raise InputError(f"{word}: more than {MOST_ROWS} values")
             options = ["seed=" + ",".join(map(str, range(int(value))))]
-        elif key == "experiment" and "," in value:
-            names = [name for name in value.split(",") if name]
-            if twice := next((name for name in names if names.count(name) > 1), None):
-                raise InputError(f"{word}: {twice} stands there twice")
-            options = [f"experiment={name}" for name in names]
+        elif key == "experiment":
+            options = grammar.choices(word)
         if options != [word] and not multirun:
-            raise InputError(f"{word}: several runs need -m: python src/{script}.py -m ...")
+            raise InputError(f"{word}: several runs need -m: python src/{grammar.script}.py -m ...")
         lines = [[*line, option] for option in options for line in lines]
     return lines
 

@@ -62,9 +62,9 @@ def marked(schema: Any, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any
                 yield from marked(inner, f"{prefix}{f.name}.")
 
 
-def path_keys(schema: Any, prefix: str = "") -> set[str]:
+def path_keys(schema: Any) -> set[str]:
     """Return the keys whose value is a path: the fields made by `errors.path`."""
-    return {key for key, f, _ in marked(schema, prefix) if f.metadata.get("path")}
+    return {key for key, f, _ in marked(schema) if f.metadata.get("path")}
 
 
 def open_keys(schema: Any) -> set[str]:
