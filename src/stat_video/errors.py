@@ -20,17 +20,18 @@ def in_a_line(error: BaseException) -> str:
     return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
 
 
-def of_the_machine(error: BaseException, named: object = None) -> str | None:
+def of_the_machine(error: BaseException) -> str | None:
     """Return in one line what a disk, a network or the shared memory refuses: 'FILE: No space left on device'.
 
-    None for any other error, which may be a bug and keeps its trace. ``named`` is for an error that names no file.
+    None for any other error, which may be a bug and keeps its trace.
     """
     if isinstance(error, OSError):
         files = [os.fsdecode(n) for n in (error.filename, error.filename2) if isinstance(n, str | bytes | os.PathLike)]
-        return ": ".join([*(files[:1] or [str(named)] * bool(named)), error.strerror or in_a_line(error)])
+        return ": ".join([*files[:1], error.strerror or in_a_line(error)])
     if isinstance(error, RuntimeError) and (found := NO_SPACE.search(str(error))):
-        where = "/dev/shm, through which data workers hand over clips" if "/torch_" in found[0] else named
-        return f"{where or 'the disk'}: No space left on device; trainer.workers=0 needs no shared memory"
+        if "shared memory" in found[0] or "/torch_" in found[0]:
+            return "/dev/shm, through which data workers hand over clips, is full; trainer.workers=0 needs none of it"
+        return found[0]
     return None
 
 

@@ -62,7 +62,7 @@ def locked(path: Path, busy: Callable[[str], None]) -> Iterator[None]:
     If another process holds it, call ``busy`` with that one's name and wait for it, unless ``busy`` raises.
     """
     with contextlib.ExitStack() as held:
-        with named_errors(path):
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = held.enter_context(path.open("ab+", buffering=0))
             try:
@@ -73,19 +73,18 @@ def locked(path: Path, busy: Callable[[str], None]) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        except OSError as error:  # of a full disk, which names no file
+            raise OSError(error.errno, error.strerror, error.filename or str(path)) from error
         yield
 
 
 @contextlib.contextmanager
-def named_errors(path: Path | None = None) -> Iterator[None]:
-    """Raise InputError in place of an OSError, for example where a file or folder may not be read.
-
-    ``path`` is for an error that names no file, as where a full disk does not take what is written.
-    """
+def named_errors() -> Iterator[None]:
+    """Raise InputError in place of an OSError, for example where a file or folder may not be read."""
     try:
         yield
     except OSError as error:
-        raise InputError(str(of_the_machine(error, path))) from error
+        raise InputError(str(of_the_machine(error))) from error
 
 
 def remove_unfinished(folder: Path) -> None:
