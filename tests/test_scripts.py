@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 from running import PROBE, ROOT, SMALL, only, read_json, refused, script
+from stat_video.errors import of_the_machine
+from stat_video.files import locked
 from stat_video.training.checkpoint import read_checkpoint
 
 
@@ -431,6 +433,24 @@ def test_a_disk_that_takes_nothing_is_one_line(options, begin, says, place, trai
     line = refused(done)
     assert line.startswith("error: /mnt/logs")
     assert says in line
+
+
+def test_what_a_machine_refuses_is_told_from_what_is_wrong_in_the_code():
+    """A lock on a full disk, and the shared memory of data workers, in PyTorch's words."""
+    with pytest.raises(OSError, match="/dev/full"), locked(Path("/dev/full"), lambda who: None):
+        pass
+    worker = "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+    for said in (
+        "unable to write to file </torch_7_8_9>: No space left on device (28)",
+        "unable to allocate shared memory(shm) for file </torch_7>: Resource temporarily unavailable (11)",
+    ):
+        line = of_the_machine(RuntimeError(f"{worker}RuntimeError: {said}"))
+        assert line is not None
+        assert line.startswith("/dev/shm")
+    assert of_the_machine(OSError(28, "No space left on device", b"/a/\xff")) == "/a/\udcff: No space left on device"
+    assert of_the_machine(ConnectionResetError()) == "ConnectionResetError"
+    for bug in (KeyError("a"), RuntimeError("mat1 and mat2 shapes cannot be multiplied"), AssertionError()):
+        assert of_the_machine(bug) is None
 
 
 def test_the_trace_of_what_a_disk_refuses_can_be_had(tmp_path):
