@@ -143,7 +143,7 @@ class Grammar:
         """Return the words that a word sweeps over: T=16,32 -> T=16, T=32."""
         key, _, value = word.partition("=")
         if not key:
-            raise InputError(f"'{word}': {ALLOWED}")
+            raise InputError(f"{word or repr(word)}: {ALLOWED}")
         if self.full(word) in self.paths and not re.fullmatch(r"choice\(.*\)", value):
             return [word]  # commas and all
         override = self.parsed(word)
