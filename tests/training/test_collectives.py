@@ -26,7 +26,7 @@ DDP = ["trainer.devices=2", "trainer.strategy=ddp"]
 
 
 def refuse_after_teardown() -> list[bool]:
-    """Make collectives that our code calls raise RuntimeError while the module is not on its device; return the flag."""
+    """Make our own collectives raise RuntimeError while the module is not on its device; return the flag."""
     moved = [False]
 
     def to_cpu(self: VideoModule) -> Any:
