@@ -55,27 +55,48 @@ def replacing(path: Path, keep: int = 1) -> Iterator[BinaryIO]:
             beside.unlink()
 
 
+_LOCKS: set[int] = set()  # descriptors of the locks that this process holds
+
+
+def _close_locks() -> None:
+    while _LOCKS:
+        os.close(_LOCKS.pop())
+
+
+# A fork inherits the descriptor, and flock holds until the last copy is closed: a data worker that outlives its killed
+# parent would keep the run locked. Programs that are started (exec) don't inherit it.
+os.register_at_fork(after_in_child=_close_locks)
+
+
 @contextlib.contextmanager
 def locked(path: Path, busy: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of a file, which ends with this process however that ends.
+    """Hold the lock of a file until the block or this process ends, however that happens.
 
-    If another process holds it, call ``busy`` with that one's name and wait for it, unless ``busy`` raises.
+    If another process holds it, call ``busy`` with that process's name and wait, unless ``busy`` raises. Raises
+    InputError if the file can't be made.
     """
-    with contextlib.ExitStack() as held:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise InputError(f"{path}: the run can't be locked ({error.strerror})") from None
+    _LOCKS.add(lock)
+    try:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context(path.open("ab+", buffering=0))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                busy(lock.read().decode().strip() or "another process")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-        except OSError as error:  # of a full disk, which names no file
-            raise OSError(error.errno, error.strerror, error.filename or str(path)) from error
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            busy(os.pread(lock, 1000, 0).decode(errors="replace").strip() or "another process")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:  # a file system without locks
+            raise InputError(f"{path}: the run can't be locked ({error.strerror})") from None
+        with contextlib.suppress(OSError):  # on a full disk the lock has no name, and holds
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
+    finally:
+        if lock in _LOCKS:  # not in a fork
+            _LOCKS.remove(lock)
+            os.close(lock)
 
 
 @contextlib.contextmanager
