@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
+import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,6 +19,7 @@ import pytest
 import torch
 
 from stat_video.data import lists as lists_file
+from stat_video.data import modules
 from stat_video.data.config import DataConfig
 from stat_video.data.lists import find_root, read_lists
 from stat_video.data.loader import joined
@@ -357,3 +362,26 @@ def test_fewer_training_clips_than_a_batch_are_refused(motion_folder: Path, moti
     config = DataConfig(root=str(motion_folder.parent), motion=motion_config)
     with pytest.raises(InputError, match="24"):
         make_module(config, batch_size=25).train_dataloader()
+
+
+def test_a_data_worker_outlives_a_sigterm_to_the_whole_job_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM sends it to all processes: the training process needs its workers until it has finished its step."""
+    monkeypatch.setattr(modules, "TERM_SECONDS", 2)
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+
+    def work() -> None:
+        modules.ignore_signals(0)
+        ready.set()
+        time.sleep(60)
+
+    worker = context.Process(target=work)
+    worker.start()
+    assert worker.pid is not None
+    assert ready.wait(60)
+    for signum in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+        os.kill(worker.pid, signum)
+    worker.join(1)
+    assert worker.is_alive()
+    worker.join(30)
+    assert not worker.is_alive()

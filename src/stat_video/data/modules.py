@@ -18,11 +18,18 @@ from .sampling import Views
 from .storage import Ranks
 from .transforms import Augment, Normalize, TrainTransform, ViewTransform
 
+TERM_SECONDS = 30  # from SIGTERM to the end of a data worker, if the training process does not end it before
+
 
 def ignore_signals(worker: int) -> None:
-    """Ignore SIGINT and SIGUSR1 in a data worker: the training process answers a signal sent to the whole group."""
+    """Ignore SIGINT and SIGUSR1 in a data worker: the training process answers a signal sent to the whole group.
+
+    At SIGTERM, which SLURM sends to all processes of a job, the worker ends only after a while: the training process
+    finishes its step and saves, which it can't if it hears that a worker is dead.
+    """
     for signum in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(signum, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(TERM_SECONDS))
 
 
 class VideoDataModule(LightningDataModule):
