@@ -159,6 +159,9 @@ class TrainerKeys:
     save_minutes: float = ranged(10, 0)  # between two checkpoints inside an epoch; each epoch's end has one
     save_steps: int | None = ranged(None, 1)  # also every so many optimizer steps
     keep_checkpoints: int = ranged(2, 1)  # of a run that is not finished: the newest and those before
+    timeout_minutes: float = ranged(
+        10, 0, above=True
+    )  # of silence, after which a run on several devices gives a rank up
 
     def __post_init__(self) -> None:
         check_ranges(self, "trainer.")
@@ -185,6 +188,7 @@ class Processes:
     """Settings of `hydra/launcher=processes`: keys `hydra.launcher.*`."""
 
     side_by_side: int = 1  # rows at a time, each on a share of the CUDA devices and cores
+    hours: float | None = None  # time limit of a row; null: none
 
 
 @dataclass

@@ -54,11 +54,23 @@ class InputError(ValueError):
 
 
 class Stopped(SystemExit):
-    """A signal asked this process to stop, and it did in good order; exits with the shell's 128 + its number."""
+    """A signal asked this process to stop, and it did in good order; exits with the shell's 128 + its number.
 
-    def __init__(self, signum: int) -> None:
+    ``requeued`` says how the SLURM job continues; None: nothing continues by itself.
+    """
+
+    def __init__(self, signum: int, requeued: str | None = None) -> None:
         super().__init__(128 + signum)
-        self.name = signal.Signals(signum).name
+        self.name, self.requeued = signal.Signals(signum).name, requeued
+
+    @property
+    def line(self) -> str:
+        """What is said of it."""
+        return f"{self.name}: stopped; {self.requeued or 'the same command goes on'}"
+
+
+class LostRank(InputError):
+    """Another process of this run has ended or can't be reached: that is the consequence, the cause is elsewhere."""
 
 
 Refusal = Callable[[Any], str | None]  # a value -> what is allowed in its place, None if the value is

@@ -3,11 +3,13 @@
 import os
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
+from . import slurm_job, together
 from .config import Config, TrainerKeys
 from .errors import InputError
 from .models.count import Uncounted
@@ -24,8 +26,17 @@ MOST_FRAMES = 1024
 
 
 def rank_zero() -> bool:
-    """Return whether this is the first process of a run: it alone prints and writes files."""
-    return not any(int(os.environ.get(name) or 0) for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID"))
+    """Return whether this is the first process of a run: it alone prints and writes files.
+
+    The launcher's own variable says so, in the order in which Lightning looks for launchers.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        names: tuple[str, ...] = ("RANK",)
+    elif slurm_job.in_job() and "SLURM_PROCID" in os.environ:
+        names = ("SLURM_PROCID",)
+    else:
+        names = ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID")
+    return not any(int(os.environ.get(name) or 0) for name in names)
 
 
 def cores() -> int:
@@ -114,7 +125,7 @@ def lightning_arguments(config: TrainerKeys) -> dict[str, Any]:
         "accelerator": config.accelerator,
         "devices": config.devices,
         "num_nodes": config.num_nodes,
-        "strategy": config.strategy,
+        "strategy": _ddp(config) if world_size(config) > 1 else config.strategy,
         "precision": precision_of(config),
         "deterministic": config.deterministic,
         "benchmark": not config.deterministic,  # cuDNN tries its convolutions and takes the fastest
@@ -134,6 +145,22 @@ def check_deterministic(config: Config, num_classes: int) -> None:
             f"trainer.deterministic=true: PyTorch has no deterministic CUDA kernel for {', '.join(found)}, which "
             f"model={config.model.name} trains with; trainer.deterministic=false and trainer=cpu are allowed"
         )
+
+
+def _ddp(config: TrainerKeys) -> Any:
+    """Return the strategy of a run on several devices, whose ranks don't wait for one another without end."""
+    from lightning.pytorch.strategies import DDPStrategy  # takes seconds, which scripts without training need not wait
+
+    class Ddp(DDPStrategy):
+        def setup_distributed(self) -> None:
+            super().setup_distributed()
+            together.join(
+                self.global_rank, self.world_size, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]),
+                config.timeout_minutes, serves=False, children=lambda: getattr(self.launcher, "procs", ()),
+            )  # fmt: skip
+
+    # A minute more than ranks may be silent: the line that names a lost rank comes before the errors of collectives.
+    return Ddp(timeout=timedelta(minutes=config.timeout_minutes + 1))
 
 
 @dataclass(frozen=True)
