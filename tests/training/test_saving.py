@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
@@ -15,14 +16,16 @@ from typing import Any
 import pytest
 import torch
 
+from on_ranks import on_ranks
 from stat_video.config import TrainerKeys
 from stat_video.data.dataset import TrainSampler
 from stat_video.errors import InputError, Stopped
 from stat_video.runs.run import Run
+from stat_video.slurm_job import requeue
 from stat_video.training import saving as saving_file
 from stat_video.training.checkpoint import damage, read_checkpoint
 from stat_video.training.fit import newest_whole, place_of
-from stat_video.training.saving import AtomicCheckpointIO, CheckpointWriter, Saving, Signals, on_host, requeue
+from stat_video.training.saving import AtomicCheckpointIO, CheckpointWriter, Saving, Signals, on_host
 
 OURS = {
     "stat_video": {"config": {"seed": 3}, "classes": ["a"], "format": 1, "place": {"epoch": 1, "clips": 16}},
@@ -304,10 +307,66 @@ def test_sigusr1_under_slurm_puts_the_job_back(monkeypatch: pytest.MonkeyPatch, 
     assert saving.written == [1]
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "70")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
-    assert requeue() == "job 70_3 is put back into the queue and goes on"
+    assert requeue() == "job 70_3 is put back into the queue and continues"
     with pytest.raises(Stopped):
         saving.on_test_batch_end(trainer())  # the warning may come in a test too
     assert calls.read_text() == "requeue 77\n" + 2 * "requeue 70_3\n"
+
+
+@pytest.mark.parametrize(
+    ("sender", "shown", "code"),
+    [  # what SLURM 22.05 shows while a job handles its SIGTERM, as measured
+        ("preemption with a grace time", "JobState=RUNNING Restarts=0 PreemptTime=2026-11-30T13:36:09", "requeued"),
+        ("preemption without", "JobState=COMPLETING Restarts=1", "by SLURM"),
+        ("preemption a second time", "JobState=RUNNING Restarts=1 PreemptTime=2026-11-30T13:36:09", "requeued"),
+        ("scontrol requeue", "JobState=COMPLETING Restarts=1 PreemptTime=None", "by SLURM"),
+        ("scancel", "JobState=COMPLETING Restarts=0 PreemptTime=None", "ends"),
+        ("scancel of a job that was requeued before", "JobState=COMPLETING Restarts=1 PreemptTime=None", "ends"),
+        ("scancel --signal=TERM", "JobState=RUNNING Restarts=0 PreemptTime=None", "ends"),
+        ("no answer", "", "ends"),
+    ],
+)
+def test_sigterm_under_slurm(
+    sender: str, shown: str, code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls = tmp_path / "calls"
+    (tmp_path / "scontrol").write_text(
+        f'#!/bin/sh\necho "$@" >> {calls}\n[ "$1" = requeue ] || [ "{shown}" ] && echo "JobId=77 {shown}"\n'
+    )
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for key, value in (("SLURM_NTASKS", "1"), ("SLURM_JOB_NAME", "stat"), ("SLURM_JOB_ID", "77")):
+        monkeypatch.setenv(key, value)
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1" if "before" in sender or "second" in sender else "0")
+    saving = Counting()
+    saving._note(signal.SIGTERM, None)
+    with pytest.raises(Stopped) as stopped:
+        saving.epoch(trainer())
+    assert stopped.value.code == 143
+    assert saving.written == [1]
+    assert (stopped.value.requeued is not None) == (code != "ends")
+    assert ("requeue 77" in calls.read_text()) == (code == "requeued")
+
+
+def test_a_signal_that_reached_one_rank_is_known_to_all() -> None:
+    """The first rank requeues the job: it has to know that SIGUSR1 came, though it came to another rank first."""
+
+    def task(rank: int) -> None:
+        os.environ.update(SLURM_NTASKS="2", SLURM_JOB_NAME="stat")
+        saving = Counting()
+        torch.distributed.init_process_group("gloo", init_method="env://", rank=rank, world_size=2)
+        if rank == 1:
+            saving._note(signal.SIGUSR1, None)
+        its = trainer(world_size=2)
+        assert saving._agreed(its, saving._wish(its)) == 2
+        assert saving.asked == signal.SIGUSR1
+        if rank == 0:
+            saving._note(signal.SIGTERM, None)
+        assert saving._agreed(its, saving._wish(its)) == 2
+        assert saving.asked == signal.SIGTERM
+
+    assert on_ranks(task, 2) == [None, None]
 
 
 def test_a_job_that_cannot_be_put_back_is_a_warning(

@@ -9,9 +9,7 @@ each worker instead, and needs their number to stay the same.)
 
 import copy
 import logging
-import os
 import signal
-import subprocess
 import threading
 import time
 from concurrent import futures
@@ -21,9 +19,9 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from .. import slurm_job, together
 from ..config import TrainerKeys
 from ..data.modules import VideoDataModule
 from ..data.storage import DiskGone
@@ -118,8 +116,9 @@ class Signals(Callback):
     """Notes what a signal asks for, and does it at the end of the step.
 
     SIGTERM and SIGINT (Ctrl-C): stop. SIGUSR1: save; under SLURM, which sends it ahead of the time limit if told to
-    (`--signal=USR1@120`), also put the job back into the queue and stop. A second Ctrl-C stops at once.
-    Validation and testing change no state, so there a stop takes effect at once.
+    (`--signal=USR1@120`), also put the job back into the queue and stop. So does SIGTERM where it is a preemption's
+    (`slurm_job.continues`). A second Ctrl-C stops at once. Validation and testing change no state, so there a stop
+    takes effect at once.
 
     NOTE: this replaces Lightning's handlers, which save in the middle of a step, answer SIGTERM with exit code 0, and
     broadcast from inside the handler.
@@ -178,15 +177,22 @@ class Signals(Callback):
     @property
     def leaving(self) -> bool:
         """Return whether the signal that came ends this process."""
-        return self.asked is not None and (self.asked != signal.SIGUSR1 or SLURMEnvironment.detect())
+        return self.asked is not None and (self.asked != signal.SIGUSR1 or slurm_job.in_job())
 
     def stop(self, trainer: Trainer) -> None:
-        """Log how the run goes on, and raise Stopped."""
-        stopped = Stopped(self.asked or signal.SIGTERM)  # SIGTERM if only another rank got a signal
+        """Put the SLURM job back into the queue if it continues, log how the run does, and raise Stopped.
+
+        The first rank does it. Under SLURM the others wait for it, since srun may end it when one of them has ended.
+        """
+        together.stand_down()
+        asked = self.asked or signal.SIGTERM
         if trainer.is_global_zero:
-            goes_on = self.asked == signal.SIGUSR1 and requeue()
-            log.warning("%s: stopped; %s", stopped.name, goes_on or "the same command goes on")
-        raise stopped
+            stopped = Stopped(asked, slurm_job.continues(asked))
+            log.warning(stopped.line)
+            raise stopped
+        if slurm_job.in_job():
+            time.sleep(slurm_job.WAIT_SECONDS)
+        raise Stopped(asked)
 
 
 class Saving(Signals, Checkpoint):
@@ -305,24 +311,18 @@ class Saving(Signals, Checkpoint):
         return SAVE if due or time.monotonic() - self.saved >= 60 * minutes else GO_ON
 
     def _agreed(self, trainer: Trainer, wish: int) -> int:
-        """Return the highest wish of all ranks: a signal may reach only one of them, and clocks differ."""
+        """Return the highest wish of all ranks: a signal may reach only one of them, or first, and clocks differ.
+
+        At a stop all ranks take over the signal: the first one has to know which it was. SIGTERM outranks SIGUSR1.
+        """
         if trainer.world_size == 1:
             return wish
-        wishes = torch.tensor(wish)
-        torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX, group=self.group)
-        return int(wishes)
-
-
-def requeue() -> str | None:
-    """Ask SLURM to run this job again; return a line that says so, or None, with a warning, if SLURM refuses."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
-    try:
-        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError) as error:
-        log.warning("job %s could not be put back into the queue (%s)", job, error)
-        return None
-    return f"job {job} is put back into the queue and goes on"
+        told = torch.tensor([wish, self.asked or 0])
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX, group=self.group)
+        wish, asked = told.tolist()
+        if wish == STOP:
+            self.asked = asked
+        return wish
 
 
 def _clips_of_a_pass(trainer: Trainer) -> int:
