@@ -3,6 +3,7 @@
 from itertools import groupby
 from typing import Any
 
+import stat_video.launch.early  # isort: skip  # noqa: F401
 from stat_video.config import Config
 from stat_video.cost.plan import plan, plan_table
 from stat_video.launch.script import script

@@ -24,12 +24,16 @@ from running import HANGS, PROBE, ROOT, SMALL, only, read_json, script
 from stat_video import compose
 from stat_video.compose import Row, checked
 from stat_video.config import Config, Processes, Slurm, TrainerKeys
-from stat_video.errors import InputError
+from stat_video.errors import InputError, Stopped
 from stat_video.launch import frozen, processes, rows
+from stat_video.launch import script as script_file
+from stat_video.launch import slurm as slurm_file
 from stat_video.launch.processes import FreshProcesses
 from stat_video.launch.rows import Done, Outcome, run_rows
+from stat_video.launch.script import run_frozen
 from stat_video.launch.slurm import SlurmJobs
 from stat_video.launch.sweep import check_in_process, short_names
+from stat_video.launch.task import RowJob, ended_file
 from stat_video.runs.results import read_results
 from stat_video.runs.run import Busy
 
@@ -43,7 +47,7 @@ def row(words: str, config: Any = None) -> Row:
 class Told:
     """A launcher whose rows end when they are told to."""
 
-    stopped = None
+    stopped, silent = None, 0.0
 
     def __init__(self, side_by_side: int = 1, looks: int = 2) -> None:
         self.side_by_side, self.looks = side_by_side, looks
@@ -64,6 +68,9 @@ class Told:
                     return None
                 self.running -= 1
                 return Outcome(f"ran {name}") if row.config != "bad" else Outcome(reason="it broke")
+
+            def silent(job) -> float:
+                return self.silent
 
         return Job()
 
@@ -301,6 +308,131 @@ def test_a_signal_reaches_the_row_once_and_no_other_row_starts(little: Path, num
         assert (little / "told").read_text() == str(int(signal.SIGTERM))
 
 
+def test_a_row_whose_time_is_over_is_told_to_end(little: Path) -> None:
+    launcher = FreshProcesses(little / "launched", Processes(hours=1.5 / 3600))
+    rows = [row("a", Little("wait", str(little / "told"))), row("b", Little())]
+    (first, second), _ = run(rows, launcher)
+    assert "hydra.launcher.hours=" in first
+    assert (little / "told").read_text() == str(int(signal.SIGTERM))  # it could save
+    assert second["config"]["do"] == "say"
+    with pytest.raises(InputError, match=r"hydra.launcher.hours=0"):
+        FreshProcesses(little, Processes(hours=0))
+
+
+def test_a_row_that_does_not_hear_sigterm_is_killed_in_the_end(little: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "END_SECONDS", 0.5)
+    (little / "little.py").write_text(
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    )
+    began = time.monotonic()
+    outcomes, _ = run([row("a", Little())], FreshProcesses(little / "launched", Processes(hours=1 / 3600)))
+    assert "hydra.launcher.hours=" in outcomes[0]
+    assert time.monotonic() - began < 30
+
+
+def test_a_row_of_which_nothing_is_heard_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = Told(looks=5)
+    launcher.silent = rows.SILENT_SECONDS - 1
+    assert "nothing was heard" not in run([row("a"), row("b")], launcher)[1]
+    launcher.silent = rows.SILENT_SECONDS
+    _, said = run([row("a"), row("b")], launcher)
+    assert said.count("nothing was heard of it for 30 min: a") == 1  # not at each look
+    assert said.count("nothing was heard of it for 30 min: b") == 1
+
+
+def test_silence_is_counted_from_the_last_line(little: Path) -> None:
+    job = FreshProcesses(little / "launched", Processes()).start(row("a", Little("wait")), "a", 0)
+    assert isinstance(job, processes._Process)
+    try:
+        time.sleep(0.5)
+        assert job.silent() >= 0.4
+        began = time.monotonic()
+        while job.silent() >= 0.4:  # until it says that it waits
+            assert time.monotonic() - began < 60
+    finally:
+        job.process.kill()
+        job.process.wait()
+
+
+@dataclass
+class Empty:
+    """A schema without keys."""
+
+
+@pytest.mark.parametrize("requeued", [None, "job 12 is put back into the queue and continues"])
+def test_a_row_that_was_told_to_stop_says_so_and_a_requeued_one_leaves_nothing(
+    requeued: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(frozen.PARENT, raising=False)
+    file = tmp_path / f"000{frozen.NAME}"
+    file.write_text("{}")
+
+    def task(config: Any) -> None:
+        raise Stopped(signal.SIGTERM, requeued)
+
+    with pytest.raises(Stopped):
+        run_frozen(file, Empty, task)
+    monkeypatch.delenv(frozen.PARENT, raising=False)
+    assert frozen.outcome_file(file).exists() == (requeued is None)
+    if requeued is None:
+        assert "SIGTERM" in str(frozen.read_outcome(file, 143).reason)
+
+
+@pytest.mark.parametrize(("by", "code"), [(None, 0), ("srun", 2), ("torchrun", 2)])
+def test_a_busy_row_of_several_ranks_ends_with_a_code_that_ends_the_others(
+    by: str | None, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(frozen.PARENT, raising=False)
+    monkeypatch.setattr(script_file, "launched_by", lambda: by)
+    file = tmp_path / f"000{frozen.NAME}"
+    file.write_text("{}")
+
+    def task(config: Any) -> None:
+        raise Busy("being run by another")
+
+    assert run_frozen(file, Empty, task) == code
+    monkeypatch.delenv(frozen.PARENT, raising=False)
+    assert frozen.read_outcome(file, code).busy
+
+
+def test_a_lost_rank_is_no_reason_where_a_cause_is_known(tmp_path: Path) -> None:
+    file = tmp_path / f"000{frozen.NAME}"
+    lost, cause = Outcome(reason="the connection broke", lost=True), Outcome(reason="on rank 1: no such file")
+    frozen.leave_outcome(file, cause)
+    frozen.leave_outcome(file, lost)
+    assert frozen.peek_outcome(file) == cause
+    frozen.forget_losses(file)
+    assert frozen.peek_outcome(file) == cause
+    frozen.outcome_file(file).unlink()
+    frozen.leave_outcome(file, lost)
+    frozen.forget_losses(file)
+    assert not frozen.outcome_file(file).exists()
+
+
+@pytest.mark.parametrize("allocated", [False, True])
+def test_who_waits_for_a_busy_run(allocated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An allocation that waits is paid for."""
+    for name, value in {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "x", "SLURM_PROCID": "0"}.items():
+        monkeypatch.setenv(name, value) if allocated else monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(script_file, "BUSY_SECONDS", 0.01)
+    asked = []
+
+    def known(config: Any) -> str:
+        asked.append(config)
+        if len(asked) < 3:
+            raise Busy("being run by another")
+        return "its result"
+
+    if not allocated:
+        assert script_file.run_alone(pytest.fail, known, None) == "its result"
+        return
+    with pytest.raises(InputError, match="being run by another"):
+        script_file.run_alone(pytest.fail, known, None)
+    assert len(asked) == 1
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # the processes before the requeue may still be ending
+    assert script_file.run_alone(pytest.fail, known, None) == "its result"
+
+
 def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
     """The parent is killed by SIGKILL and can say nothing; the child gets a SIGTERM."""
     child = (
@@ -360,6 +492,85 @@ def test_a_sweep_of_rows_with_two_processes_each(place: Any, tmp_path: Path) -> 
     assert len({result["id"] for result in results}) == len(results) == 4
     assert all(result["hardware"]["devices"] == 2 for result in results)
     assert not list(tmp_path.glob(".launched/*"))
+
+
+def started(words: list[str]) -> subprocess.Popen[str]:
+    """Start src/train.py, its output piped."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "src" / "train.py"), *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def rank_one(logs: Path) -> int:
+    """Return the id of the process that Lightning has started for a second device, of the run with these logs."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words, environment = ((entry / name).read_bytes() for name in ("cmdline", "environ"))
+        except OSError:
+            continue
+        if str(logs).encode() in words and b"\0LOCAL_RANK=1\0" in environment:
+            return int(entry.name)
+    raise AssertionError("no second rank")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sweep", [(), ("-m",)], ids=["a run", "a sweep"])
+def test_a_rank_that_is_killed_is_named_with_its_signal(sweep: tuple[str, ...], place: Any, tmp_path: Path) -> None:
+    words = [*sweep, *SMALL, *place.keys_with(tmp_path), "trainer=ddp_cpu", "trainer.workers=0", "recipe.epochs=50"]
+    process = started(words)
+    while not list(tmp_path.rglob("last.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(rank_one(tmp_path), signal.SIGKILL)
+    said, _ = process.communicate(timeout=HANGS)
+    assert process.returncode == 2, said
+    lines = [line for line in said.splitlines() if line.startswith("error:")]
+    assert len(set(lines)) <= 2, said  # the row's own, and that of the sweep, which names the row
+    assert all("rank 1 was ended by signal SIGKILL" in line for line in lines), said
+    assert lines
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_sigterm_to_a_row_is_said_as_the_row_said_it(place: Any, tmp_path: Path) -> None:
+    words = ["-m", *SMALL, *place.keys_with(tmp_path), "trainer=cpu", "trainer.workers=0", "recipe.epochs=50"]
+    process = started(words)
+    while not list(tmp_path.rglob("last.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGTERM)
+    said, _ = process.communicate(timeout=HANGS)
+    assert process.returncode == 2, said
+    assert "SIGTERM: stopped" in said.splitlines()[-1]
+    assert "without a word" not in said
+
+
+@pytest.mark.slow
+def test_a_run_that_another_has_ends_all_ranks_of_torchrun(place: Any, tmp_path: Path) -> None:
+    """Rank 0 finds it busy before the group exists; rank 1 would wait in the rendezvous."""
+    words = [*SMALL, *place.keys_with(tmp_path), "trainer=cpu", "trainer.workers=0", "recipe.epochs=50"]
+    first = started(words)
+    try:
+        while not list(tmp_path.rglob("last.ckpt")):
+            assert first.poll() is None
+            time.sleep(0.05)
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"]
+        torchrun += ["--master_addr=127.0.0.1", f"--master_port={free_port()}"]
+        more = ["trainer.devices=1", "trainer.num_nodes=2", "trainer.strategy=ddp"]
+        nodes = [
+            subprocess.Popen([*torchrun, f"--node_rank={node}", str(ROOT / "src" / "train.py"), *words, *more])
+            for node in range(2)
+        ]
+        assert all(node.wait(timeout=HANGS / 5) for node in nodes)
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.communicate()
 
 
 @pytest.mark.slow
@@ -537,3 +748,132 @@ def test_outcomes_are_read_once(tmp_path: Path) -> None:
     frozen.outcome_file(file).write_text(json.dumps({"returned": {"a": 1}, "reason": None, "busy": False}))
     assert frozen.read_outcome(file, 0) == Outcome({"a": 1})
     assert frozen.read_outcome(file, 0).reason == "ended by exit code 0 without a word of its own"
+
+
+@pytest.fixture
+def queue(little: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with what `squeue` prints; without it, squeue fails."""
+    fake_slurm(little, monkeypatch)
+    (little / "bin" / "squeue").write_text(f"#!/bin/sh\nexec cat {little}/queue\n")
+    (little / "bin" / "squeue").chmod(0o755)
+    for name in ("ASK_SECONDS", "SETTLE_SECONDS"):
+        monkeypatch.setattr(slurm_file, name, 0.0)
+    return little / "queue"
+
+
+def submitted(queue: Path) -> Any:
+    trainer = TrainerKeys(accelerator="cpu", strategy="ddp", devices=2)
+    return SlurmJobs(queue.parent / "launched", Slurm()).start(row("a", Little(trainer=trainer)), "a", 0)
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "NODE_FAIL",
+     "PREEMPTED", "BOOT_FAIL", "STAGE_OUT", "A_STATE_OF_A_LATER_VERSION", None],
+)  # fmt: skip
+def test_a_job_that_goes_on_is_waited_for(state: str | None, queue: Path) -> None:
+    """Also where SLURM does not answer, and where a node has failed a moment ago: SLURM requeues the job."""
+    job = submitted(queue)
+    if state is not None:
+        queue.write_text(f"11 FAILED\n12 {state}\n")
+    for _ in range(3):
+        assert job.poll() is None
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE", "gone", "NODE_FAIL"])
+def test_a_job_that_has_ended_without_an_outcome_is_a_failed_row(
+    state: str, queue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without slurmdbd: `squeue` knows a job for a while after its end, `sacct` does not."""
+    monkeypatch.setattr(slurm_file, "REQUEUE_SECONDS", 0.0)
+    job = submitted(queue)
+    queue.write_text("12 RUNNING\n")
+    assert job.poll() is None
+    queue.write_text("11 RUNNING\n" if state == "gone" else f"12 {state}\n")
+    reason = job.poll().reason
+    assert "job 12" in reason
+    assert ("no longer in the queue" if state == "gone" else f"ended as {state}") in reason
+    ended_file(job.file).write_text(json.dumps("rank 1 on h was ended by SIGKILL"))
+    assert job.poll().reason.startswith("rank 1 on h was ended by SIGKILL; job 12")
+
+
+def test_an_outcome_counts_at_once_a_lost_rank_when_the_job_is_over(queue: Path) -> None:
+    job = submitted(queue)
+    queue.write_text("12 COMPLETING\n")
+    frozen.leave_outcome(job.file, Outcome(reason="the connection broke", lost=True))
+    assert job.poll() is None
+    queue.write_text("12 PENDING\n")  # requeued
+    assert job.poll() is None
+    queue.write_text("12 FAILED\n")
+    assert "the connection broke" in job.poll().reason
+    frozen.outcome_file(job.file).unlink()
+    frozen.leave_outcome(job.file, Outcome("its result"))
+    queue.unlink()
+    assert job.poll().returned == "its result"
+
+
+def test_a_task_holds_signals_back_until_its_command_can_answer(tmp_path: Path) -> None:
+    """SIGUSR1 and SIGTERM come while the command imports; neither is lost, neither kills."""
+    command = (
+        "import signal, sys, time; from pathlib import Path\n"
+        "Path(sys.argv[1]).touch(); time.sleep(1)\n"  # imports
+        "def answer(*_): Path(sys.argv[1]).write_text('answered'); sys.exit(138)\n"
+        "signal.signal(signal.SIGUSR1, answer)\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1]); time.sleep(30)\n"
+    )
+    task = [sys.executable, "-c", command, str(tmp_path / "told")]
+    code = f"from pathlib import Path; from stat_video.launch.task import RowJob; RowJob({task!r}, Path('x'))()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, start_new_session=True
+    )
+    while not (tmp_path / "told").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGUSR1)  # as SLURM does: to all processes of the step
+    assert process.wait(60) == 1  # the command's code is not 0
+    assert (tmp_path / "told").read_text() == "answered"
+
+
+def test_a_task_notes_the_signal_that_killed_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    with pytest.raises(RuntimeError):
+        RowJob([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], tmp_path / "000.config.json")()
+    for signum in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_DFL)
+    said = read_json(ended_file(tmp_path / "000.config.json"))
+    assert said.startswith("rank 3 on ")
+    assert said.endswith("was ended by SIGKILL")
+
+
+def test_a_task_starts_without_the_libraries() -> None:
+    """What it imports comes before its signals are held back."""
+    for module in ("stat_video.launch.task", "stat_video.launch.early"):
+        code = f"import sys, {module}; print(sorted({{'torch', 'lightning', 'hydra', 'numpy'}} & set(sys.modules)))"
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("code", "shown", "requeued"),
+    [
+        (0, "PreemptTime=None", False),
+        (2, "PreemptTime=None", False),
+        (138, "PreemptTime=None", True),  # SIGUSR1, ahead of the time limit
+        (143, "PreemptTime=None", False),  # scancel
+        (143, "PreemptTime=2026-11-30T13:36:09", True),
+    ],
+)
+def test_a_jobs_script_requeues_it_if_a_task_was_killed_before_python(
+    code: int, shown: str, requeued: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\n[ "$1" = show ] && echo {shown} || echo "$@" > {tmp_path}/said\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    script = f"{slurm_file.TRAP}\n(exit {code})"
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    subprocess.run(["bash", "-c", script], env=env, check=False)
+    assert (tmp_path / "said").exists() == requeued
+    if requeued:
+        assert (tmp_path / "said").read_text() == "requeue 7\n"

@@ -21,7 +21,9 @@ from typing import Any
 from ..errors import InputError
 from ..files import write_json
 from ..hardware import devices, rank_zero
+from ..together import how
 from .rows import Outcome
+from .task import ended_file
 
 PARENT = "STAT_VIDEO_PARENT"  # environment variable: id of the process that started this one, and that it ends with
 FROZEN = "config="  # the one word on the command line of a process that starts from a file
@@ -91,19 +93,37 @@ def outcome_file(file: Path) -> Path:
 
 
 def leave_outcome(file: Path, outcome: Outcome) -> None:
-    """Write the outcome of the process that started from `file`: the first rank's, or an earlier failure on another."""
+    """Write the outcome of the process that started from `file`: the first rank's, or an earlier failure on another.
+
+    That another rank was lost is written only if nothing is there yet that may be the cause.
+    """
     ours = file.name.endswith(NAME)  # but not beside a config that a user starts from by hand
-    if ours and (rank_zero() or (outcome.reason is not None and not outcome_file(file).exists())):
+    written = outcome_file(file).exists()
+    if ours and ((rank_zero() and not (outcome.lost and written)) or (outcome.reason is not None and not written)):
         write_json(outcome_file(file), asdict(outcome))
 
 
+def forget_losses(file: Path) -> None:
+    """Remove what an earlier start of a requeued job has left about ranks that were lost."""
+    if not (file.name.endswith(NAME) and rank_zero()):
+        return
+    ended_file(file).unlink(missing_ok=True)
+    with suppress(OSError, ValueError):
+        if json.loads(outcome_file(file).read_text(encoding="utf-8")).get("lost"):
+            outcome_file(file).unlink(missing_ok=True)
+
+
+def peek_outcome(file: Path) -> Outcome:
+    """Return the outcome that a process wrote; OSError, ValueError or TypeError if it wrote none."""
+    return Outcome(**json.loads(outcome_file(file).read_text(encoding="utf-8")))
+
+
 def read_outcome(file: Path, code: int) -> Outcome:
-    """Return the outcome that a process wrote; if it wrote none, an outcome that says how it ended."""
+    """Return the outcome that a process wrote, and remove it; if it wrote none, an outcome that says how it ended."""
     try:
-        return Outcome(**json.loads(outcome_file(file).read_text(encoding="utf-8")))
+        return peek_outcome(file)
     except (OSError, ValueError, TypeError):
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return Outcome(reason=f"ended by {how} without a word of its own")
+        return Outcome(reason=f"ended by {how(code)} without a word of its own")
     finally:
         outcome_file(file).unlink(missing_ok=True)
 

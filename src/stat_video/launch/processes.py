@@ -5,9 +5,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from ..compose import Row
 from ..config import Processes
 from ..errors import InputError
 from ..hardware import cores, data_workers, devices
-from .frozen import FROZEN, child_environment, freeze, read_outcome
+from .frozen import END_SECONDS, FROZEN, child_environment, freeze, read_outcome
 from .rows import Job, Outcome
+
+RELAY_SECONDS = 5.0  # for the last lines of a process that has ended, which a process of its own may still hold open
 
 
 class FreshProcesses:
@@ -27,7 +30,9 @@ class FreshProcesses:
     def __init__(self, folder: Path, settings: Processes) -> None:
         if settings.side_by_side < 1:
             raise InputError(f"hydra.launcher.side_by_side={settings.side_by_side}: allowed is 1 or more")
-        self.folder, self.side_by_side = folder, settings.side_by_side
+        if settings.hours is not None and not settings.hours > 0:
+            raise InputError(f"hydra.launcher.hours={settings.hours}: must be above 0, or null for no limit")
+        self.folder, self.side_by_side, self.hours = folder, settings.side_by_side, settings.hours
         self.shares = device_shares(settings.side_by_side)
         self.stopped: signal.Signals | None = None
         self.processes: list[subprocess.Popen[str]] = []
@@ -79,37 +84,58 @@ class FreshProcesses:
                 environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.shares[slot])
         file = freeze(config, self.folder)
         aside = self.side_by_side > 1
+        piped = aside or not sys.stdout.isatty()  # on a terminal a row alone shows its bar there
         process = subprocess.Popen(
             [sys.executable, str(Path(sys.argv[0]).resolve()), f"{FROZEN}{file}"],
             env=environment,
             text=True,
+            errors="replace",
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if aside else None,
+            stdout=subprocess.PIPE if piped else None,
             stderr=subprocess.STDOUT if aside else None,
             start_new_session=True,  # Ctrl-C in a terminal reaches this process alone, which passes it on
         )
         self.processes = [p for p in self.processes if p.poll() is None] + [process]
-        if aside:
-            threading.Thread(target=_relay, args=(process, f"[{name}] "), daemon=True).start()
-        return _Process(process, file)
+        return _Process(process, file, f"[{name}] " if aside else "", self.hours)
 
 
-@dataclass(frozen=True)
 class _Process:
-    process: subprocess.Popen[str]
-    file: Path
+    def __init__(self, process: subprocess.Popen[str], file: Path, prefix: str, hours: float | None) -> None:
+        self.process, self.file, self.prefix, self.hours = process, file, prefix, hours
+        self.began = self.heard = time.monotonic()
+        self.ending: float | None = None  # since when the process is asked to end, its time being over
+        self.relay = threading.Thread(target=self._relay, daemon=True)
+        if process.stdout is not None:
+            self.relay.start()
 
     def poll(self) -> Outcome | None:
         code = self.process.poll()
-        return None if code is None else read_outcome(self.file, code)
+        if code is not None:
+            if self.process.stdout is not None:
+                self.relay.join(RELAY_SECONDS)  # what the row has printed comes before what is said of its end
+            outcome = read_outcome(self.file, code)
+            return outcome if self.ending is None or outcome.reason is None else Outcome(reason=self._over())
+        now = time.monotonic()
+        if self.ending is None and self.hours is not None and now - self.began > 3600 * self.hours:
+            self.ending = now
+            self.process.terminate()  # it saves, as by any SIGTERM
+        elif self.ending is not None and now - self.ending > END_SECONDS:
+            self.process.kill()  # the further processes of the row end with it
+        return None
 
+    def silent(self) -> float:
+        return time.monotonic() - self.heard if self.process.stdout is not None else 0
 
-def _relay(process: subprocess.Popen[str], prefix: str) -> None:
-    """Print what a process prints, each line with the row's name before it."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip():
-            print(prefix + line, end="", flush=True)
+    def _over(self) -> str:
+        return f"its time is over, hydra.launcher.hours={self.hours:g}; the same command goes on"
+
+    def _relay(self) -> None:
+        """Print what the process prints; of several rows each line with the row's name before it."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.heard = time.monotonic()
+            if line.strip() or not self.prefix:
+                print(self.prefix + line, end="", flush=True)
 
 
 def device_shares(side_by_side: int) -> list[list[str]]:

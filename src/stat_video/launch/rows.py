@@ -14,6 +14,7 @@ from ..runs.run import Busy
 
 POLL_SECONDS = 0.2
 BUSY_SECONDS = 5  # between two looks whether another process has finished a row
+SILENT_SECONDS = 1800  # of a row, until a line says so
 NAMED = 3  # rows that a line names if more than that failed for the same reason
 
 
@@ -24,6 +25,7 @@ class Outcome:
     returned: Any = None
     reason: str | None = None
     busy: bool = False  # another process is running the row
+    lost: bool = False  # the reason is that another process of the row is gone: the cause may be known elsewhere
 
 
 @dataclass
@@ -50,6 +52,9 @@ class Job(Protocol):
 
     def poll(self) -> Outcome | None:
         """Return the outcome, None while the row runs."""
+
+    def silent(self) -> float:
+        """Return for how many seconds nothing was heard of the row; 0 if that is not known."""
 
 
 class Launcher(Protocol):
@@ -78,6 +83,7 @@ def run_rows(
     outcomes: list[Outcome | None] = [None] * len(rows)
     waiting, later = deque(range(len(rows))), dict.fromkeys(range(len(rows)), 0.0)
     running: dict[int, tuple[int, Job, float]] = {}
+    noted = dict.fromkeys(range(len(rows)), float(SILENT_SECONDS))  # the silence after which a line is due
     free, seconds = list(reversed(range(launcher.side_by_side))), list[float]()
 
     def note(number: int, outcome: Outcome) -> None:
@@ -125,6 +131,12 @@ def run_rows(
                 running[number] = slot, launcher.start(row, names[row.words], slot), time.monotonic()
         for number, (slot, job, began) in list(running.items()):
             if (outcome := job.poll()) is None:
+                if (silent := job.silent()) < SILENT_SECONDS:
+                    noted[number] = SILENT_SECONDS
+                elif silent >= noted[number]:
+                    noted[number] = 2 * silent
+                    say(f"row {number + 1} of {len(rows)}: nothing was heard of it for {duration(silent)}: "
+                        f"{names[rows[number].words]}")  # fmt: skip
                 continue
             del running[number]
             free.append(slot)
@@ -167,3 +179,6 @@ class _Ended:
 
     def poll(self) -> Outcome:
         return self.outcome
+
+    def silent(self) -> float:
+        return 0

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import math
 import os
 import sys
 import time
@@ -12,16 +13,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .. import together
 from ..compose import Command, checked, one_line, read
-from ..errors import InputError, of_the_machine, printable
+from ..errors import InputError, Stopped, in_a_line, of_the_machine, printable
 from ..hardware import rank_zero
 from ..progress import console
 from ..runs.run import Busy
-from .frozen import FROZEN, end_with_parent, frozen_for_devices, leave_outcome, read_frozen
+from ..slurm_job import answer_early, in_job, restarts
+from .frozen import FROZEN, end_with_parent, forget_losses, frozen_for_devices, leave_outcome, read_frozen
+from .place import check_place, check_variables, keep_together, launched_by
 from .rows import BUSY_SECONDS, Done, Outcome
 from .sweep import run_sweep
 
 Task = Callable[[Any], Any]
+RESTARTED_SECONDS = 300.0
 
 
 def script(
@@ -42,33 +47,43 @@ def script(
     """
     gc.freeze()  # what the imports have made is never garbage: to look it through again takes a tenth of a short script
     quiet()
-    console.quiet = not rank_zero()
-    words = sys.argv[1:]
+    answer_early()
+    words, code = sys.argv[1:], 0
     done = Done([], {})
     try:
+        check_variables()
+        console.quiet = not rank_zero()
         if len(words) == 1 and words[0].startswith(FROZEN):
-            sys.exit(run_frozen(Path(words[0].removeprefix(FROZEN)), schema, task))
-        run_command(name, schema, words, task, known, show, every, done)
-    except Exception as error:
+            code = run_frozen(Path(words[0].removeprefix(FROZEN)), schema, task)
+        else:
+            run_command(name, schema, words, task, known, show, every, done)
+    except BaseException as error:
         if (reason := reason_of(error)) is None:
+            stopped = error.code if isinstance(error, Stopped) else 1
+            together.ended(None if isinstance(error, SystemExit) else in_a_line(error), int(stopped or 0))
             raise
         done.failures[reason] = []
     for line in done.lines():
         print(f"error: {line}", file=sys.stderr)
+    together.ended(next(iter(done.lines()), None), 2 if done.failures else 0)
     close_stdout()
+    if code:
+        sys.exit(code)
     if done.stopped:
         sys.exit(128 + done.stopped)
     if done.failures:
         sys.exit(2)
 
 
-def reason_of(error: Exception) -> str | None:
-    """Return in one line what a user or the machine did wrong; None for an error of ours, whose trace is shown.
+def reason_of(error: BaseException) -> str | None:
+    """Return in one line what a user, the machine or another rank did wrong; None for an error whose trace is shown.
 
     With STAT_VIDEO_TRACE=1 in the environment the trace of what the machine did wrong is shown, too.
     """
     if isinstance(error, InputError):
         return error.line
+    if lost := together.explained(error):
+        return lost.line
     reason = of_the_machine(error)
     if reason is not None and os.environ.get("STAT_VIDEO_TRACE"):
         traceback.print_exception(error)
@@ -125,27 +140,53 @@ def run_rows(command: Command, task: Task, known: Task, done: Done) -> None:
 
 
 def run_alone(task: Task, known: Task, config: Any) -> Any:
-    """Return the result if it is known, else what the task returns; wait if another process has the run."""
-    told = False
+    """Return the result if it is known, else what the task returns; wait if another process has the run.
+
+    In an allocation nobody waits for that (InputError): it would be paid for until its time limit.
+    """
+
+    def run() -> Any:
+        returned = known(config)
+        return task(config) if returned is None else returned
+
+    check_place(config)
+    keep_together(config)
+    try:
+        return when_free(run, patience() if launched_by() or in_job() else math.inf)
+    except Busy as busy:
+        raise InputError(str(busy)) from None
+
+
+def when_free(run: Callable[[], Any], seconds: float) -> Any:
+    """Return what a call returns; while it raises Busy, call it again, until the seconds are over."""
+    until, told = time.monotonic() + seconds, False
     while True:
         try:
-            returned = known(config)
-            return task(config) if returned is None else returned
+            return run()
         except Busy as busy:
+            if time.monotonic() >= until:
+                raise
             if not told:
                 print(f"{busy}; waiting for it", flush=True)
             told = True
             time.sleep(BUSY_SECONDS)
 
 
+def patience() -> float:
+    """Return the seconds to wait for a run's lock: a requeued job's former processes may take a while to end."""
+    return RESTARTED_SECONDS if in_job() and restarts() else 0
+
+
 def attempt(task: Task, config: Any) -> Outcome:
     """Return the outcome of a task: what it returned, or in one line why it failed."""
     try:
-        return Outcome(task(config))
+        return Outcome(when_free(lambda: task(config), patience()))
     except Busy as busy:
         print(busy, flush=True)
         return Outcome(busy=True)
     except Exception as error:
+        if lost := together.explained(error):
+            return Outcome(reason=lost.line, lost=True)
         if (reason := reason_of(error)) is None:
             traceback.print_exc()
         return Outcome(reason=reason or f"{type(error).__name__}: {one_line(error)}")
@@ -154,11 +195,24 @@ def attempt(task: Task, config: Any) -> Outcome:
 def run_frozen(file: Path, schema: type, task: Task) -> int:
     """Run the config in a file, in a process that a sweep started for a row, or a run for one of its devices."""
     started = end_with_parent()
+    together.ON_END.append(lambda line: leave_outcome(file, Outcome(reason=line, lost=True)))
+    forget_losses(file)
     try:
-        outcome = attempt(task, checked(read_frozen(file), schema))
+        config = checked(read_frozen(file), schema)
+        keep_together(config)
+        outcome = attempt(task, config)
     except InputError as error:
         outcome = Outcome(reason=error.line)
+    except Stopped as stopped:
+        if rank_zero() and not stopped.requeued:
+            leave_outcome(file, Outcome(reason=stopped.line))
+        together.ended(None, int(stopped.code or 0))
+        raise
     leave_outcome(file, outcome)
+    if outcome.busy and launched_by():
+        together.ended(None, 2)
+        return 2  # else the other ranks wait for this one
+    together.ended(outcome.reason, 2 if outcome.reason else 0)
     if outcome.reason is None:
         return 0
     if not (rank_zero() and started):  # else the process that started this one prints it
