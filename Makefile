@@ -10,7 +10,7 @@ OUT ?= logs/gpu
 MINUTES ?= 9
 TABLES ?= ablation_modules,ablation_window,ablation_token,ablation_aggregation,ablation_stem,kinetics,ssv2
 
-.PHONY: help setup train tables report test test-slow bench bench-data check-gpu lint audit format lock clean
+.PHONY: help setup train tables report test test-slow test-slurm test-hosts bench bench-data check-gpu lint audit format lock clean
 
 help: ## print the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,14 @@ test: $(READY) ## set up, then run the tests, a file a core
 
 test-slow: $(READY) ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow -n auto --dist loadfile
+
+# Descriptors of this shell, such as locks of a job server, are closed: daemons that the tests start would keep them.
+test-slurm: $(READY) ## sweeps on a real SLURM on this machine, about 15 minutes (root on Debian; installs SLURM)
+	@sh tests/slurm/install.sh
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slurm tests/slurm $(ARGS) 8>&- 9>&-
+
+test-hosts: $(READY) ## a run over two hosts, as network namespaces of this machine, minutes (root)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m hosts tests/hosts $(ARGS) 8>&- 9>&-
 
 bench: $(READY) ## speed and memory of STAT beside its peers (ONLY='--only forward'); needs pip install -e '.[bench]' for all
 	KINETO_LOG_LEVEL=99 PYTHONPATH=src $(PY) benchmarks/model.py $(ONLY)
