@@ -42,10 +42,10 @@ test-slow: $(READY) ## the tests that take minutes
 # Descriptors of this shell, such as locks of a job server, are closed: daemons that the tests start would keep them.
 test-slurm: $(READY) ## sweeps on a real SLURM on this machine, about 15 minutes (root on Debian; installs SLURM)
 	@sh tests/slurm/install.sh
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m slurm tests/slurm $(ARGS) 8>&- 9>&-
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slurm tests/slurm $(ARGS)
 
 test-hosts: $(READY) ## a run over two hosts, as network namespaces of this machine, minutes (root)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m hosts tests/hosts $(ARGS) 8>&- 9>&-
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m hosts tests/hosts $(ARGS)
 
 bench: $(READY) ## speed and memory of STAT beside its peers (ONLY='--only forward'); needs pip install -e '.[bench]' for all
 	KINETO_LOG_LEVEL=99 PYTHONPATH=src $(PY) benchmarks/model.py $(ONLY)
