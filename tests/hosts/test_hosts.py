@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -108,3 +109,18 @@ def test_the_way_out_of_loopback_works(hosts: tuple[Host, Host], data: Path, tmp
     both = start(hosts, data, tmp_path, GLOO_SOCKET_IFNAME=CARD)
     assert [host.wait(HANGS) for host in both] == [0, 0], said(hosts, tmp_path)
     only("result.json", tmp_path)
+
+
+def test_hosts_on_other_code_are_refused(hosts: tuple[Host, Host], data: Path, tmp_path: Path) -> None:
+    """A clone whose source differs by a line would have trained along."""
+    clone = tmp_path / "clone"
+    for folder in ("src", "conf"):
+        shutil.copytree(ROOT / folder, clone / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    source = clone / "src" / "stat_video" / "training" / "optim.py"
+    source.write_text(source.read_text() + "\n# another version\n")
+    both = start(hosts, data, tmp_path / "logs", code=(ROOT, clone))
+    assert all(host.wait(HANGS) for host in both)
+    first, _ = said(hosts, tmp_path / "logs")
+    assert len(first) == 1
+    assert "code is " in first[0]
+    assert not list(tmp_path.rglob("result.json"))
