@@ -30,7 +30,7 @@ ADDED = {  # file, the line before which a key is added, the key
     "models/stat/stat.py": ("    modules:", "gate: list[float] = ranged([], 0, neutral=[])"),
     "data/built_in.py": ("    height:", "wobble: int = ranged(0, 0, neutral=0)"),
 }
-TOP = ("    seed: int = ranged(0, 0)\n    views:", "    mood: bool = any_value(False, neutral=False)\n")
+TOP = ('    views: str = "1x1"', "    mood: bool = any_value(False, neutral=False)\n")
 FILLED = """
 from pathlib import Path
 from stat_video.report.collect import collect, hints
