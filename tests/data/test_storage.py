@@ -287,6 +287,7 @@ def test_copies_are_not_made_of_a_lost_disk(root: Path, tmp_path: Path, monkeypa
     with redirect_stdout(io.StringIO()):
         with pytest.raises(DiskGone, match=r"data\.wait_seconds=0\.3"):
             transcode(config, tmp_path / "out", Encoding(short_side=24), 1)
+        assert all(path.stat().st_size for path in (tmp_path / "out").rglob("*.mp4"))
         away.rename(root)
         copies = transcode(config, tmp_path / "out", Encoding(short_side=24), 1)
     assert {copy.state for copy in copies} == {transcode_file.TRANSCODED}
