@@ -230,7 +230,8 @@ def test_flags_and_sweeps_that_are_none_are_refused(words: list[str], says: str)
 def test_a_script_takes_its_own_keys_alone() -> None:
     line = refusal("video=x.mp4", script="evaluate", schema=EvaluateConfig)
     assert "unknown key 'video'" in line
-    assert "allowed keys: ckpt, ensemble, folders, layout, trainer, views" in line
+    keys = "ckpt, ensemble, folders, layout, max_absent, max_shared, max_unreadable, trainer, views, wait_seconds"
+    assert f"allowed keys: {keys}" in line
     assert "unknown key 'T'" in refusal("T=16", script="evaluate", schema=EvaluateConfig)  # the checkpoint's
     line = refusal("gpu=H1000", script="cost", schema=CostConfig)
     assert "H1000" in line
