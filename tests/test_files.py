@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from running import ROOT
-from stat_video.errors import InputError
 from stat_video.files import locked
 
 HOLDER = """
@@ -70,5 +69,7 @@ def test_the_lock_outlives_a_fork_that_ends(tmp_path: Path) -> None:
 
 def test_a_lock_that_can_not_be_made_is_a_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="can't be locked"), locked(tmp_path / "file" / "lock", pytest.fail):
+    with pytest.raises(OSError, match="file"), locked(tmp_path / "file" / "lock", pytest.fail):
+        pass
+    with locked(Path("/dev/full"), pytest.fail):  # a lock without a name holds
         pass

@@ -72,14 +72,11 @@ os.register_at_fork(after_in_child=_close_locks)
 def locked(path: Path, busy: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock of a file until the block or this process ends, however that happens.
 
-    If another process holds it, call ``busy`` with that process's name and wait, unless ``busy`` raises. Raises
-    InputError if the file can't be made.
+    If another process holds it, call ``busy`` with that process's name and wait, unless ``busy`` raises. Raises OSError
+    that names the file if it can't be made or locked.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise InputError(f"{path}: the run can't be locked ({error.strerror})") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     _LOCKS.add(lock)
     try:
         try:
@@ -87,8 +84,8 @@ def locked(path: Path, busy: Callable[[str], None]) -> Iterator[None]:
         except BlockingIOError:
             busy(os.pread(lock, 1000, 0).decode(errors="replace").strip() or "another process")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:  # a file system without locks
-            raise InputError(f"{path}: the run can't be locked ({error.strerror})") from None
+        except OSError as error:  # of a file system without locks, which names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
         with contextlib.suppress(OSError):  # on a full disk the lock has no name, and holds
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)

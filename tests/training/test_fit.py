@@ -339,7 +339,7 @@ def test_a_new_classifier_is_drawn_and_the_rest_taken(place: Place, tmp_path: Pa
     ("content", "says"),
     [
         ({"fc.weight": torch.ones(2, 2), "fc.bias": torch.ones(2)}, "it holds 0% of the model's numbers"),
-        ({"head.weight": torch.ones(3, 3)}, "init_share=0.95"),
+        ({"head.weight": torch.ones(3, 3)}, "do not fit"),
         ({"epoch": 3}, "no weights in it"),
         ("text", "not a readable checkpoint"),
         (None, "there is no such checkpoint"),

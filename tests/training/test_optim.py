@@ -152,7 +152,7 @@ def test_a_factor_of_what_is_not_there_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("factor", [-1.0, math.nan, math.inf])
 def test_a_factor_that_makes_no_sense_is_refused(factor: float) -> None:
-    with pytest.raises(InputError, match=rf"^recipe\.lr_scale\.head={factor}: allowed") as caught:
+    with pytest.raises(InputError, match=rf"^recipe\.lr_scale=.*head.*{factor}.*0 or more") as caught:
         parameter_groups(Toy(), Recipe(lr_scale={"head": factor}))
     assert "\n" not in str(caught.value)
 

@@ -42,7 +42,7 @@ class Config(ModelConfig):
 class SmallBigNet(FrameResNet):
     """A ResNet on every frame; the blocks of all stages but the first look at neighbouring frames too."""
 
-    new_parts = ("big",)
+    new_parts = ("big", "extra")
     renames: ClassVar[tuple[tuple[str, str], ...]] = (
         *FrameResNet.renames,
         (r"\.big1\.1\.", ".big.0."),

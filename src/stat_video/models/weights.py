@@ -64,6 +64,8 @@ def load_foreign(
     found = {n: t for n, t in given.items() if n in own and not (new_classifier and in_module(n, model.classifier))}
     left = [theirs.get(n, n) for n in given if n not in found]
     renamed = sum(theirs.get(n, n) != n for n in found)
+    changes = _resize(model, found, own)
+    _refuse_shapes(model, found, own)
     there = share_of(model, found, new_parts=_all_used(state, left, share))
     if there < share or not any(name.endswith("weight") for name in found):
         lacks = [n for n in expected(model, new_parts=False) if n not in found]
@@ -72,8 +74,6 @@ def load_foreign(
             f"init_share={share:g} is the least that is taken. Missing: {some(lacks)}; not used: {some(left)}; "
             f"{format_of(list(state))}"
         )
-    changes = _resize(model, found, own)
-    _refuse_shapes(model, found, own)
     # A counter of batches is no weight, and old files lack it.
     anew = [n for n in own if n not in found and not n.endswith("num_batches_tracked")]
     model.load_state_dict(found, strict=False)
