@@ -29,13 +29,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests"), str(ROOT / "tests" / "slurm")]
 
 import cluster as slurm_cluster  # noqa: E402
-from same_runs import differences  # noqa: E402
 
+from same_runs import differences  # noqa: E402
 from stat_video.files import replacing  # noqa: E402
 from stat_video.runs.code import provenance  # noqa: E402
 
 GRID = [
     "-m", "modules=ca,ca_sa", "scale=tiny", "T=4", "crop=32", "views=2x1", "logger=off",
+    "depths=[1,1,1,1]", "widths=[8,8,16,16]", "heads=[1,1,2,2]",
     "data.motion.train_videos=48", "data.motion.val_videos=12", "data.motion.frames=24",
     "recipe.epochs=6", "recipe.batch_size=8", "recipe.mixup=0.8", "recipe.cutmix=1.0", "recipe.augment.erasing=0.5",
     "recipe.ema=0.9", "model.head_dropout=0.3", "trainer.batch_per_device=2", "trainer.save_steps=1",
@@ -236,7 +237,8 @@ def run_trial(bench: Bench, trial: Trial, draw: random.Random) -> Trial:
         errors = [line for line in place.outputs[0].read_text(errors="replace").splitlines() if "error: " in line]
         trial.said = errors[-1].replace(str(bench.work), "...") if errors else ""
         for out in place.outputs:
-            if "Traceback" in out.read_text(errors="replace"):
+            text = out.read_text(errors="replace")
+            if "Traceback" in text or "frame #" in text:
                 trial.wrong.append(f"a trace in {out.name}")
         trial.wrong += differences(bench.undisturbed[trial.ranks], place.logs)
         trial.wrong += _unsaid(trial, place)

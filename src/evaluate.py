@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import stat_video.launch.early  # isort: skip  # noqa: F401
 from stat_video.config import EvaluateConfig
 from stat_video.errors import InputError
 from stat_video.launch.script import path_of, script

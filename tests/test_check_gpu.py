@@ -200,6 +200,7 @@ gpu.speed.Speed.beside_mvit = gpu.speed.parts = gpu.speed.augmentation = lambda 
 """
 
 
+@pytest.mark.slow
 def test_what_compiles_on_a_gpu_compiles_here(tmp_path: Path) -> None:
     """Phase 4 goes through compile_parts, as trainer.compile does, and holds its gradients against the eager ones."""
     file = tmp_path / "only_compiled.py"
@@ -219,6 +220,7 @@ module.run = lambda report: report.note(f"saw {sorted(report.settings.earlier)}"
 """
 
 
+@pytest.mark.slow
 def test_phases_of_an_earlier_call_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are not asked for again, if they are of this code and device; they count in the verdict."""
     file = tmp_path / "nothing.py"

@@ -97,7 +97,7 @@ def test_any_name_is_a_path_and_comes_back_out_of_a_file(name: str) -> None:
     assert from_plain(json.loads(json.dumps(asdict(config))), PredictConfig) == config  # as frozen configs are kept
 
 
-@settings(derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(derandomize=True, deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.sampled_from("\\'\"${}()[],=:;#é a~./") | st.characters(exclude_characters="\0"), min_size=1))
 def test_any_text_is_a_path(name: str) -> None:
     if not SPECIAL.fullmatch(name):

@@ -118,6 +118,9 @@ class Together:
         The first rank waits a moment for the others: the store ends with it.
         """
         self.over = True
+        if self.rank and self.gone is not None:  # the store may have ended with the first rank
+            self._stop.set()
+            return
         with contextlib.suppress(RuntimeError, ValueError):
             if self.rank == 0 or code:
                 about = {"rank": self.rank, "host": socket.gethostname(), "line": line, "code": code}

@@ -198,6 +198,7 @@ def test_whether_the_disk_or_one_video_is_gone_is_told_by_the_others(tmp_path: P
     assert not others_reachable(tmp_path / "a/1", [str(tmp_path / "a/1")])
 
 
+@pytest.mark.slow
 def test_many_unreadable_videos_end_all_ranks_not_one_data_worker(root: Path) -> None:
     data = module(root, 0, workers=2)
     batches = data.train_dataloader()
@@ -208,6 +209,7 @@ def test_many_unreadable_videos_end_all_ranks_not_one_data_worker(root: Path) ->
     assert "\n" not in caught.value.line
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_wait(root: Path) -> None:
     data = module(root, 600)
     stopped = SystemExit(143)

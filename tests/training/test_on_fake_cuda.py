@@ -67,6 +67,7 @@ def test_each_model(name: str, scale: str, precision: str, driver: dict[str, str
     check(found(run(driver, [name], f"scale={scale}", precision=precision)), [name])
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_on_the_device(driver: dict[str, str]) -> None:
     (seen,) = found(run(driver, ["tsm"], "scale=tiny", "recipe.ema=0.9"))
     assert seen["misplaced"] == []
@@ -87,12 +88,14 @@ VideoModule._logits = waiting
 """
 
 
+@pytest.mark.slow
 def test_a_tensor_on_the_host_is_found(driver: dict[str, str]) -> None:
     done = run(driver, ["tsm"], "scale=tiny", first=ON_THE_HOST)
     assert done.returncode != 0
     assert "cpu" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_wait_for_the_device_is_found(driver: dict[str, str]) -> None:
     (seen,) = found(run(driver, ["tsm"], "scale=tiny", first=WAITS))
     assert seen["reads"] == {"_local_scalar_dense in module.py:waiting": 2}  # passes of the second step

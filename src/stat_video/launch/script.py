@@ -216,7 +216,8 @@ def run_frozen(file: Path, schema: type, task: Task) -> int:
     if outcome.reason is None:
         return 0
     if not (rank_zero() and started):  # else the process that started this one prints it
-        print(f"error: {'' if rank_zero() else 'on another rank: '}{outcome.reason}", file=sys.stderr)
+        where = "" if rank_zero() or outcome.lost else "on another rank: "  # a lost rank is named in the reason
+        print(f"error: {where}{outcome.reason}", file=sys.stderr)
     return 2
 
 
