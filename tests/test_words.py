@@ -129,7 +129,7 @@ def test_the_beginnings_of_a_path_that_mean_something(monkeypatch: pytest.Monkey
         assert config_of("predict", f"ckpt={typed}").ckpt == taken
     (tmp_path / "'a=b'").touch()  # what is there is meant
     assert config_of("predict", "ckpt='a=b'").ckpt == "'a=b'"
-    assert "ckpt=: allowed is a path" in refusal("predict", "ckpt=")
+    assert "ckpt=: must be a path" in refusal("predict", "ckpt=")
 
 
 def test_paths_of_local_yaml_are_as_typed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

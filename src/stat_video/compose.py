@@ -156,7 +156,7 @@ class Grammar:
                 values = list(islice(override.sweep_string_iterator(), MOST_ROWS + 1))
         except (HydraException, ValueError) as error:
             if override.is_interval_sweep():
-                raise InputError(f"{word}: has no end of values; allowed are A,B,... and range(FROM,TO,STEP)") from None
+                raise InputError(f"{word}: has no end of values; use A,B,... or range(FROM,TO,STEP)") from None
             raise InputError(f"{word}: {ALLOWED} ({str(error).splitlines()[0]})") from None
         if not values:
             raise InputError(f"{word}: there is no such value; glob(...) is of the choices of a group")
@@ -180,7 +180,7 @@ class Grammar:
         prefix, full = key[: len(key) - len(key.lstrip("+~"))], self.full(word)
         if full in self.paths and equals and value != "null":
             if not value:
-                raise InputError(f"{word}: allowed is a path, or null")
+                raise InputError(f"{word}: must be a path, or null")
             value = _quoted(literal(value))
         for parent in self.open:
             if full.startswith(f"{parent}.") and equals:  # a key of the user's own, which may have dots itself
@@ -204,7 +204,7 @@ def _settings_and_words(grammar: Grammar, words: Sequence[str], multirun: bool) 
         elif key.startswith(SWEPT):
             params = grammar.parsed(word).value()
             if not isinstance(params, dict):
-                raise InputError(f'{word}: allowed is {{KEY:"A,B"}}; in one word KEY=A,B')
+                raise InputError(f'{word}: must be {{KEY:"A,B"}}; in one word KEY=A,B')
             others += [_axis(grammar, str(key), values) for key, values in params.items()]
         else:
             settings.append(word)

@@ -236,7 +236,7 @@ class Config:
     def __post_init__(self) -> None:
         check_ranges(self)
         if not self.name or self.name.startswith(".") or "/" in self.name:
-            raise InputError(f"name={self.name}: allowed is the name of a folder below folders.logs")
+            raise InputError(f"name={self.name}: must be the name of a folder below folders.logs")
         Views.parse(self.views)
         short_side = self.short_side
         if self.clip.view_crop > short_side:

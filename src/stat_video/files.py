@@ -23,7 +23,7 @@ def before(path: Path, n: int) -> Path:
 def with_ending(path: Path, ending: str, key: str = "out") -> Path:
     """Return a path with an ending after its whole name; InputError with the path's key if it has no name."""
     if path.name in ("", ".."):
-        raise InputError(f"{key}={path}: allowed is a path that ends in a name")
+        raise InputError(f"{key}={path}: must be a path that ends in a name")
     return path.with_name(path.name + ending)
 
 
