@@ -1,5 +1,6 @@
 """What a user can mend: one line that names the thing and says what is allowed; and the ranges of config keys."""
 
+import json
 import os
 import re
 import signal
@@ -87,6 +88,9 @@ class Retired:
     neutral: Any
     hashed: bool = True
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "neutral", json.loads(json.dumps(self.neutral)))  # as in a config's plain containers
+
 
 def ranged(
     default: Any,
@@ -151,8 +155,13 @@ def path(default: str | None = None) -> Any:
     return field(default=default, metadata={"path": True})
 
 
+def _neutral(value: Any) -> dict[str, Any]:
+    """Return the metadata of a neutral value, as it is in a config's plain containers: a tuple is a list there."""
+    return {} if value is UNSET else {"neutral": json.loads(json.dumps(value))}
+
+
 def _field(default: Any, refuse: Refusal, neutral: Any, size: bool = False, noise: bool = False) -> Any:
-    metadata = {"refuse": refuse, "size": size, "noise": noise, **({} if neutral is UNSET else {"neutral": neutral})}
+    metadata = {"refuse": refuse, "size": size, "noise": noise, **_neutral(neutral)}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: deepcopy(default), metadata=metadata)
     return field(default=default, metadata=metadata)

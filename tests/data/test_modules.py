@@ -385,3 +385,18 @@ def test_a_data_worker_outlives_a_sigterm_to_the_whole_job_for_a_while(monkeypat
     assert worker.is_alive()
     worker.join(30)
     assert not worker.is_alive()
+
+
+@pytest.mark.parametrize(("ranks", "passes"), [(1, 8), (2, 4), (8, 1), (16, 1)])
+def test_shared_memory_is_counted_for_the_ranks_of_a_run(
+    ranks: int, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before there is a trainer, which knows them."""
+    told = []
+    monkeypatch.setattr(modules, "check_shared_memory", lambda *sizes, mixed: told.append(mixed))
+    data = modules.VideoDataModule(
+        DataConfig(), clip=Clip(T=4, crop=32), short_side=48, normalization=([0.5], [0.5]), views=Views(1, 1),
+        augment=Augment(), seed=0, batch_size=64, step=512, mix=True, workers=1,
+    )  # fmt: skip
+    data.check_shared_memory(min(ranks, 8), ranks)
+    assert told == [passes]

@@ -51,6 +51,11 @@ def test_every_source_counts_tracked_or_not(clone: Path, tmp_path: Path) -> None
     (own := tmp_path / "own" / "models").mkdir(parents=True)
     (own / "mine.py").write_text("x = 1\n")
     with_own = printed(clone, own.parent)[0]
+    (own / ".#mine.py").symlink_to("somebody@host.1:2")  # of an editor, while changes are not saved
+    (own / "notes.py").mkdir()
+    (own / ".ipynb_checkpoints").mkdir()
+    (own / ".ipynb_checkpoints" / "mine-checkpoint.py").write_text("x = 1\n")
+    assert printed(clone, own.parent)[0] == with_own
     (own / "mine.py").write_text("x = 2\n")
     assert len({clean[0], with_own, printed(clone, own.parent)[0]}) == 3
     (clone / "conf" / "model" / "new.yaml").write_text("x: 1\n")

@@ -1,5 +1,6 @@
 """A run's id outlives new and retired keys, a new folder of its first weights, and this version."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -219,3 +220,20 @@ def test_fields_without_a_neutral_value_are_as_before() -> None:
     assert "neutral" not in Recipe.__dataclass_fields__["epochs"].metadata
     for made in (ranged(1, 0), one_of(1, (1, 2)), sized(1), any_value(1), field(default=1)):
         assert "neutral" not in made.metadata
+
+
+def test_a_tuple_is_a_neutral_value_as_a_list_of_a_config_is() -> None:
+    @dataclass
+    class Sized(ModelConfig):
+        retired: ClassVar[dict[str, Retired]] = {"old": Retired((0, 1), hashed=False)}
+
+        size: list[int] = any_value([0, 1], neutral=(0, 1))
+
+    assert identity._neutral(Sized) == {"size": [0, 1]}
+    assert Sized.retired["old"].neutral == [0, 1]
+
+
+def test_first_weights_are_read_from_a_file_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="not a file"):
+        with_content(str(tmp_path / "pipe"))

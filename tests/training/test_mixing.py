@@ -259,3 +259,11 @@ def test_a_pass_of_one_clip_is_mixed(place: Place, tmp_path: Path, monkeypatch: 
     of_two = [soft for _, soft in seen if (soft > 1e-6).sum() == 2]
     assert len(of_two) > 8  # most partners are of another class
     assert len({round(float(soft.max()), 4) for soft in of_two}) <= 2  # one draw per step
+
+
+def test_many_passes_hold_no_shared_memory_of_data_workers() -> None:
+    """Each tensor there keeps a file open, and a step may have hundreds."""
+    sampler = TrainSampler(64, seed=0, step=64)
+    loader = BatchLoader(Clips(64), sampler, 1, drop_last=True, workers=1, mixed=64)  # type: ignore[arg-type]
+    parts = next(iter(loader))
+    assert not any(value.is_shared() for part in parts for value in part.values() if torch.is_tensor(value))

@@ -252,7 +252,7 @@ def check_shared_memory(
     part = part_of(batch_size, repeats)
     parts = ceil(batch_size / part)
     ahead = workers * prefetched(parts, workers, mixed)
-    needed = processes * (ahead + (mixed + 1) * parts) * part * clip_bytes
+    needed = processes * (ahead + 2 * parts) * part * clip_bytes
     free = shutil.disk_usage(SHARED).free
     if needed > free:
         raise InputError(

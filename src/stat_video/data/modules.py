@@ -146,15 +146,21 @@ class VideoDataModule(LightningDataModule):
 
         If there are several, a batch holds the clips of a pass, then the partner of each.
         """
+        return self._mixed_passes(self._ranks()["world_size"])
+
+    def _mixed_passes(self, ranks: int) -> int:
         if not self.mix or self.step is None:
             return 1
-        return max(1, self.step // self._ranks()["world_size"] // self.batch_size)
+        return max(1, self.step // ranks // self.batch_size)
 
-    def check_shared_memory(self, processes: int) -> None:
-        """Raise InputError if shared memory is too small for the data workers of so many processes of a node."""
+    def check_shared_memory(self, processes: int, ranks: int = 1) -> None:
+        """Raise InputError if shared memory is too small for the data workers of so many processes of a node.
+
+        ``ranks``: processes of the run on all nodes, which share a step.
+        """
         clip_bytes = 3 * self.clip.T * max(self.clip.crop, self.clip.view_crop) ** 2
         how = (self.batch_size, self.repeats, self.workers, processes)
-        check_shared_memory(clip_bytes, *how, mixed=self.mixed_passes)
+        check_shared_memory(clip_bytes, *how, mixed=self._mixed_passes(ranks))
 
     @property
     def waiting(self) -> Waiting:

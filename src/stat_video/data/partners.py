@@ -35,7 +35,7 @@ def with_partners(batches: Iterator[list["Sample"]], passes: int, seeds: Iterato
     ``seeds``: that of each step. An incomplete last step is left out.
     """
     for seed in seeds:
-        step = list(islice(batches, passes))
+        step = [[_copied(part) for part in parts] for parts in islice(batches, passes)]
         if len(step) < passes:
             return
         places = [(part, i) for parts in step for part in parts for i in range(len(part["label"]))]
@@ -43,6 +43,12 @@ def with_partners(batches: Iterator[list["Sample"]], passes: int, seeds: Iterato
         for parts in step:
             own = sum(len(part["label"]) for part in parts)
             yield [*parts, _gathered([places[n] for n in islice(chosen, own)])]
+
+
+def _copied(part: "Sample") -> "Sample":
+    """Return a part without shared memory of data workers, each tensor of which keeps a file open."""
+    values = {k: v.clone() if torch.is_tensor(v) and v.is_shared() else v for k, v in part.items()}
+    return values  # type: ignore[return-value]
 
 
 def _gathered(places: Sequence[tuple["Sample", int]]) -> "Sample":

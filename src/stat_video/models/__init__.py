@@ -7,6 +7,7 @@ import os
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import get_type_hints
 
 from .base import ModelConfig
 
@@ -20,6 +21,8 @@ def find(name: str) -> type[ModelConfig]:
         raise ValueError(f"model={name}: allowed are {', '.join(names())}, and those below $STAT_VIDEO_OWN")
     try:
         config = getattr(import_module(f"{__name__}.{name}"), "Config", None)
+        if isinstance(config, type):
+            get_type_hints(config)  # as whoever reads its keys does
     except Exception as error:
         raise ValueError(f"model={name}: its file can't be imported ({type(error).__name__}: {error})") from error
     if not (isinstance(config, type) and issubclass(config, ModelConfig)):
@@ -33,8 +36,8 @@ def names() -> list[str]:
     for module in iter_modules(__path__):
         try:
             config = getattr(import_module(f"{__name__}.{module.name}"), "Config", None)
+            if isinstance(config, type) and issubclass(config, ModelConfig) and get_type_hints(config) is not None:
+                found.append(module.name)
         except Exception:  # `find` says why
             continue
-        if isinstance(config, type) and issubclass(config, ModelConfig):
-            found.append(module.name)
     return sorted(found)

@@ -66,6 +66,8 @@ def load_foreign(
     renamed = sum(theirs.get(n, n) != n for n in found)
     changes = _resize(model, found, own)
     _refuse_shapes(model, found, own)
+    if odd := [n for n in found if own[n].is_floating_point() and not found[n].is_floating_point()]:
+        raise ValueError(f"weights that are no floating-point numbers, as of a quantized model: {some(odd)}")
     there = share_of(model, found, new_parts=_all_used(state, left, share))
     if there < share or not any(name.endswith("weight") for name in found):
         lacks = [n for n in expected(model, new_parts=False) if n not in found]

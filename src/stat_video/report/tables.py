@@ -219,7 +219,7 @@ def run_table(runs: Sequence[FoundRun], more: Sequence[str] = ()) -> TextTable:
         )
         if "attention" in hardware:  # older results do not say it
             machine += f", attention by {hardware['attention']}"
-        train, wall = (r.get(key, float("nan")) for key in ("train_seconds", "wall_seconds"))
+        train, wall = (float("nan") if r.get(key) is None else r[key] for key in ("train_seconds", "wall_seconds"))
         name = f"{run.folder.parent.name}/{run.folder.name}"
         about = [name, str(run.seed), run.commit, str(r.get("manifest")), f"{train:.0f}", f"{wall:.0f}", machine]
         cells.append([*about, str(versions.get("torch", "?")), str(r["finished"])])

@@ -1,5 +1,6 @@
 """Which code computes a run: a digest of the sources as this process has imported them, the commit, the versions."""
 
+import contextlib
 import hashlib
 import platform
 import subprocess
@@ -22,7 +23,12 @@ def _digest() -> str:
     package = Path(__file__).resolve().parents[1]
     for root in (package, *(folder.resolve() / "models" for folder in models.OWN)):
         for file in sorted(root.rglob("*.py")):
-            content = file.read_bytes()
+            hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+            if hidden or not file.is_file():  # of an editor or a notebook
+                continue
+            content = b""
+            with contextlib.suppress(OSError):  # may not be read: importing it says why
+                content = file.read_bytes()
             found.update(f"{file.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
     return found.hexdigest()[:12]
 
@@ -65,8 +71,8 @@ def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def _named(part: Mapping[str, Any]) -> str:
     if part.get("code") is None:
         return "unknown code"
-    commit = str(part.get("commit") or "no commit")[:7]
-    return f"commit {commit}{' with changes' if part.get('changed_since_commit') else ''} (sources {part['code']})"
+    commit = f"commit {str(part['commit'])[:7]}" if part.get("commit") else "no commit"
+    return f"{commit}{' with changes' if part.get('changed_since_commit') else ''} (sources {part['code']})"
 
 
 def commits(parts: Sequence[Mapping[str, Any]]) -> str:

@@ -78,8 +78,11 @@ def hash_of(content: Any) -> str:
 
 def with_content(file: str) -> str:
     """Return an `init` that names a file together with a digest of its content, by which runs tell files apart."""
+    path = Path(file).expanduser()
     try:
-        return f"{file}{CONTENT}{digest_of(Path(file).expanduser())}"
+        if path.exists() and not path.is_file():
+            raise InputError(f"init={file}: not a file")
+        return f"{file}{CONTENT}{digest_of(path)}"
     except FileNotFoundError:
         raise InputError(f"init={file}: there is no such checkpoint") from None
     except OSError as error:

@@ -15,7 +15,7 @@ from .identity import HOLD
 log = logging.getLogger(__name__)
 VIEWS = r"\d+x\d+"
 NEEDED = {"name": str, "scale": str, "id": str, "metrics": dict, "seed": int, "config": dict, "finished": str}
-NUMBERS = ("gmacs", "parameters", "train_seconds")  # that a result may lack
+NUMBERS = ("gmacs", "parameters", "train_seconds", "wall_seconds")  # that a result may lack
 
 
 @dataclass
@@ -96,6 +96,12 @@ def _wrong(result: Any) -> str | None:
     for key, value in numbers.items():
         if type(value) not in (int, float):
             return f"{key} is a {type(value).__name__}, where a number is expected"
+    mappings = {key: result.get(key, {}) for key in ("versions", "hardware")}
+    mappings |= {f"config.{key}": result["config"].get(key, {}) for key in ("model", "data", "clip", "recipe")}
+    if wrong := [key for key, value in mappings.items() if not isinstance(value, dict)]:
+        return f"{wrong[0]} is no mapping"
+    if not isinstance(result.get("manifest"), str | None):
+        return "manifest is no text"
     history = result.get("history", [])
     if not isinstance(history, list) or not all(isinstance(part, dict) for part in history):
         return "history is no list of mappings"

@@ -50,7 +50,7 @@ def find_source(config: Config, logs: Path) -> Run:
 def _fits(source: dict[str, Any], data: str, config: Config) -> bool:
     if not {"clip", "model", "init"} <= source.keys():
         return False  # written by an earlier version
-    same = all(source[key] == getattr(config, key) for key in SAME)
+    same = all(source.get(key) == getattr(config, key) for key in SAME)
     same &= _network(definition(source)["model"]) == _network(definition(asdict(config))["model"])
     same &= all(source["clip"].get(key) == getattr(config.clip, key) for key in SAME_CLIP)
     return same and source["data"]["name"] == data and source["init"] is None

@@ -389,7 +389,7 @@ def make_data(config: Config, views: Views, batch_size: int) -> VideoDataModule:
         mix=bool(config.recipe.mixup or config.recipe.cutmix),
         workers=data_workers(config.trainer),
     )
-    data.check_shared_memory(devices(config.trainer))
+    data.check_shared_memory(devices(config.trainer), world_size(config.trainer))
     return data
 
 
@@ -500,7 +500,9 @@ def load_first_weights(
         if trained_on is None:
             return load_foreign(model, weights, new_classifier=new_classifier, share=config.init_share)
         changes = load_weights(model, weights, new_classifier=new_classifier)
-    if trained_on != classes and not new_classifier:  # there are as many, since the classifier's shape fits
+    if len(trained_on) != len(classes) and not new_classifier:
+        raise InputError(f"init={source}: its classifier is of {len(trained_on)} classes, here are {len(classes)}")
+    if trained_on != classes and not new_classifier:
         place = next(i for i, name in enumerate(trained_on) if name not in classes[i : i + 1])
         order = ", in another order" if sorted(trained_on) == sorted(classes) else ""
         raise InputError(

@@ -44,4 +44,4 @@ class Mix:
             order = torch.arange(2 * own, device=video.device).view(2, own).flip(0).T.flatten()
         video, soft = how(tv_tensors.Video(video[order]), labels[order])
         video = video.as_subclass(Tensor)
-        return (video, soft) if self.seed is None else (video[1::2], soft[1::2])
+        return (video, soft) if self.seed is None else (video[1::2].contiguous(), soft[1::2])
