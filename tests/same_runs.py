@@ -25,10 +25,10 @@ def content(folder: Path) -> dict[str, Any]:
         "optimizer": checkpoint["optimizer_states"],
         "averaged weights": checkpoint.get("current_model_state"),
         "place": checkpoint["stat_video"].get("place"),
+        "loss": checkpoint["stat_video"]["epoch_loss"],
         "epochs": rows,
         "logits": torch.load(logits, weights_only=True)["logits"],
-        "metrics": result["metrics"],
-        "steps": result["steps"],
+        **{key: result[key] for key in ("metrics", "videos", "absent", "unreadable", "steps")},
     }
 
 

@@ -70,7 +70,8 @@ def test_keys_that_are_added_keep_every_row_filled(tmp_path: Path) -> None:
     )
     assert TOP[0] in text
     (package / "config.py").write_text(text.replace(TOP[0], TOP[1] + TOP[0]))
-    (rows, full, runs), hints = filled(tmp_path)[0].split(), filled(tmp_path)[1]
+    counts, hints = filled(tmp_path)
+    rows, full, runs = counts.split()
     assert (rows, full, runs) == ("55", "55", runs)
     assert int(runs) >= 92
     assert hints == "[]"
@@ -99,6 +100,27 @@ def test_a_key_counts_away_from_its_neutral_value(plain: dict[str, Any]) -> None
     assert row_id(older) == row_id(plain)
     assert row_id(other) != row_id(plain)
     assert updated(older)["model"]["gate"] == "none"
+
+
+def test_a_part_that_is_added_keeps_ids_if_each_of_its_keys_is_neutral(plain: dict[str, Any], monkeypatch) -> None:
+    @dataclass
+    class Gate:
+        kind: str = one_of("none", ("none", "soft"), neutral="none")
+        heads: int = ranged(1, 1, neutral=1)
+
+    @dataclass
+    class Gated(OwnConfig):
+        sharing: Gate = field(default_factory=Gate)
+
+    before = row_id(plain)
+    monkeypatch.setattr(models, "find", lambda name: Gated)
+    now = asdict(Config(model=Gated(name="own")))
+    assert row_id(now) == row_id(plain) == before
+    assert updated(plain)["model"]["sharing"] == {"kind": "none", "heads": 1}
+    assert foreign_keys(plain) == foreign_keys(now) == ([], [])
+    now["model"]["sharing"]["heads"] = 2
+    assert row_id(now) != before
+    assert updated(now) == now
 
 
 def test_a_neutral_value_that_is_no_default_is_that_of_older_runs(plain: dict[str, Any], monkeypatch) -> None:
@@ -142,6 +164,8 @@ def test_a_neutral_value_is_one_that_the_key_takes() -> None:
     schemas = [schema for _, _, schema in identity._parts(asdict(Config()))]
     for schema in [*schemas, *map(models.find, models.names())]:
         for key, neutral in identity._neutral(schema).items():
+            if key in identity._nested(schema):  # a part, whose keys have their own
+                continue
             refuse = schema.__dataclass_fields__[key].metadata["refuse"]
             assert neutral is None or refuse(neutral) is None, key
 

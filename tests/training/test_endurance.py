@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import signal
 from collections import Counter
@@ -16,7 +15,8 @@ import torch
 
 from faults import EVENTS, Job, run
 from on_ranks import on_ranks
-from running import SMALL, Place, only, read_json
+from running import SMALL, Place, only
+from same_runs import content, differences
 from stat_video import compose
 from stat_video.config import Config
 from stat_video.training.checkpoint import read_checkpoint
@@ -36,41 +36,10 @@ ALL_ON = (
     "trainer.batch_per_device=4",
     "trainer.save_steps=1",
 )
-OF_THE_CLOCK = ("seconds", "train/data_wait")
-
-
-def content(logs: Path) -> dict[str, Any]:
-    """All that a finished run leaves, without what a clock says."""
-    checkpoint = torch.load(only("last.ckpt", logs), weights_only=True)
-    checkpoint.pop("callbacks")  # times
-    with only("epochs.csv", logs).open() as file:
-        rows = [{k: v for k, v in row.items() if k not in OF_THE_CLOCK} for row in csv.DictReader(file)]
-    logits = torch.load(only("logits_*.pt", logs), weights_only=True)
-    return {
-        "weights": checkpoint["state_dict"],
-        "optimizer": checkpoint["optimizer_states"],
-        "averaged": checkpoint.get("current_model_state"),
-        "loss": checkpoint["stat_video"]["epoch_loss"],
-        "rows": rows,
-        "logits": logits["logits"],
-        "metrics": read_json(only("result.json", logs))["metrics"],
-    }
-
-
-def same(one: Any, two: Any) -> bool:
-    """Equal to the last bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, two)
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(same(one[k], two[k]) for k in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(two) and all(same(a, b) for a, b in zip(one, two, strict=True))
-    return bool(one == two)
 
 
 def assert_same(one: Path, two: Path) -> None:
-    a, b = content(one), content(two)
-    assert [key for key in a if not same(a[key], b[key])] == []
+    assert differences(one, two) == []
     for logs in (one, two):
         assert torch.serialization.get_unsafe_globals_in_checkpoint(only("last.ckpt", logs)) == []
         assert len(list(logs.rglob("last*.ckpt"))) == 1  # those kept while it ran are gone
@@ -199,8 +168,8 @@ def test_other_passes_than_before_take_the_same_steps(starts: Starts) -> None:
     starts.add("disturbed", (*plain, "trainer.batch_per_device=4"), at="between", count=5, signal=KILL)
     last = starts.add("disturbed", plain)
     assert run(starts.jobs) == [0, -KILL, 0], starts.said(last)
-    a, b = content(starts / "undisturbed"), content(starts / "disturbed")
-    assert [row["step"] for row in a["rows"]] == [row["step"] for row in b["rows"]]
+    a, b = (content(only("result.json", starts / name).parent) for name in ("undisturbed", "disturbed"))
+    assert [row["step"] for row in a["epochs"]] == [row["step"] for row in b["epochs"]]
     for key, value in a["weights"].items():
         torch.testing.assert_close(value, b["weights"][key], rtol=1e-3, atol=1e-4)
 

@@ -19,6 +19,7 @@ import torch
 
 from on_ranks import on_ranks
 from running import SMALL, Place, only, read_json
+from same_runs import differences
 from stat_video import compose
 from stat_video.config import Config, EvaluateConfig
 from stat_video.data import loader, storage
@@ -141,29 +142,9 @@ def later(seconds: float, do: Callable[[], Any]) -> None:
     threading.Timer(seconds, do).start()
 
 
-def content(logs: Path) -> dict[str, Any]:
-    """What a finished run leaves, without times and places."""
-    checkpoint = torch.load(only("last.ckpt", logs), weights_only=True)
-    result = read_json(only("result.json", logs))
-    logits = torch.load(only("logits_*.pt", logs), weights_only=True)["logits"]
-    of_result = {key: result[key] for key in ("id", "metrics", "videos", "absent", "unreadable", "epochs", "steps")}
-    return {**checkpoint["state_dict"], "optimizer": checkpoint["optimizer_states"], "logits": logits, **of_result}
-
-
-def same(one: Any, two: Any) -> bool:
-    """Equal to the last bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, two)
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(same(one[k], two[k]) for k in one)
-    if isinstance(one, list):
-        return len(one) == len(two) and all(map(same, one, two))
-    return bool(one == two)
-
-
 @pytest.fixture(scope="module")
-def undisturbed(place: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
-    """The content of an undisturbed run, on one rank and on two."""
+def undisturbed(place: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The logs of an undisturbed run, on one rank and on two."""
     found = {}
     for number in (1, 2):
         (place.folder / "data").mkdir(exist_ok=True)
@@ -173,7 +154,7 @@ def undisturbed(place: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[
         (row,) = compose.rows("train", Config, keys)
         config = row.config
         assert on_ranks(lambda rank, config=config: fit(config), number) == [None] * number
-        found[number] = content(logs)
+        found[number] = logs
     return found
 
 
@@ -190,7 +171,7 @@ def videos(place: Place, undisturbed: object, tmp_path: Path) -> Videos:
     ],
 )
 def test_a_disk_that_stays_away_ends_the_run_and_the_same_command_continues(
-    stage: str, workers: int, videos: Videos, undisturbed: dict[int, Any]
+    stage: str, workers: int, videos: Videos, undisturbed: dict[int, Path]
 ) -> None:
     config = videos.config("data.wait_seconds=0.5", f"trainer.workers={workers}")
 
@@ -210,7 +191,7 @@ def test_a_disk_that_stays_away_ends_the_run_and_the_same_command_continues(
     assert saved["global_step"] in allowed[stage]
     videos.come()
     assert on_ranks(lambda rank: fit(config), 1) == [None]
-    assert same(content(videos.logs), undisturbed[1])
+    assert differences(undisturbed[1], videos.logs) == []
 
 
 @pytest.mark.parametrize(
@@ -218,7 +199,7 @@ def test_a_disk_that_stays_away_ends_the_run_and_the_same_command_continues(
     [("test", 0), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("training", 2), ("validation", 0)))],
 )
 def test_a_disk_that_comes_back_costs_nothing(
-    stage: str, workers: int, videos: Videos, undisturbed: dict[int, Any], tmp_path: Path
+    stage: str, workers: int, videos: Videos, undisturbed: dict[int, Path], tmp_path: Path
 ) -> None:
     config = videos.config("data.wait_seconds=60", f"trainer.workers={workers}")
 
@@ -228,14 +209,14 @@ def test_a_disk_that_comes_back_costs_nothing(
         fit(config)
 
     assert on_ranks(disturbed, 1) == [None]
-    assert same(content(videos.logs), undisturbed[1])
+    assert differences(undisturbed[1], videos.logs) == []
     assert (tmp_path / "said.txt").read_text().count("data.wait_seconds") == 1
 
 
 @pytest.mark.parametrize(
     "stage", ["training", *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("validation", "test"))]
 )
-def test_two_ranks_stop_together_and_continue(stage: str, videos: Videos, undisturbed: dict[int, Any]) -> None:
+def test_two_ranks_stop_together_and_continue(stage: str, videos: Videos, undisturbed: dict[int, Path]) -> None:
     """The second rank's videos go away, and the first learns of it."""
     config = videos.config("data.wait_seconds=0.5", "trainer.devices=2", "trainer.strategy=ddp")
 
@@ -261,11 +242,11 @@ def test_two_ranks_stop_together_and_continue(stage: str, videos: Videos, undist
     if stage == "training":  # saved on both ranks together, in the first epoch
         assert 0 < torch.load(only("last.ckpt", videos.logs), weights_only=True)["global_step"] < 5
     assert on_ranks(lambda rank: fit(config), 2) == [None, None]
-    assert same(content(videos.logs), undisturbed[2])
+    assert differences(undisturbed[2], videos.logs) == []
 
 
 @pytest.mark.parametrize("rank_of_signal", [pytest.param(0, marks=pytest.mark.slow), 1])
-def test_a_signal_ends_the_wait_of_all_ranks(rank_of_signal: int, videos: Videos, undisturbed: dict[int, Any]) -> None:
+def test_a_signal_ends_the_wait_of_all_ranks(rank_of_signal: int, videos: Videos, undisturbed: dict[int, Path]) -> None:
     """Also if it is sent to the rank that waits for nothing."""
     config = videos.config("data.wait_seconds=600", "trainer.devices=2", "trainer.strategy=ddp")
 
@@ -285,7 +266,7 @@ def test_a_signal_ends_the_wait_of_all_ranks(rank_of_signal: int, videos: Videos
     assert time.monotonic() - started < 200
     assert torch.load(only("last.ckpt", videos.logs), weights_only=True)["global_step"] == 2
     assert on_ranks(lambda rank: fit(config), 2) == [None, None]
-    assert same(content(videos.logs), undisturbed[2])
+    assert differences(undisturbed[2], videos.logs) == []
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -53,6 +53,11 @@ def provenance() -> Mapping[str, Any]:
     }
 
 
+def computing() -> dict[str, Any]:
+    """Return the parts of `provenance` that the processes of a run have to agree in."""
+    return {key: provenance()[key] for key in COMPUTES}
+
+
 def is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether two parts of a run were computed by the same code and packages."""
     return all(one.get(key) == other.get(key) for key in COMPUTES)

@@ -152,7 +152,10 @@ def _nested(schema: Any) -> dict[str, Any]:
 
 @cache
 def _neutral(schema: Any) -> dict[str, Any]:
-    return {f.name: f.metadata["neutral"] for f in fields(schema) if "neutral" in f.metadata}
+    """Return the neutral values of a dataclass's keys; a part has one if each of its keys has."""
+    parts = {key: _neutral(kind) for key, kind in _nested(schema).items() if kind is not ModelConfig}
+    whole = {key: parts[key] for key in parts if len(parts[key]) == len(fields(_nested(schema)[key]))}
+    return whole | {f.name: f.metadata["neutral"] for f in fields(schema) if "neutral" in f.metadata}
 
 
 def _retired(schema: Any) -> Mapping[str, Retired]:

@@ -41,7 +41,7 @@ from ..models.parts.compiled import compile_parts
 from ..models.parts.recompute import recompute_units
 from ..models.weights import load_foreign, load_weights
 from ..progress import say, watched
-from ..runs.code import COMPUTES, provenance
+from ..runs.code import computing, provenance
 from ..runs.identity import TRAINED_ON, definition, with_content
 from ..runs.results import ended_as_asked, hold_of
 from ..runs.run import Run, same_data
@@ -183,7 +183,7 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
             logger.log_hyperparams({"batch": batch})
         history = CodeHistory(code, say)
         unreadable = UnreadableVideos(lists.counts, config.data.max_unreadable)
-        same = SameOnAllRanks({**_agreed(plain, manifest, data, batch), **{key: code[key] for key in COMPUTES}})
+        same = SameOnAllRanks({**_agreed(plain, manifest, data, batch), **computing()})
         callbacks = [unreadable, same, history, *run_callbacks(config, run)]
         trainer = make_trainer(config, run, callbacks, logger, hardware, passes)
 

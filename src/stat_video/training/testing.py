@@ -22,7 +22,7 @@ from ..hardware import choose_backends, choose_pass_here, lightning_arguments, r
 from ..models.base import VideoModel
 from ..models.weights import load_weights
 from ..progress import say
-from ..runs.code import COMPUTES, provenance
+from ..runs.code import computing, provenance
 from ..runs.identity import digest_of, updated
 from ..runs.run import same_data
 from .checkpoint import read_checkpoint
@@ -172,8 +172,7 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
     module = VideoModule(model, config.recipe, data.normalize, classes, views, class_groups=config.data.class_groups)
     callbacks, bar = progress_callbacks()
     unreadable = UnreadableVideos(found.counts, config.data.max_unreadable, "max_unreadable")
-    code = {key: provenance()[key] for key in COMPUTES}
-    same_test = {"checkpoint": digest_of(path), "manifest": manifest, "views": str(views), **code}
+    same_test = {"checkpoint": digest_of(path), "manifest": manifest, "views": str(views), **computing()}
     callbacks += [unreadable, SameOnAllRanks(same_test), Signals()]
     hardware, backends = lightning_arguments(config.trainer), choose_backends(config.trainer)
     trainer = L.Trainer(**hardware, callbacks=callbacks, enable_progress_bar=bar)
