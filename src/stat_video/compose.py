@@ -235,7 +235,10 @@ def _check_words(grammar: Grammar, words: Sequence[str]) -> None:
 def _read_line(command: Command, grammar: Grammar, words: list[str], settings: Sequence[str], sweep: bool) -> None:
     """Add the rows of one sweep to a command."""
     own, schema, script = grammar.own, grammar.schema, grammar.script
-    choices = {word: grammar.choices(word) for word in reversed(dict.fromkeys(reversed(words)))}  # the last one counts
+    words = list(reversed(dict.fromkeys(reversed(words))))  # of two that are alike the last one counts
+    # The experiment first, so that a row's words read like the command that somebody would type.
+    words.sort(key=lambda word: not word.startswith("experiment="))
+    choices = {word: grammar.choices(word) for word in words}
     for word, values in choices.items():
         if len(values) > 1 and not command.multirun:
             raise InputError(f"{word}: several runs need -m: python src/{script}.py -m ...")
@@ -259,10 +262,9 @@ def _read_line(command: Command, grammar: Grammar, words: list[str], settings: S
     given = {grammar.full(word) for word in words}  # a key is given by its one word or in full
     swept = dict(base.hydra.sweeper.params or {}) if sweep else {}
     axes = [grammar.choices(_axis(grammar, key, v)) for key, v in swept.items() if own.get(key, key) not in given]
-    # The experiment first, so that a row's words read like the command that somebody would type.
-    first = [values for word, values in choices.items() if word.startswith("experiment=")]
-    others = [values for word, values in choices.items() if not word.startswith("experiment=")]
-    for row in product(*first, *axes, *others):
+    of_words = list(choices.values())
+    experiments = sum(word.startswith("experiment=") for word in words)
+    for row in product(*of_words[:experiments], *axes, *of_words[experiments:]):
         try:
             composed = base if row == combination else _compose(grammar, row)
             config = checked(composed, schema)
