@@ -387,7 +387,7 @@ def main() -> int:
         for number in range(arguments.trials - arguments.slurm):
             fault = names[number % len(names)]
             ranks = draw.choice(FAULTS[fault][1])
-            trials.append(Trial(number, fault, ranks, draw.uniform(4, 1.6 * bench.seconds[ranks])))
+            trials.append(Trial(number, fault, ranks, draw.uniform(4, bench.seconds[ranks])))
         with ThreadPoolExecutor(arguments.side_by_side) as pool:
             jobs = [pool.submit(run_trial, bench, trial, random.Random(trial.number)) for trial in trials]
             for job in jobs:
