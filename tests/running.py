@@ -16,6 +16,8 @@ HANGS = 1500  # seconds after which a process counts as hung; a machine that is 
 os.environ["STAT_VIDEO_LOCAL"] = "/nowhere"  # the tests do not depend on this machine's conf/local.yaml
 SMALL = (
     "scale=tiny",
+    "T=4",
+    "crop=32",
     "data.motion.train_videos=48",
     "data.motion.val_videos=12",
     "data.motion.frames=24",
@@ -43,16 +45,16 @@ class Place:
 
 
 def script(
-    name: str, *words: str, timeout: float = HANGS, largest_file: int | None = None, **env: str
+    name: str, *words: str, root: Path = ROOT, timeout: float = HANGS, largest_file: int | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run src/<name>.py from another folder, as it runs without the package being installed.
+    """Run src/<name>.py of a copy of the project from another folder, as it runs without the package being installed.
 
     It is forked from a process that has the libraries loaded (forking.py). The system refuses to write past
     `largest_file` bytes of a file, as a full disk does.
     """
     with tempfile.TemporaryDirectory() as out:
         request = {
-            "script": str(ROOT / "src" / f"{name}.py"),
+            "script": str(root / "src" / f"{name}.py"),
             "words": words,
             "folder": str(ROOT / "tests"),
             "environment": {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **env},

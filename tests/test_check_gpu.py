@@ -66,6 +66,7 @@ def failed(found: dict[str, Any]) -> list[str]:
     return [check["name"] for phase in found["phases"].values() for check in phase["checks"] if not check["ok"]]
 
 
+@pytest.mark.slow
 def test_all_phases(tmp_path: Path) -> None:
     """Every phase runs, and nothing is wrong; no speed is judged on a CPU, and nothing advised."""
     done = check_gpu(tmp_path)
@@ -136,9 +137,9 @@ VideoModule.training_step = training_step
     ("fault", "phase", "found_by"),
     [
         (LESS + SHIFT, "1", "P_CA by pytorch, float32"),
-        (LESS + NAN, "1", "attention by flash"),
+        pytest.param(LESS + NAN, "1", "attention by flash", marks=pytest.mark.slow),
         (NO_LOOP + ITEM, "3", "model, loss and AdamW: waits"),
-        (ITEM_IN_THE_STEP, "3", "Lightning's loop: waits inside training_step"),
+        pytest.param(ITEM_IN_THE_STEP, "3", "Lightning's loop: waits inside training_step", marks=pytest.mark.slow),
     ],
     ids=["a wrong shift in P_CA", "NaN at one query", "a wait in the model", "a wait in the step"],
 )

@@ -79,6 +79,7 @@ def test_what_sta_sees_without_a_checkpoint(tmp_path, monkeypatch):
     assert len(pictures(notebook)) == 2
 
 
+@pytest.mark.slow  # tests/runs/test_identity.py tells the same of an axis
 def test_a_new_axis(tmp_path, monkeypatch):
     """The axis shows in the table, in the folder of the run and in its tags."""
     notebook = run_notebook(NOTEBOOKS[2], monkeypatch, STAT_VIDEO_SCRATCH=tmp_path, STAT_VIDEO_ROOT=ROOT)

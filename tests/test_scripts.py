@@ -31,7 +31,7 @@ def test_a_run_writes_all_that_it_should(trained):
         rows = list(csv.DictReader(file))
     assert [r["epoch"] for r in rows] == ["0", "1"]
     assert float(rows[-1]["val/top1_1x1"]) == pytest.approx(result["metrics"]["val/top1_1x1"], rel=1e-5)
-    assert trained.name.startswith("tiny-motion-T16-stat-seed0-")
+    assert trained.name.startswith("tiny-motion-T4-stat-seed0-")
     assert not list(trained.glob(".*"))  # nothing half-written
 
 
@@ -209,7 +209,7 @@ def test_a_sweep_prints_a_row_for_each_value(place):
     assert done.returncode == 0, done.stderr
     table = done.stdout[done.stdout.index("ablation_window, scale tiny") :]
     assert [line.split()[1] for line in table.splitlines() if line.startswith("│")] == ["3", "5", "7", "9"]
-    assert "T 32" in table
+    assert "T 4" in table
     done = script("train", *words, "t_o=5")  # narrowed, and done before
     assert done.stdout.count("Finished before") == 1
 
@@ -218,7 +218,7 @@ def test_weights_go_over_to_a_longer_clip(trained, place):
     words = [*SMALL, *place.keys, "name=longer", "T=32", "recipe.max_steps=1", f"init={trained / 'last.ckpt'}"]
     done = script("train", *words)
     assert done.returncode == 0, done.stderr
-    assert "pos_temporal: interpolated from (1, 8, 1, 48) to (1, 16, 1, 48)" in done.stdout
+    assert "pos_temporal: interpolated from (1, 2, 1, 48) to (1, 16, 1, 48)" in done.stdout
 
 
 def test_another_class_list_is_refused_or_gets_a_new_classifier(trained, place):
@@ -498,13 +498,7 @@ def test_cost_prints_the_ten_rows():
     for printed, ours in [("58.2", "58.15"), ("123.0", "122.84"), ("241.3", "240.98")]:
         assert printed in done.stdout
         assert ours in done.stdout
-
-
-def test_cost_of_one_model_by_layer():
-    done = script("cost", "T=32", "t_o=7")
-    assert done.returncode == 0, done.stderr
-    assert "121.36" in done.stdout  # Table 2
-    assert "stem" in done.stdout
+    assert all(figure in done.stdout for figure in ("58.89", "58.31", "59.05", "118.40", "243.95"))
 
 
 @pytest.mark.slow

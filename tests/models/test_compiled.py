@@ -157,7 +157,8 @@ def stat(**sizes: Any) -> STAT:
     return STAT(config, Clip(T=4, crop=32), CLASSES)
 
 
-@pytest.mark.parametrize("recompute", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("recompute", [True, False])
 def test_stat_has_no_graph_break(recompute: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stat_video.models.parts.recompute.SMALL", 0)
     monkeypatch.setattr(BACKEND, "recompute", recompute)

@@ -20,6 +20,7 @@ from stat_video.models.parts import depthwise_triton  # noqa: E402
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_interpreted_they_are_pytorchs_convolution():
     """In a process of its own, since Triton decides it where a kernel is defined."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/models/interpreted_depthwise.py"]

@@ -243,7 +243,7 @@ def test_each_use_of_a_weight_keeps_a_copy_of_its_own():
     assert mixed - plain == 2 * 16 * 2
 
 
-@pytest.mark.parametrize(("mixed", "checkpointing"), [(False, True), (True, False)])
+@pytest.mark.parametrize(("mixed", "checkpointing"), [pytest.param(False, True, marks=pytest.mark.slow), (True, False)])
 def test_a_line_over_batches(mixed, checkpointing):
     """Of the full-size model; of a batch of 1 less exactly, since small tensors are kept (parts/recompute.py)."""
     full = Config(), Clip(), CLASSES

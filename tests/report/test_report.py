@@ -55,6 +55,7 @@ def table_row(text, table, label):
     return dict(zip(lines[0], found, strict=True))
 
 
+@pytest.mark.slow
 def test_a_report_of_kept_rows_is_the_same_and_composes_and_counts_nothing(fake, tmp_path, monkeypatch):
     """Composition and count stand-ins, which are quick: the kept plain configs checked anew, a hash for a count."""
     calls = Counter()

@@ -2,14 +2,13 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from on_ranks import on_ranks
-from running import ROOT, SMALL, Place, only, read_json
+from running import ROOT, SMALL, Place, only, read_json, script
 from stat_video import compose
 from stat_video.config import Config, EvaluateConfig, TrainerKeys
 from stat_video.runs import code
@@ -19,7 +18,14 @@ from stat_video.training.fit import fit
 
 TINY = (*SMALL, "T=4", "crop=32", "views=1x1", "trainer=cpu")
 IDENTITY = ["-c", "user.name=x", "-c", "user.email=x@x"]
-PRINT = "from stat_video.runs.code import provenance as p; print(p()['code'], p()['changed_since_commit'])"
+SHOW = """
+import sys
+
+sys.dont_write_bytecode = True
+from stat_video.runs.code import provenance
+
+print(provenance()["code"], provenance()["changed_since_commit"])
+"""
 
 
 @pytest.fixture
@@ -28,14 +34,15 @@ def clone(tmp_path: Path) -> Path:
     for folder in ("src", "conf"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / ".gitignore").write_text("__pycache__/\n")
+    (tmp_path / "src" / "show_code.py").write_text(SHOW)
     for words in (["init", "-q"], ["add", "."], [*IDENTITY, "commit", "-qm", "all"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     return tmp_path
 
 
 def printed(clone: Path, own: Path | None = None) -> list[str]:
-    environment = {"PYTHONPATH": str(clone / "src"), "PATH": "/usr/bin:/bin", "STAT_VIDEO_OWN": str(own or "")}
-    done = subprocess.run([sys.executable, "-c", PRINT], env=environment, capture_output=True, text=True, check=True)
+    done = script("show_code", root=clone, STAT_VIDEO_OWN=str(own or ""))
+    assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
 

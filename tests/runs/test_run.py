@@ -251,6 +251,7 @@ def test_the_first_weights_come_from_the_run_on_the_other_data_set(place, tmp_pa
     assert "test/top1_1x3_far" in result["metrics"]
 
 
+@pytest.mark.slow
 def test_two_tables_in_one_sweep_share_a_run_and_survive_a_bad_row(place, tmp_path):
     keys = place.keys_with(tmp_path)
     words = ("-m", "experiment=ablation_token,ablation_aggregation", *PROBE, "hydra/launcher=basic")
