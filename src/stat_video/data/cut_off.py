@@ -2,67 +2,19 @@
 
 from collections.abc import Iterator
 
-GIF, OGG, EBML = (b"GIF87a", b"GIF89a"), b"OggS", b"\x1a\x45\xdf\xa3"
+EBML = b"\x1a\x45\xdf\xa3"
 SEGMENT = b"\x18\x53\x80\x67"  # Matroska's and WebM's element that holds all others
 BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp"}  # that an MP4 or MOV may begin with
-PAGE, FIRST, LAST = 27, 2, 4  # Ogg: bytes of a page's fixed header; flags of a stream's first and last page
 
 
 def cut_off(file: bytes) -> str:
-    """Return what says that the end of a GIF, Ogg, Matroska, WebM, MP4 or MOV file is missing; '' if nothing does.
+    """Return what says that the end of a Matroska, WebM, MP4 or MOV file is missing; '' if nothing does.
 
-    A Matroska or WebM file that was written as a live stream does not say how long it is, and an MPEG-TS never does.
+    A Matroska or WebM file that was written as a live stream does not say how long it is.
     """
-    if file.startswith(GIF):
-        return "" if _gif(file) else "the file ends without a GIF's trailer"
-    if file.startswith(OGG):
-        return _ogg(file)
     ends = _boxes(file) if file[4:8] in BOXES else _segment(file) if file.startswith(EBML) else iter(())
     promised = max(ends, default=0)
     return f"{len(file)} of {promised} bytes are there" if promised > len(file) else ""
-
-
-def _gif(file: bytes) -> bool:
-    """Walk the blocks; return whether they end with the trailer."""
-    at = 13 + _colours(file, 10)  # behind signature and screen
-    while at < len(file):
-        match file[at : at + 1]:
-            case b";":
-                return True
-            case b",":  # a picture: its place, its colours, a byte for its code
-                at += 11 + _colours(file, at + 9)
-            case b"!":  # an extension: its kind
-                at += 2
-            case _:
-                return False
-        while at < len(file) and file[at]:  # parts of up to 255 bytes, then one of none
-            at += 1 + file[at]
-        at += 1
-    return False
-
-
-def _colours(file: bytes, at: int) -> int:
-    """Return how long the table of colours is that the flags at a place tell of."""
-    flags = file[at] if at < len(file) else 0
-    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
-
-
-def _ogg(file: bytes) -> str:
-    """Walk the pages: each stream that begins has a last page."""
-    at, begun = 0, set()
-    while file.startswith(OGG, at):
-        header = file[at : at + PAGE]
-        end = at + PAGE + header[-1] if len(header) == PAGE else len(file) + 1
-        end += sum(file[at + PAGE : end])  # a page's segments; their lengths stand before them
-        if end > len(file):
-            return "the last page is not whole"
-        flags, stream = header[5], header[14:18]
-        if flags & FIRST:
-            begun.add(stream)
-        if flags & LAST:
-            begun.discard(stream)
-        at = end
-    return "the last page of a stream is missing" if begun else ""
 
 
 def _boxes(file: bytes) -> Iterator[int]:
