@@ -32,7 +32,6 @@ from stat_video.report.collect import collect
 from stat_video.report.write import write
 from stat_video.runs.results import read_results
 from stat_video.terminal import prediction_table
-from stat_video.training.checkpoint import read_checkpoint
 from stat_video.training.testing import evaluate, rebuild
 
 TINY = {"widths": [24, 48, 96, 192], "depths": [1, 1, 1, 1], "heads": [1, 1, 2, 4]}
@@ -90,29 +89,6 @@ def test_weights_that_are_not_finite_give_no_figure(ours: dict[str, Any], tmp_pa
         rebuild(saved({**ours, "state_dict": weights}, tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("keys", "value"),
-    [
-        (("model", "_target_"), "os.mkdir"),
-        (("_target_",), "os.mkdir"),
-        (("model", "stem"), {"_target_": "os.mkdir", "path": "ran"}),
-        (("recipe", "augment"), {"_recursive_": True}),
-        (("data", "classes"), torch.ones(2)),
-        (("seed",), 1j),
-    ],
-)
-def test_a_config_that_asks_for_more_than_plain_values_is_refused(
-    ours: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...], value: Any
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = saved(changed(ours, *keys, to=value), tmp_path)
-    with pytest.raises(InputError) as caught:
-        rebuild(path)
-    assert str(caught.value).startswith(f"{path}: config")
-    assert "\n" not in str(caught.value)
-    assert [p.name for p in tmp_path.iterdir()] == ["some.ckpt"]
-
-
 @pytest.mark.parametrize("value", ["${oc.env:HOME}/x", "${seed}", "\\${a}", "${project:conf}", "${"])
 def test_no_text_of_a_config_is_interpreted(ours: dict[str, Any], tmp_path: Path, value: str) -> None:
     """A folder may have such a name."""
@@ -120,39 +96,19 @@ def test_no_text_of_a_config_is_interpreted(ours: dict[str, Any], tmp_path: Path
     assert config.data.root == value
 
 
-def itself() -> list[Any]:
-    value: list[Any] = []
-    value.append(value)
-    return value
-
-
-def many() -> list[Any]:
-    """2**40 values, of which each list holds the next one twice."""
-    value: list[Any] = []
-    for _ in range(11):
-        value = [value] * 16
-    return value
-
-
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
         ("classes", 3, "not a list of names"),
-        ("classes", None, "not a list of names"),
-        ("classes", {"a": 1}, "not a list of names"),
         ("classes", [["a"], "b"], "not a list of names"),
-        ("classes", ["a", "\udcff"], "not UTF-8"),
+        ("classes", ["a", torch.ones(1)], "not a list of names"),
         ("config", None, "config is a NoneType"),
-        ("config", itself(), "config is a list"),
-        ("config", {"model": itself()}, "nested without end"),
-        ("config", {"model": many()}, "nested without end"),
         ("state_dict", None, "state_dict is not a mapping"),
         ("state_dict", [1], "state_dict is not a mapping"),
         ("state_dict", {1: torch.ones(1)}, "state_dict is not a mapping"),
         ("state_dict", {"model.a": 1}, "a is a int"),
         ("state_dict", {"model.a": torch.eye(2).to_sparse()}, "without plain values"),
         ("state_dict", {"model.a": torch.ones(2, device="meta")}, "without plain values"),
-        ("state_dict", {"model.a": torch.ones(1).expand(10**12)}, "more than the file holds"),
     ],
 )
 def test_a_hostile_part_is_named_in_one_line(
@@ -210,14 +166,24 @@ def test_a_test_does_not_generate_millions_of_videos(ours: dict[str, Any], tmp_p
         (("model", "depth"), 50),  # of another model
         (("model",), "stat"),
         (("clip",), {"t_o": 3}),
+        (("model", "_target_"), "os.mkdir"),
+        (("_target_",), "os.mkdir"),
+        (("model", "stem"), {"_target_": "os.mkdir", "path": "ran"}),
+        (("recipe", "augment"), {"_recursive_": True}),
+        (("data", "classes"), torch.ones(2)),
+        (("seed",), 1j),
     ],
 )
-def test_a_config_of_other_keys_and_types_is_one_line(
-    ours: dict[str, Any], tmp_path: Path, keys: tuple[str, ...], value: Any
+def test_a_config_of_other_keys_and_values_is_one_line_and_runs_nothing(
+    ours: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...], value: Any
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = saved(changed(ours, *keys, to=value), tmp_path)
     with pytest.raises(InputError) as caught:
-        rebuild(saved(changed(ours, *keys, to=value), tmp_path))
+        rebuild(path)
+    assert str(caught.value).startswith(f"{path}: its config is of another version: ")
     assert "\n" not in caught.value.line
+    assert [p.name for p in tmp_path.iterdir()] == ["some.ckpt"]
 
 
 @pytest.mark.parametrize("setting", ["folders.__class__", "folders.nowhere", "__class__", "folders"])
@@ -227,13 +193,6 @@ def test_the_setting_that_a_checkpoint_names_is_one_of_the_folders(
     path = saved(changed(ours, "data", "setting", to=setting), tmp_path)
     with pytest.raises(InputError, match=r"allowed are folders\.logs"):
         evaluate(path, EvaluateConfig())
-
-
-def test_class_names_are_text(ours: dict[str, Any], tmp_path: Path) -> None:
-    for other in (["b"], torch.ones(1), 2):
-        content = {**ours, "stat_video": {**ours["stat_video"], "classes": ["a", other]}}
-        with pytest.raises(InputError, match="classes are not a list of names"):
-            read_checkpoint(saved(content, tmp_path))
 
 
 # ------------------------------------------------------------------------------------------- lists and their paths
