@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.models import resnet50
 
 from stat_video import models
 from stat_video.models.base import Clip, VideoModel
@@ -50,6 +51,39 @@ OTHERS = [
 NO_GRADIENT = {
     "i3d_nl": tuple(f"nonlocal_blocks.4_{i}.conv_{part}" for i in (1, 3, 5) for part in ("theta", "phi")),
     "stat": ("blocks.4.sta.pool_q",),
+}
+# Names in the authors' files: a part of ours, and what stands there in its place.
+AUTHORS = {
+    "msnet": {"motion.reduce.": "chnl_reduction."}
+    | {f"motion.refine.{i}.": f"flow_refinement.conv{i + 1}." for i in range(4)},
+    "smallbig": {f".big.{i}.": f".big{i + 1}.1." for i in range(3)}
+    | {".extra.squeeze.": ".big4_1.", ".extra.expand.": ".big4_2."},
+    "tdn": {f"layer{i}.": f"layer{i}_bak." for i in range(1, 5)}
+    | {"motion_stem.": "conv1_5.", "motion_layer1_bak.": "resnext_layer1.", ".time.": ".shift.conv."}
+    | {f".gate.{ours}_{part}.": f".mse.{name}_smallscale{scale}."
+       for ours, scale in (("coarse", 2), ("fine", 4)) for part, name in (("conv", "conv3"), ("bn", "bn3"))}
+    | {".gate.": ".mse."},
+    "tea": {f".time.{i}.": f".shifts.{i}.conv." for i in range(4)},
+    "tsm": {".conv1.": ".conv1.net."},
+}  # fmt: skip
+OF_NO_USE = {"msnet": "bn2.weight", "tdn": "conv1_temp.weight"}  # that their files have and their networks don't read
+BESIDE_RESNET = {"msnet": ("motion.",), "stm": (".motion.", ".time."), "tsm": ()}
+# A value of each key that is refused.
+NOT_ALLOWED = {
+    "blvnet": {"depth": 18, "width": 7, "head_dropout": 1.0},
+    "csn": {"interaction": "preserved", "depth": 18, "width": 0, "norm_eps": 0},
+    "i3d_nl": {"depth": 152, "res4_temporal": "none", "time_stride": 4},
+    "mvit": {"depths": [1, 2, 3], "heads": 5, "kv_stride": 0},
+    "slowfast": {"depth": 34, "width": 20, "alpha": 0},
+    "smallbig": {"depth": 18, "width": 4, "head_dropout": 1.0},
+    "stm": {"depth": 34, "width": 3, "stages": 2},
+    "tdn": {"depth": 34, "width": 8, "head_dropout": 1.0},
+    "tea": {"depth": 34, "width": 3, "head_dropout": 1.0},
+    "timesformer": {"heads": 5, "depth": 0, "stochastic_depth": 1.0},
+    "tsm": {"depth": 34, "width": 4, "head_dropout": 1.0},
+    "vidtr": {"heads": 5, "depth": 0, "dropout": 1.0},
+    "vivit": {"heads": 5, "depth": 0, "temporal_depth": -1},
+    "x3d": {"depth_factor": 0, "width_factor": 0, "head_width": 0},
 }
 
 every = pytest.mark.parametrize("name", models.names())
@@ -202,6 +236,42 @@ def test_weights_are_saved_and_loaded(name, tmp_path):
     assert torch.equal(new.eval()(noise(clip)), old(noise(clip)))
     summary = load_foreign(config_of(name).build(clip, CLASSES), state)
     assert summary == [f"{len(state)} of {len(state)} tensors taken from {len(state)} in the file, 0 of them renamed"]
+
+
+@pytest.mark.parametrize("name", AUTHORS)
+def test_weights_with_the_authors_names(name):
+    keys = {"extra": True} if name == "smallbig" else {}
+    source, model = (config_of(name, **keys).build(clip_of(name), 5) for _ in range(2))
+    base, head = ("module.", "module.fc.") if name == "smallbig" else ("module.base_model.", "module.new_fc.")
+    theirs = {}
+    for own, tensor in source.state_dict().items():
+        tensor.copy_(torch.rand(tensor.shape))
+        if name == "smallbig" and tensor.dim() == 4:
+            tensor = tensor[:, :, None]
+        if name == "msnet" and own == "head.weight":
+            tensor = tensor[..., None]
+        renamed = own
+        for ours, other in AUTHORS[name].items():
+            renamed = renamed.replace(ours, other)
+        theirs[head + own[5:] if own.startswith("head.") else base + renamed] = tensor
+    n, left = len(theirs), [base + OF_NO_USE[name]] if name in OF_NO_USE else []
+    theirs |= {key: torch.ones(32) for key in left}
+    summary = load_foreign(model, theirs)
+    assert summary[0].startswith(f"{n} of {n} tensors taken from {len(theirs)} in the file")
+    assert summary[1:] == [f"left in the file: {key}" for key in left]
+    assert all(torch.equal(t, source.state_dict()[own]) for own, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", BESIDE_RESNET)
+def test_imagenet_weights_of_a_resnet(name):
+    state, model = resnet50().state_dict(), models.find(name)().build(clip_of(name, crop=64), 400)
+    before = model.head.weight.clone()
+    assert load_foreign(model, state)[1] == "left in the file: fc.weight, fc.bias"
+    own = model.state_dict()
+    taken = [key for key in state if not key.startswith("fc.")]
+    assert all(torch.equal(own[key], state[key]) for key in taken)
+    assert torch.equal(model.head.weight, before)
+    assert all(any(part in key for part in ("head.", *BESIDE_RESNET[name])) for key in own.keys() - set(taken))
 
 
 @every
@@ -362,6 +432,15 @@ def test_a_few_steps_learn_eight_clips(name):
         optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-5:]) / 5 < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [("mvit", "depths", [1, 0, 1, 1]), *((name, *keys) for name in NOT_ALLOWED for keys in NOT_ALLOWED[name].items())],
+)
+def test_values_that_are_not_allowed(name, key, value):
+    with pytest.raises(ValueError, match=f"^{key}=.*(allowed|does not divide)"):
+        models.find(name)(**{key: value})
 
 
 def test_a_name_that_no_model_has():

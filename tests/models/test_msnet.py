@@ -1,15 +1,13 @@
-"""MSNet: the matching of frames, its cost, and the names of its weights."""
+"""MSNet: the matching of frames, and its cost."""
 
 import pytest
 import torch
-from torchvision.models import resnet50
 
 from stat_video.models.base import Clip
 from stat_video.models.count import gmacs, parameters
 from stat_video.models.msnet import Config, MotionSqueeze, MSNet, displacement, similarities
 from stat_video.models.tsm import TSM
 from stat_video.models.tsm import Config as TSMConfig
-from stat_video.models.weights import load_foreign
 
 SMALL = Clip(T=3, crop=32)
 TINY = {"depth": 18, "width": 16}
@@ -109,35 +107,6 @@ def test_the_printed_cost(frames, classes, printed, millions):
     clips = [Clip(T=T, crop=224) for T in frames]
     assert sum(gmacs(Config(), clip, classes) for clip in clips) == pytest.approx(printed / 10, rel=0.01)
     assert all(parameters(Config(), clip, classes) / 1e6 == pytest.approx(millions, abs=5e-4) for clip in clips)
-
-
-def test_imagenet_weights():
-    network, model = resnet50(), MSNet(Config(), SMALL, 400)
-    summary = load_foreign(model, network.state_dict())
-    assert summary[1] == "left in the file: fc.weight, fc.bias"
-    new = {name for name in model.state_dict() if name not in network.state_dict()}
-    assert all(name.startswith(("motion.", "head.")) for name in new)
-
-
-def test_the_authors_names():
-    torch.manual_seed(0)
-    source = MSNet(Config(**TINY), SMALL, 5)
-    theirs = {}
-    for name, tensor in source.state_dict().items():
-        name = name.replace("motion.reduce.", "chnl_reduction.")
-        for i in range(4):
-            name = name.replace(f"motion.refine.{i}.", f"flow_refinement.conv{i + 1}.")
-        if name == "head.weight":
-            tensor = tensor[..., None]
-        theirs[f"module.new_fc{name[4:]}" if name.startswith("head") else f"module.base_model.{name}"] = tensor
-    n = len(theirs)
-    theirs["module.base_model.bn2.weight"] = torch.ones(32)  # of no use in their network
-    model = MSNet(Config(**TINY), SMALL, 5)
-    assert load_foreign(model, theirs) == [
-        f"{n} of {n} tensors taken from {n + 1} in the file, {n} of them renamed",
-        "left in the file: module.base_model.bn2.weight",
-    ]
-    assert all(torch.equal(t, source.state_dict()[name]) for name, t in model.state_dict().items())
 
 
 def test_a_single_frame_is_refused():

@@ -167,9 +167,3 @@ def test_another_crop_and_length_at_once_are_refused_in_a_line():
 def test_clips_that_are_refused(clip, message):
     with pytest.raises(ValueError, match=message):
         Config().check(Clip(**clip))
-
-
-@pytest.mark.parametrize("keys", [{"heads": 5}, {"depth": 0}, {"temporal_depth": -1}])
-def test_values_that_are_not_allowed(keys):
-    with pytest.raises(ValueError, match=rf"^{next(iter(keys))}="):
-        Config(**keys)
