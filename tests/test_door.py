@@ -147,6 +147,7 @@ def test_a_forward_pass_that_asks_for_numbers_is_trained_without_a_count(swept, 
     assert said in refused(script("cost", "model=mine", "scale=tiny", STAT_VIDEO_OWN=str(folder)))
     done = script("report", "scales=[tiny]", f"folders.logs={logs}", STAT_VIDEO_OWN=str(folder))
     assert done.returncode == 0, done.stderr
+    assert "scale tiny: 0 of 23 rows of the paper's model and 0 of 32 of other systems filled" in done.stdout
     assert "runs that are no row of a table: " in done.stdout
     page = (logs / "report" / "index.html").read_text()
     assert "mine-max" in page

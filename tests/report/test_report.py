@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections import Counter
 from dataclasses import asdict, replace
+from html.parser import HTMLParser
 from pathlib import Path
 from statistics import mean, stdev
 from zlib import crc32
@@ -623,6 +624,51 @@ def test_what_results_say_is_escaped(written):
     assert not re.search(r"(?<!\\)[%#]", body.replace(r"\%", "").replace(r"\#", ""))
 
 
+class Page(HTMLParser):
+    """The elements of a page, and attributes that run code."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags = set()
+        self.attributes = set()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes |= {name for name, value in attributes if name.startswith("on") or "javascript:" in str(value)}
+
+
+def test_a_report_on_hostile_results_shows_them_as_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bad = '"><img src=x onerror=alert(1)><script>alert(2)<\\script>{{ 7*7 }}'
+    spoil = {
+        "modules=ca": lambda file: file.write_bytes(b"cos\nsystem\n(S'touch ran'\ntR."),
+        "modules=ca_sa": lambda file: file.write_bytes(file.read_bytes()[:100]),
+        "modules=ca_la": lambda file: torch.save({"logits": [1, 2], "labels": "a"}, file),
+    }
+    logs, rng = tmp_path / "logs", np.random.default_rng(0)
+    composed = compose.rows("train", Config, ["experiment=ablation_modules", "scale=tiny"], every=True)
+    rows = {row.words[1]: asdict(row.config) for row in composed}
+    for words, config in rows.items():
+        run = fake_run(logs, config, rng.random(40) < 0.5, commit=bad, name=bad, finished=bad)
+        if words in spoil:
+            spoil[words](run.folder / f"logits_{config['views']}.pt")
+    odd = {**rows["modules=ca"], "clip": {**rows["modules=ca"]["clip"], "crop": 56}}
+    fake_run(logs, odd, rng.random(40) < 0.5, commit=bad, name=bad, metrics={f"test/top1_5x1_{bad}": 1.0})
+    folder = logs / "x" / bad.replace("/", "")
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text('{"a": ')
+    write(collect(logs, ["tiny"]), tmp_path / "out")
+    text = (tmp_path / "out" / "index.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert {"table", "svg"} <= page.tags
+    assert not page.tags & {"script", "img", "iframe", "object", "embed", "link", "form"}
+    assert page.attributes == set()
+    assert "&lt;img src=x" in text  # it is there, as text
+    assert "{{ 7*7 }}" in text
+    assert not (tmp_path / "ran").exists()
+
+
 def test_ids_in_the_page_are_unique_and_refer_to_something(written):
     page = (written / "index.html").read_text()
     ids = re.findall(r' id="([^"]+)"', page)
@@ -630,10 +676,8 @@ def test_ids_in_the_page_are_unique_and_refer_to_something(written):
     assert set(re.findall(r'href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
 
 
-def test_the_script_on_a_folder_without_results(tmp_path):
-    done = script("report", f"folders.logs={tmp_path}", "scales=[tiny]")
-    assert done.returncode == 0, done.stderr
-    assert "scale tiny: 0 of 23 rows of the paper's model and 0 of 32 of other systems filled" in done.stdout
+def test_a_folder_without_results_and_a_scale_that_is_none(tmp_path):
+    write(collect(tmp_path, ["tiny"]), tmp_path / "report")
     assert (tmp_path / "report" / "index.html").stat().st_size > 10_000
     done = script("report", "scales=[huge]")
     assert done.returncode == 2
