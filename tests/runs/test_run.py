@@ -44,31 +44,6 @@ def test_a_row_of_several_tables_is_one_run(tmp_path: Path) -> None:
     assert row_id({**config, "seed": 1, "logger": None}) == row_id(config)
 
 
-@pytest.mark.parametrize(
-    ("part", "key", "same"),
-    [
-        ("model", "t_o", False),
-        ("model", "l_ta", False),
-        ("clip", "T", False),
-        ("clip", "stride", False),
-        ("clip", "views", True),  # the run's own `views` says it
-        ("recipe", "epochs", False),
-        ("recipe", "hold_until", True),  # of a run that is not late nothing changes
-        ("data", "hflip", False),
-        ("data", "root", True),
-        ("data", "layout", True),
-        ("trainer", "precision", True),
-        ("logger", "mode", True),
-        ("folders", "logs", True),
-    ],
-)
-def test_what_defines_a_run(part: str, key: str, same: bool) -> None:
-    """What is computed, not where and how."""
-    config = asdict(Config(model=_stat()))
-    changed = {**config, part: {**config[part], key: "another"}}
-    assert (row_id(changed) == row_id(config)) is same
-
-
 def _stat() -> Any:
     from stat_video import models
 

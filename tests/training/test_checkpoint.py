@@ -420,17 +420,6 @@ def test_same_definition_is_the_same_run() -> None:
     assert Run.of(through_json, Path("logs"), None) == one
 
 
-def test_folder_tells_what_the_run_is() -> None:
-    config = definition() | {"name": "ablation_window", "scale": "paper", "seed": 4}
-    config["model"] |= {"t_o": 5, "l_ta": 2}
-    run = Run.of(config, Path("logs"), None)
-    assert run.folder.parent == Path("logs/ablation_window")
-    parts = run.folder.name.split("-")
-    assert parts[0] == "paper"
-    assert parts[-1] == run.id
-    assert {"motion", "T16", "stat", "t_o5", "l_ta2", "seed4"} <= set(parts)
-
-
 def test_a_folder_names_a_model_whose_file_is_gone() -> None:
     config = definition()
     config["model"] = {"name": "gone/../x", "depth": 3}
@@ -469,12 +458,6 @@ def test_another_value_of_clip_model_recipe_and_data_is_another_run(group: str, 
     if_late = {"hold_until", "hold_epochs"}
     same = {**said_elsewhere, "data": where | {"max_absent", "max_unreadable", "max_shared", "wait_seconds"}}
     assert (run_id(config) == run_id(definition())) == (key in same.get(group, set()) or key in if_late)
-
-
-def test_augmentation_counts() -> None:
-    config = definition()
-    config["recipe"]["augment"]["erasing"] += 0.1
-    assert run_id(config) != run_id(definition())
 
 
 def test_result_is_none_until_it_is_whole(tmp_path: Path) -> None:

@@ -103,10 +103,6 @@ class MotionScene:
     ramps: float
     reversal: float
 
-    @property
-    def object_id(self) -> str:
-        return "-".join(map(str, self.texture if self.digit is None else ("digit", self.digit)))
-
 
 def draw(config: MotionConfig, split: str, index: int) -> MotionScene:
     """Draw video `index` of a split from the arguments alone."""

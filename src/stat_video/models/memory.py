@@ -40,10 +40,6 @@ class StepMemory:
     kept: tuple[float, float]  # (fixed, of a clip) from the forward pass for the backward pass
     peak: tuple[float, float]  # the most that a step holds beside the state, likewise
 
-    def activations(self, batch: int) -> float:
-        """Return what the forward pass keeps for the backward pass."""
-        return self.kept[0] + batch * self.kept[1]
-
     def whole(self, batch: int) -> float:
         """Return all of a step at its largest."""
         return self.state + self.peak[0] + batch * self.peak[1]
