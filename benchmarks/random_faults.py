@@ -38,7 +38,7 @@ GRID = [
     "-m", "modules=ca,ca_sa", "scale=tiny", "T=4", "crop=32", "views=2x1", "logger=off",
     "depths=[1,1,1,1]", "widths=[8,8,16,16]", "heads=[1,1,2,2]",
     "data.motion.train_videos=48", "data.motion.val_videos=12", "data.motion.frames=24",
-    "recipe.epochs=6", "recipe.batch_size=8", "recipe.mixup=0.8", "recipe.cutmix=1.0", "recipe.augment.erasing=0.5",
+    "recipe.epochs=3", "recipe.batch_size=8", "recipe.mixup=0.8", "recipe.cutmix=1.0", "recipe.augment.erasing=0.5",
     "recipe.ema=0.9", "model.head_dropout=0.3", "trainer.batch_per_device=2", "trainer.save_steps=1",
 ]  # fmt: skip
 RANKS = {1: ["trainer=cpu", "trainer.workers=1"], 2: ["trainer=ddp_cpu", "trainer.devices=2", "trainer.workers=1"]}

@@ -103,6 +103,7 @@ def test_no_text_of_a_config_is_interpreted(ours: dict[str, Any], tmp_path: Path
         ("state_dict", {"model.a": 1}, "a is a int"),
         ("state_dict", {"model.a": torch.eye(2).to_sparse()}, "without plain values"),
         ("state_dict", {"model.a": torch.ones(2, device="meta")}, "without plain values"),
+        ("state_dict", {"model.a": torch.ones(1).expand(10**12)}, "more than the file holds"),
     ],
 )
 def test_a_hostile_part_is_named_in_one_line(

@@ -53,7 +53,9 @@ def run_sweep(command: Command, known: Callable[[Any], Any], attempt: Callable[[
             done.failures.setdefault(outcome.reason, []).append(names[row.words])
     if launcher.stopped:
         left = sum(outcome is None for outcome in outcomes)
-        done.failures[f"stopped by {launcher.stopped.name}; the same command goes on with the {left} rows left"] = []
+        done.failures[
+            f"stopped by {launcher.stopped.name}; the same command goes on with {left} row{'s' * (left > 1)} left"
+        ] = []
     done.results += [o.returned for o in outcomes if o is not None and o.reason is None]
     done.stopped = launcher.stopped
 

@@ -99,9 +99,11 @@ def _parts(path: Path, content: Any) -> dict[str, Any]:
 
 
 def _check_weights(path: Path, weights: Mapping[str, Any]) -> None:
-    """Raise InputError unless each is a tensor of plain numbers."""
+    """Raise InputError unless each is a tensor of plain numbers that lies whole in the file."""
     for name, weight in weights.items():
         if not isinstance(weight, Tensor):
             raise InputError(f"{path}: {name} is a {type(weight).__name__}, where a tensor is expected")
         if weight.layout != torch.strided or weight.device.type != "cpu" or weight.is_quantized:
             raise InputError(f"{path}: {name} is a tensor without plain values (sparse, meta or quantized)")
+        if weight.numel() * weight.element_size() > weight.untyped_storage().nbytes():
+            raise InputError(f"{path}: {name} is said to have {weight.numel():,} numbers, more than the file holds")
