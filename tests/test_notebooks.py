@@ -73,6 +73,7 @@ def test_what_sta_sees_of_a_trained_model(trained, place, monkeypatch):
     assert len(pictures(notebook)) == 2
 
 
+@pytest.mark.slow
 def test_what_sta_sees_without_a_checkpoint(tmp_path, monkeypatch):
     notebook = run_notebook(NOTEBOOKS[0], monkeypatch, STAT_VIDEO_LOGS=tmp_path, STAT_VIDEO_DATA=tmp_path)
     assert "not trained" in printed(notebook)

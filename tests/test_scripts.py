@@ -355,9 +355,7 @@ def test_ones_own_videos_are_verified_and_transcoded(odd, tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("train", [*SMALL, "folders.logs={}"]),
         ("train", [*SMALL, "folders.logs={}", "-m"]),
-        ("train", [*SMALL, "folders.logs=/dev/null/x"]),
         ("train", [*SMALL, "folders.logs=/proc/x"]),
         ("train", ["data=own", "folders.own={}", "folders.logs={}"]),
         ("evaluate", ["ckpt={}"]),

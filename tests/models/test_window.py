@@ -90,8 +90,8 @@ def test_weights_for_pictures_are_the_weights_used(way, t_o):
     torch.testing.assert_close(sta.proj((weights @ values).transpose(2, 3).flatten(3)), sta(x))
 
 
-@pytest.mark.parametrize("way", ["masked", "grouped"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("way", ["masked", pytest.param("grouped", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_compiles_in_one_piece(way, dtype, recwarn):
     """As it is and under autocast, in training and in evaluation, with a second batch size, and without a warning."""
     BACKEND.window = way

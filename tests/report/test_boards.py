@@ -73,11 +73,11 @@ def write(boards, folder, **words):
 def test_a_run_can_be_found_by_its_axes(run, logged, records):
     result = read_json(run / "result.json")
     assert logged["run_id"] == result["id"]
-    assert logged["tags"] == ["tiny", "motion", "stat", "T16", "CA+SA"]
+    assert logged["tags"] == ["tiny", "motion", "stat", "T4", "CA+SA"]
     assert {
         "model": "stat-CA+SA",
         "modules": "CA+SA",
-        "T": 16,
+        "T": 4,
         "t_o": 3,
         "l_ta": 1,
         "stem": "conv3",

@@ -608,7 +608,7 @@ def test_the_csv_has_every_metric_of_every_run(fake, written):
 
 
 def test_the_same_results_give_the_same_files(fake, written, tmp_path):
-    write(collect(fake.logs, ["tiny"]), tmp_path)  # the other scale's come from the same code
+    write(collect(fake.logs, ["tiny"], fake.kept), tmp_path)  # the other scale's come from the same code
     files = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file() and p.name != "index.html")
     assert len(files) > 15
     assert [p for p in files if (tmp_path / p).read_bytes() != (written / p).read_bytes()] == []

@@ -78,7 +78,7 @@ def test_ranks_on_other_code_or_packages_are_refused(place: Place, tmp_path: Pat
         here["versions"] = dict(here["versions"])
         if rank:
             here |= {"code": "0123456789ab"} if key == "code" else {"versions": here["versions"] | {"torch": "2.9"}}
-        training.provenance = lambda: here  # type: ignore[assignment]
+        training.provenance = code.provenance = lambda: here  # type: ignore[assignment]
         fit(row.config)
 
     for key, said in (("code", "code is "), ("torch", "versions.torch is ")):
@@ -96,7 +96,7 @@ def test_ranks_of_an_evaluation_on_other_code_are_refused(place: Place, tmp_path
 
     def test(rank: int) -> None:
         here = {**code.provenance(), **({"code": "0123456789ab"} if rank else {})}
-        testing.provenance = lambda: here  # type: ignore[assignment]
+        testing.provenance = code.provenance = lambda: here  # type: ignore[assignment]
         testing.evaluate(file, EvaluateConfig(views="3x1", trainer=trainer, folders=row.config.folders))
 
     outcomes = on_ranks(test, 2)

@@ -214,7 +214,7 @@ def test_the_first_weights_come_from_the_run_on_the_other_data_set(place, tmp_pa
     logs = f"folders.logs={tmp_path}"
     line = refused(script("train", "experiment=ssv2", *PROBE, place.keys[0], logs))
     assert "no finished run with this model on data=motion" in line
-    assert "python src/train.py experiment=kinetics model=stat T=16 seed=0" in line
+    assert "python src/train.py experiment=kinetics model=stat T=4 seed=0" in line
     assert script("train", "experiment=kinetics", *SMALL, place.keys[0], logs).returncode == 0
     done = script("train", "experiment=ssv2", *PROBE, place.keys[0], logs)
     assert done.returncode == 0, done.stderr

@@ -493,7 +493,15 @@ def test_operators_left_to_the_device_change_the_clips_that_the_data_workers_wou
 
 @pytest.mark.usefixtures("toy")
 def test_a_model_of_ones_own_learns_and_is_tested_from_its_checkpoint(place: Place, tmp_path: Path) -> None:
-    words = ["model=toy", "model.width=16", "recipe.epochs=12", "recipe.lr=0.02", "views=5x1", "recipe.val_every=12"]
+    words = [
+        "model=toy",
+        "crop=16",
+        "model.width=16",
+        "recipe.epochs=12",
+        "recipe.lr=0.02",
+        "views=5x1",
+        "recipe.val_every=12",
+    ]
     config = config_of(place, tmp_path / "logs", *words)
     result = fit(config)
     folder = only("result.json", tmp_path / "logs").parent

@@ -269,8 +269,15 @@ def test_a_signal_ends_the_wait_of_all_ranks(rank_of_signal: int, videos: Videos
     assert differences(undisturbed[2], videos.logs) == []
 
 
-@pytest.mark.parametrize("number", [1, 2])
-@pytest.mark.parametrize("stage", ["validation", "test"])
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [
+        ("validation", 1),
+        ("test", 2),
+        pytest.param("test", 1, marks=pytest.mark.slow),
+        pytest.param("validation", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_over_the_limit_there_is_no_result(stage: str, number: int, videos: Videos) -> None:
     words = ["trainer.devices=2", "trainer.strategy=ddp"] if number > 1 else []
     config = videos.config(*words)
