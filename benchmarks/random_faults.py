@@ -55,7 +55,7 @@ class Trial:
     number: int
     fault: str
     ranks: int
-    delay: float
+    share: float  # of an undisturbed command's time, after which the fault comes
     codes: list[int] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     said: str = ""  # the last line that the disturbed start printed on stderr
@@ -68,7 +68,7 @@ class Bench:
     work: Path
     data: Path  # built-in videos
     undisturbed: dict[int, Path]  # number of ranks: logs
-    seconds: dict[int, float]  # of the undisturbed command
+    seconds: dict[int, float]  # of an undisturbed command, the last one that was met
 
 
 class Place:
@@ -210,9 +210,8 @@ def run_trial(bench: Bench, trial: Trial, draw: random.Random) -> Trial:
     """Meet one fault, go on until the command succeeds, and compare."""
     place = Place(bench, trial)
     try:
-        sweep = place.start()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            sweep.wait(trial.delay)
+        sweep = _disturbed_in_time(bench, trial, place)
+        disturbed = place.outputs[-1]
         mend = FAULTS[trial.fault][0](place, sweep, draw)
         pause = draw.uniform(1, 40) if trial.fault == "videos gone" else draw.uniform(1, 12)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -234,7 +233,7 @@ def run_trial(bench: Bench, trial: Trial, draw: random.Random) -> Trial:
         else:
             trial.wrong.append(f"no success in {STARTS} starts")
             kill_all(place, sweep, draw)
-        errors = [line for line in place.outputs[0].read_text(errors="replace").splitlines() if "error: " in line]
+        errors = [line for line in disturbed.read_text(errors="replace").splitlines() if "error: " in line]
         trial.said = errors[-1].replace(str(bench.work), "...") if errors else ""
         for out in place.outputs:
             text = out.read_text(errors="replace")
@@ -245,6 +244,18 @@ def run_trial(bench: Bench, trial: Trial, draw: random.Random) -> Trial:
     finally:
         place.close()
     return trial
+
+
+def _disturbed_in_time(bench: Bench, trial: Trial, place: Place) -> "subprocess.Popen[bytes]":
+    """Start the command and return when the fault is due; if it ends before that, do so anew, after a shorter while."""
+    while True:
+        began, sweep = time.monotonic(), place.start()
+        try:
+            sweep.wait(trial.share * bench.seconds[trial.ranks])
+        except subprocess.TimeoutExpired:
+            return sweep
+        bench.seconds[trial.ranks] = time.monotonic() - began
+        shutil.rmtree(place.logs)
 
 
 def _unsaid(trial: Trial, place: Place) -> list[str]:
@@ -272,7 +283,7 @@ def slurm_trials(bench: Bench, count: int, draw: random.Random) -> list[Trial]:
     with slurm_cluster.cluster(bench.work / "slurm", accounting=False, nodes=("n1", "n2", "n3", "n4")) as up:
         for number in range(count):
             fault = draw.choice(["slurmd killed", "job requeued", "job preempted"])
-            trial = Trial(1000 + number, fault, 2, draw.uniform(15, 45))
+            trial = Trial(1000 + number, fault, 2, draw.uniform(0.1, 0.95))
             trials.append(trial)
             logs = bench.work / f"slurm{number}"
             words = [*GRID, f"folders.logs={logs}", f"folders.built_in={bench.data}", "trainer=ddp_cpu"]
@@ -288,7 +299,7 @@ def slurm_trials(bench: Bench, count: int, draw: random.Random) -> list[Trial]:
                     )  # fmt: skip
                 if start == 0:
                     with contextlib.suppress(subprocess.TimeoutExpired):
-                        sweep.wait(trial.delay)
+                        sweep.wait(5 + trial.share * 40)
                     _disturb(up, fault, draw)
                 trial.codes.append(_hurried(up, sweep))
                 if trial.codes[-1] == 0:
@@ -387,7 +398,7 @@ def main() -> int:
         for number in range(arguments.trials - arguments.slurm):
             fault = names[number % len(names)]
             ranks = draw.choice(FAULTS[fault][1])
-            trials.append(Trial(number, fault, ranks, draw.uniform(4, bench.seconds[ranks])))
+            trials.append(Trial(number, fault, ranks, draw.uniform(0.1, 0.95)))
         with ThreadPoolExecutor(arguments.side_by_side) as pool:
             jobs = [pool.submit(run_trial, bench, trial, random.Random(trial.number)) for trial in trials]
             for job in jobs:
