@@ -13,14 +13,15 @@ from running import SMALL, Place, only, script
 from stat_video import models
 
 LONGEST = (
-    "test_notebooks", "test_report", "test_compose", "test_scripts", "test_endurance", "test_printed", "test_terminal",
-    "test_motion", "test_export", "test_own",
+    "test_report", "test_scripts", "test_compose", "test_unreadable", "test_door", "test_identity", "test_every",
+    "test_words", "test_printed", "test_golden", "test_memory", "test_fit", "test_run", "test_code", "test_endurance",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first: the last one to begin should not leave the other cores idle."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    place = {stem: i for i, stem in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 @pytest.fixture(scope="session")

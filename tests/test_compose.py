@@ -492,9 +492,10 @@ def test_a_sweep_names_the_rows_that_failed(place):
 
 
 def test_what_stops_every_row_of_a_sweep_is_said_once(place):
-    line = refused(script("train", "-m", "scale=paper", "experiment=ablation_window", *place.keys))
+    line = refused(script("train", "-m", "scale=paper", "experiment=ablation_window", "t_o=3,5", *place.keys))
     assert "folders.kinetics400=FOLDER" in line
-    assert all(f"t_o={t_o}" in line for t_o in (3, 5, 7, 9))
+    assert "t_o=3" in line
+    assert "t_o=5" in line
 
 
 # ---------------------------------------------------------------------------------------------------- conf/local.yaml

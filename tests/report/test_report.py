@@ -88,6 +88,7 @@ def test_a_report_of_kept_rows_is_the_same_and_composes_and_counts_nothing(fake,
         assert calls == again
 
 
+@pytest.mark.slow
 def test_kept_runs_make_the_same_report(fake, tmp_path):
     """Tables, pairs, curves and ensembles, from files a tenth as large; what is kept again is the same."""
     runs = runs_of(fake.collection.tables["tiny"])
