@@ -879,3 +879,17 @@ def test_a_jobs_script_requeues_it_if_a_task_was_killed_before_python(
     assert (tmp_path / "said").exists() == requeued
     if requeued:
         assert (tmp_path / "said").read_text() == "requeue 7\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [(), ("-m", "modules=ca,ca_sa")])
+def test_ctrl_c_before_anything_has_begun_shows_no_trace(words: tuple[str, ...], tmp_path: Path) -> None:
+    """Within the imports, the composition and the first look at the data."""
+    command = [sys.executable, str(ROOT / "src" / "train.py"), *words, *SMALL, f"folders.logs={tmp_path}"]
+    for seconds in (0.3, 1, 2, 3, 4, 5, 6, 7):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=HANGS)
+        assert "Traceback" not in said, seconds
+        assert process.returncode in (-signal.SIGINT, 130), (seconds, said)

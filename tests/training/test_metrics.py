@@ -218,6 +218,10 @@ def test_a_mean_loss_counts_clips() -> None:
     assert mean.compute().item() == 5
 
 
+def of_a_run(rank: int, world_size: int) -> SimpleNamespace:
+    return SimpleNamespace(global_rank=rank, world_size=world_size, is_global_zero=rank == 0)
+
+
 def test_a_mean_loss_goes_on_with_other_clips_a_pass() -> None:
     """A checkpoint of 4 passes of 16 clips, gone on from in passes of 2."""
     before, after = (
@@ -226,10 +230,23 @@ def test_a_mean_loss_goes_on_with_other_clips_a_pass() -> None:
     for _ in range(4):
         before.epoch_loss.update(torch.tensor(1.0), 16)
     checkpoint: dict[str, Any] = {}
+    before._trainer = after._trainer = of_a_run(0, 1)  # type: ignore[assignment]
     before.on_save_checkpoint(checkpoint)
     checkpoint["stat_video"]["place"] = {"epoch": 0, "clips": 64}
-    after._trainer = SimpleNamespace(is_global_zero=True)  # type: ignore[assignment]
     after.on_load_checkpoint(checkpoint)
     for _ in range(16):
         after.epoch_loss.update(torch.tensor(3.0), 2)
     assert after.epoch_loss.compute().item() == pytest.approx((64 * 1 + 32 * 3) / 96)
+
+
+@pytest.mark.parametrize(("ranks", "expected"), [(2, [(1.0, 2.0), (3.0, 4.0)]), (3, [(4.0, 6.0), (0.0, 0.0)])])
+def test_each_rank_goes_on_from_its_own_loss(ranks: int, expected: list[tuple[float, float]]) -> None:
+    """Of two ranks; with another number of them the first has the sum, as from a checkpoint of an older version."""
+    saved = {"mean_value": torch.tensor(4.0), "weight": torch.tensor(6.0)}
+    of_ranks = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    for ours in ({**saved, "of_ranks": of_ranks}, *([saved] if ranks == 3 else [])):
+        for rank, (value, weight) in enumerate(expected):
+            module = VideoModule(VideoModel(), Recipe(), Normalize([0.45], [0.225]), ["a"], Views(1, 1))
+            module._trainer = of_a_run(rank, ranks)  # type: ignore[assignment]
+            module.on_load_checkpoint({"stat_video": {"place": {"epoch": 0, "clips": 64}, "epoch_loss": ours}})
+            assert (module.epoch_loss.mean_value.item(), module.epoch_loss.weight.item()) == (value, weight)

@@ -4,6 +4,7 @@ import gc
 import logging
 import math
 import os
+import signal
 import sys
 import time
 import traceback
@@ -45,6 +46,8 @@ def script(
     -m. Bad input ends in one line on stderr and exit code 2; an error of ours shows its trace. In a sweep a row that
     fails is named at the end and does not stop the others; one that another process is running is left until last.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # of `early`
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.freeze()  # what the imports have made is never garbage: to look it through again takes a tenth of a short script
     quiet()
     answer_early()
@@ -57,6 +60,10 @@ def script(
             code = run_frozen(Path(words[0].removeprefix(FROZEN)), schema, task)
         else:
             run_command(name, schema, words, task, known, show, every, done)
+    except KeyboardInterrupt:  # before anything has begun: training answers Ctrl-C itself
+        together.ended(None, 128 + signal.SIGINT)
+        print("error: stopped by SIGINT; the same command goes on", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except BaseException as error:
         if (reason := reason_of(error)) is None:
             stopped = error.code if isinstance(error, Stopped) else 1

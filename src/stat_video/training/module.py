@@ -185,13 +185,21 @@ class VideoModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add config, classes, data state and running loss, as plain containers that weights_only=True opens."""
         known = {"config": self.config, "classes": list(self.classes), "manifest": self.manifest, "format": 1}
-        with self.epoch_loss.sync_context():  # Lightning does not save the metrics of a partial epoch
-            known["epoch_loss"] = {key: getattr(self.epoch_loss, key).clone() for key in EPOCH_LOSS}
+        # Lightning does not save the metrics of a partial epoch. Of each rank, since a sum in another order is another.
+        own = torch.stack([getattr(self.epoch_loss, key) for key in EPOCH_LOSS])
+        of_ranks: Any = self.all_gather(own) if self.trainer.world_size > 1 else own[None]  # (ranks, 2)
+        known["epoch_loss"] = {**dict(zip(EPOCH_LOSS, of_ranks.sum(0).unbind(), strict=True)), "of_ranks": of_ranks}
         checkpoint.setdefault("stat_video", {}).update(known)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the running mean loss of a partial epoch. It is summed over ranks: only rank 0 restores it."""
+        """Restore the running mean loss of a partial epoch: each rank its own, or rank 0 all of other ranks' number."""
         ours = checkpoint["stat_video"]
-        if ours.get("place", {}).get("clips") and self.trainer.is_global_zero:
-            for key in EPOCH_LOSS:
-                getattr(self.epoch_loss, key).copy_(ours["epoch_loss"][key])
+        if not ours.get("place", {}).get("clips"):
+            return
+        saved = ours["epoch_loss"]
+        if len(of_ranks := saved.get("of_ranks", ())) == self.trainer.world_size:  # not of older versions
+            saved = dict(zip(EPOCH_LOSS, of_ranks[self.global_rank].unbind(), strict=True))
+        elif not self.trainer.is_global_zero:
+            return
+        for key in EPOCH_LOSS:
+            getattr(self.epoch_loss, key).copy_(saved[key])
