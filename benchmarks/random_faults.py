@@ -161,12 +161,14 @@ def disk_full(place: Place, sweep: "subprocess.Popen[bytes]", draw: random.Rando
 
 
 def disk_read_only(place: Place, sweep: "subprocess.Popen[bytes]", draw: random.Random) -> Mend:
-    """Let nothing more be written to the disk that the logs are on."""
-    remount = ["mount", "-o", "remount,{},force", str(place.disk)]
-    done = subprocess.run([w.format("ro") for w in remount], check=False, capture_output=True)
-    if done.returncode:  # a file is open for writing: bind it read-only over itself
-        subprocess.run(["mount", "-o", "remount,ro", str(place.disk)], check=False, capture_output=True)
-    return lambda: subprocess.run(["mount", "-o", "remount,rw", str(place.disk)], check=False) and None
+    """Let no file below the logs be made or renamed; those that are open, such as the lock, can still be written.
+
+    A disk with such files can't be mounted read-only as a whole.
+    """
+    place.logs.mkdir(exist_ok=True)
+    for words in (["--bind", place.logs, place.logs], ["-o", "remount,bind,ro", place.logs]):
+        subprocess.run(["mount", *words], check=True)
+    return lambda: subprocess.run(["umount", "-l", place.logs], check=True) and None
 
 
 def videos_gone(place: Place, sweep: "subprocess.Popen[bytes]", draw: random.Random) -> Mend:
@@ -200,7 +202,7 @@ FAULTS = {
     "all killed": (kill_all, (1, 2)),
     "SIGTERM or Ctrl-C": (terminate, (1, 2)),
     "disk full": (disk_full, (1, 2)),
-    "disk read-only": (disk_read_only, (1,)),
+    "disk read-only": (disk_read_only, (1, 2)),
     "videos gone": (videos_gone, (1, 2)),
     "other code": (other_code, (1, 2)),
 }
