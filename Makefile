@@ -10,7 +10,7 @@ OUT ?= logs/gpu
 MINUTES ?= 9
 TABLES ?= ablation_modules,ablation_window,ablation_token,ablation_aggregation,ablation_stem,kinetics,ssv2
 
-.PHONY: help setup train tables report test test-slow test-slurm test-hosts bench bench-data check-gpu lint audit format lock clean
+.PHONY: help setup train tables report test test-slow test-slurm test-hosts bench bench-data check-gpu lint audit dist format lock clean
 
 help: ## print the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,5 +75,17 @@ lock: $(READY) ## write what is installed into constraints.txt
 	$(PY) -m pip freeze --exclude-editable > constraints.txt.new
 	mv constraints.txt.new constraints.txt
 
+# In environments of their own, as whoever installs the package has. The wheel trains away from this clone.
+dist: ## build wheel and sdist, check them, and train from the wheel in a new environment (minutes; PyTorch is large)
+	rm -rf dist $(VENV)-dist
+	$(PYTHON) -m venv $(VENV)-dist
+	$(VENV)-dist/bin/pip install --quiet --disable-pip-version-check build twine
+	$(VENV)-dist/bin/python -m build --quiet --outdir dist .
+	$(VENV)-dist/bin/twine check --strict dist/*
+	$(VENV)-dist/bin/pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	rm -rf build/dist && mkdir -p build/dist
+	cd build/dist && $(CURDIR)/$(VENV)-dist/bin/stat-video train scale=tiny T=4 crop=32 recipe.max_steps=2 logger=off \
+		data.motion.train_videos=24 data.motion.val_videos=12
+
 clean: ## remove the virtual environment (data and logs stay)
-	rm -rf $(VENV) $(VENV)-audit
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-dist build dist

@@ -30,11 +30,10 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from . import models, paper
 from .config import SCALES, Folders, Processes, Slurm, TrainerKeys, from_plain
 from .errors import InputError
-from .files import PROJECT
 from .models.base import Clip
+from .paths import CONF, PROJECT, as_run_here, program
 from .words import SWEPT, check_of_hydra, escaped, is_of_hydra, key_of, literal, open_keys, path_keys, unquoted
 
-CONF = PROJECT / "conf"
 LAUNCHERS = ("processes", "basic", "slurm")
 FLAGS = ("-m", "--multirun", "-h", "--help", "--cfg")
 SYSTEMS = "systems="
@@ -52,7 +51,7 @@ class Row:
     @property
     def command(self) -> str:
         """Return the command that runs this row."""
-        return shlex.join(["python", "src/train.py", *self.words])
+        return f"{program('train')} {shlex.join(self.words)}"
 
 
 @dataclass
@@ -112,7 +111,7 @@ def read(script: str, schema: type, words: Sequence[str], every: bool = False) -
         systems = [word for word in words if word.startswith(SYSTEMS) and _own_keys(schema)]
         lines = _lines([word for word in words if word not in systems], grammar, command.multirun)
         if systems and not several:
-            raise InputError(f"{systems[-1]}: several runs need -m: python src/{script}.py -m ...")
+            raise InputError(f"{systems[-1]}: several runs need -m: {program(script)} -m ...")
         for line, sweep in _with_systems(lines, systems[-1:], grammar):
             _read_line(command, grammar, line, settings, several and sweep)
     if "--cfg" in flags:
@@ -241,7 +240,7 @@ def _read_line(command: Command, grammar: Grammar, words: list[str], settings: S
     choices = {word: grammar.choices(word) for word in words}
     for word, values in choices.items():
         if len(values) > 1 and not command.multirun:
-            raise InputError(f"{word}: several runs need -m: python src/{script}.py -m ...")
+            raise InputError(f"{word}: several runs need -m: {program(script)} -m ...")
         _check_commas(grammar, word, command.multirun)
     # Any row that composes says where the rows run and what the experiment sweeps over.
     refusals = []
@@ -294,7 +293,7 @@ def _lines(words: Sequence[str], grammar: Grammar, multirun: bool) -> list[list[
         elif key == "experiment":
             options = grammar.choices(word)
         if options != [word] and not multirun:
-            raise InputError(f"{word}: several runs need -m: python src/{grammar.script}.py -m ...")
+            raise InputError(f"{word}: several runs need -m: {program(grammar.script)} -m ...")
         lines = [[*line, option] for option in options for line in lines]
     return lines
 
@@ -484,7 +483,7 @@ def first(*values: Any) -> Any:
 
 def read_local() -> dict[str, Any]:
     """Return what conf/local.yaml says: scale, folders, trainer keys; {} without it. InputError if it says more."""
-    path = Path(os.environ.get("STAT_VIDEO_LOCAL", CONF / "local.yaml"))
+    path = Path(os.environ.get("STAT_VIDEO_LOCAL", PROJECT / "conf" / "local.yaml"))
     if not path.exists():
         return {}
     content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -519,7 +518,7 @@ def help_text(script: str) -> str:
     head = [line.removeprefix("# ") for line in lines[: next(i for i, ln in enumerate(lines) if ln[:1] != "#")]]
     chosen = hydra_compose(script, return_hydra_config=True).hydra.runtime.choices
     listed = [f"  {group}: {', '.join(groups_of(group))}" for group in groups() if group in chosen]
-    return "\n".join([*head, *(["", "groups (GROUP=CHOICE):", *listed] if listed else [])])
+    return as_run_here("\n".join([*head, *(["", "groups (GROUP=CHOICE):", *listed] if listed else [])]))
 
 
 def one_line(error: BaseException) -> str:

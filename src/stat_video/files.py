@@ -12,8 +12,6 @@ from typing import Any, BinaryIO
 
 from .errors import InputError, of_the_machine
 
-PROJECT = Path(__file__).resolve().parents[2]
-
 
 def before(path: Path, n: int) -> Path:
     """Return the path of the n-th last version of a file that is kept several times: last.ckpt, last-1.ckpt, ..."""

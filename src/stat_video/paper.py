@@ -12,7 +12,9 @@ from typing import Any
 
 import yaml
 
-PAPER = Path(__file__).parents[2] / "conf" / "paper.yaml"
+from .paths import CONF
+
+PAPER = CONF / "paper.yaml"
 LIMITS = {"greater": "by", "best": "", "close": "within", "ratio": "at_most"}  # a claim's form: the key of its limit
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from .errors import printable
+from .paths import program
 from .progress import WideTable
 
 
@@ -39,15 +40,15 @@ def results_table(
 
 def next_commands(results: Sequence[dict[str, Any]]) -> list[str]:
     """Return what can be done next with runs, as lines to paste."""
-    report = "python src/report.py    # all tables, with what is new"
+    report = f"{program('report')}    # all tables, with what is new"
     if len(results) > 1:
         return [report]
     (run,) = results
     ckpt = shlex.quote(f"ckpt={run['folder']}/{run['checkpoint']}")
     views = "3x3" if run["config"]["views"] != "3x3" else "5x1"
     return [
-        f"python src/predict.py {ckpt} video=FILE    # what it sees in a video",
-        f"python src/evaluate.py {ckpt} views={views}    # the test with other views",
+        f"{program('predict')} {ckpt} video=FILE    # what it sees in a video",
+        f"{program('evaluate')} {ckpt} views={views}    # the test with other views",
         report,
     ]
 

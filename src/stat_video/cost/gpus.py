@@ -7,8 +7,9 @@ from pathlib import Path
 import yaml
 
 from ..errors import InputError
+from ..paths import CONF
 
-GPUS = Path(__file__).parents[3] / "conf" / "gpus.yaml"
+GPUS = CONF / "gpus.yaml"
 KINDS = ("bf16", "fp16", "fp32")
 
 

@@ -23,13 +23,13 @@ from .. import compose, models
 from ..compose import Row
 from ..config import Config
 from ..errors import InputError
-from ..files import PROJECT, replacing
+from ..files import replacing
 from ..models.base import ModelConfig
 from ..models.count import gmacs
+from ..paths import CONF, PACKAGE, PROJECT
 from ..runs.code import PACKAGES
 from .budget import sizes
 
-SOURCE = Path(__file__).parents[1]
 VARIABLE = re.compile(r"oc\.env:\s*(\w+)")  # in a config: a value of the environment
 
 
@@ -115,12 +115,12 @@ def state_of_rows() -> str:
     The code is all of it, since a config is checked by what any module may hold.
     """
     own = [folder / part for folder in models.OWN for part in ("conf", "models")]
-    return _hash([SOURCE, compose.CONF, *own], [str(PROJECT), str(own), json.dumps(compose.read_local())])
+    return _hash([PACKAGE, CONF, *own], [str(PROJECT), str(own), json.dumps(compose.read_local())])
 
 
 def state_of_models() -> str:
     """Return a hash of all that a count follows from."""
-    return _hash([SOURCE / "models"], [])
+    return _hash([PACKAGE / "models"], [])
 
 
 def _hash(folders: Sequence[Path], words: Sequence[str]) -> str:
@@ -134,7 +134,7 @@ def _hash(folders: Sequence[Path], words: Sequence[str]) -> str:
 
 def _of_this_project(config: Config) -> bool:
     """Return whether a config's model is one of those that come with the project."""
-    return Path(inspect.getfile(type(config.model))).is_relative_to(SOURCE)
+    return Path(inspect.getfile(type(config.model))).is_relative_to(PACKAGE)
 
 
 def restored(kind: Any, plain: Any) -> Any:

@@ -11,6 +11,7 @@ from ..data.lists import manifest_hash
 from ..errors import InputError
 from ..hardware import device_memory, world_size
 from ..models.count import Uncounted, parameters
+from ..paths import program
 from ..progress import WideTable
 from ..runs.differing import differing, in_words
 from ..runs.identity import TRAINED_ON, with_content
@@ -96,7 +97,7 @@ def plan_table(rows: Sequence[dict[str, Any]]) -> WideTable:
     left = sum(row["state"] != "done" for row in rows)
     hours = f"{sum(known) / 3600:.2f}" + (f" for {len(known)} of them" if len(known) < left else "") if known else "-"
     axes, same = differing([row["config"] for row in rows])
-    assumed = next((f"\n~ on {row['assumed']}; python src/cost.py tells more" for row in rows if row["assumed"]), "")
+    assumed = next((f"\n~ on {row['assumed']}; {program('cost')} tells more" for row in rows if row["assumed"]), "")
     table = WideTable(
         title=f"plan of {rows[0]['name']}: nothing is started",
         caption=f"{in_words(same)}\n{len(rows)} runs, {left} not done; device hours left: {hours}{assumed}",

@@ -16,7 +16,7 @@ from .. import paper
 from ..config import Config
 from ..models.base import Clip, ModelConfig
 from ..models.count import gmacs
-from ..paper import PAPER, PaperRow
+from ..paper import PaperRow
 from ..progress import WideTable
 from .budget import sizes
 from .reruns import Rerun, reruns
@@ -54,7 +54,7 @@ class CostRow:
         return None if self.counted is None else self.counted * self.row.views
 
 
-def own_costs(path: Path = PAPER) -> list[CostRow]:
+def own_costs(path: Path = paper.PAPER) -> list[CostRow]:
     """Return every cost that the paper prints for its own model.
 
     Those are the rows of the tables that print the cost of a clip, and of the others the rows whose printed cost is
@@ -98,7 +98,7 @@ def _with(part: Any, axes: Mapping[str, Any]) -> Any:
 
 
 @cache
-def system_costs(number: int, path: Path = PAPER) -> Sequence[CostRow]:
+def system_costs(number: int, path: Path = paper.PAPER) -> Sequence[CostRow]:
     """Return every row of Table 6 or 7, counted if there is a model for it here."""
     table = paper.load(path).tables[number]
     rows = []

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, Sampler
 
 from ..errors import InputError
 from ..models.base import Clip
+from ..paths import program
 from .decode_plan import Doubt
 from .limits import Limits
 from .partners import seed_of_step
@@ -150,7 +151,7 @@ class ClipDataset(Dataset[Sample]):
             (frames,) = self._read(path, [choose], "drawn ones take its place")
         if frames is None:
             raise InputError(
-                f"{asked}: unreadable, and so are {TRIES - 1} videos drawn in its place; see src/prepare.py"
+                f"{asked}: unreadable, and so are {TRIES - 1} videos drawn in its place; see {program('prepare')}"
             )
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
             # torch.manual_seed would also queue a call with its stack trace for each kind of device, and keep it.

@@ -14,6 +14,7 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
 from ..errors import InputError
 from ..files import named_errors
+from ..paths import program
 from .built_in import ensure
 from .config import DataConfig
 from .layouts import LAYOUTS, Listing, OtherForm, find
@@ -191,7 +192,7 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
         if changed:
             raise InputError(
                 f"{of}: {len(changed)} videos are not as {manifest_path(root, config)} has them, first {changed[0]}; "
-                f"python src/prepare.py do=verify data={config.name} looks at them anew"
+                f"{program('prepare')} do=verify data={config.name} looks at them anew"
             )
         broken = [p for p, _ in there if bytes_of.get(p) == 0 or ((row := known[p]) and row.status == UNREADABLE)]
         allow(of, "empty or unreadable", broken, len(entries), config.max_unreadable, "data.max_unreadable")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import replacing
+from ..paths import program
 from .config import DataConfig
 
 OK, DAMAGED, UNREADABLE, ABSENT = STATUSES = ("ok", "damaged", "unreadable", "absent")
@@ -74,7 +75,9 @@ def _read(path: Path, mtime_ns: int, size: int) -> tuple[VideoRow, ...]:
                 raise ValueError
             return tuple(_row(row) for row in table)
     except (KeyError, ValueError, TypeError):
-        raise InputError(f"{path}: not a manifest of src/prepare.py; remove it, or write it with do=verify") from None
+        raise InputError(
+            f"{path}: not a manifest; remove it, or write it with {program('prepare')} do=verify"
+        ) from None
 
 
 def _row(row: dict[str, str]) -> VideoRow:

@@ -242,6 +242,11 @@ def quiet() -> None:
     ours = logging.getLogger("stat_video")
     ours.addHandler(handler)
     ours.propagate = False
+    quiet_libraries()
+
+
+def quiet_libraries() -> None:
+    """Silence what libraries say of themselves."""
     logging.getLogger("hydra").setLevel(logging.CRITICAL)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="(hydra|lightning)")

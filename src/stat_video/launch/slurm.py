@@ -20,8 +20,8 @@ from typing import Any
 from ..compose import Row
 from ..config import Slurm
 from ..errors import InputError
-from ..files import PROJECT
 from ..hardware import devices
+from ..paths import PACKAGE
 from .frozen import FROZEN, freeze, outcome_file, peek_outcome
 from .rows import Job, Outcome
 from .task import RowJob, ended_file
@@ -83,7 +83,7 @@ class SlurmJobs:
         if settings.cluster not in ("slurm", "local"):
             raise InputError(f"hydra.launcher.cluster={settings.cluster}: allowed are slurm, local")
         self.folder, self.settings, self.side_by_side, self.queue = folder, settings, settings.side_by_side, Queue()
-        path = os.pathsep.join([str(PROJECT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+        path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         os.environ["PYTHONPATH"] = path  # in case the package is not installed
         try:
             self.executor = submitit.AutoExecutor(folder / "jobs", cluster=settings.cluster)

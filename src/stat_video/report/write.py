@@ -8,6 +8,7 @@ import jinja2
 from rich.console import Console
 
 from ..files import replacing
+from ..paths import program
 from ..progress import shown
 from . import compare, figures, formats, tables
 from .collect import Collection, ReportRow, hints
@@ -124,7 +125,7 @@ def page(collection: Collection, parts: Sequence[ScalePart]) -> str:
 def as_markdown(part: ScalePart) -> str:
     """Return one scale as a document of its own."""
     text = [f"# The tables of the paper at scale {part.scale}", ""]
-    text += [f"{part.filled}. Written by `python src/report.py`.", ""]
+    text += [f"{part.filled}. Written by `{program('report')}`.", ""]
     text += [*([tables.TINY, ""] if part.scale == "tiny" else []), *(f"- {line}" for line in tables.HOW_TO_READ), ""]
     text.append(formats.markdown(part.summary, 2))
     for table in part.tables.values():

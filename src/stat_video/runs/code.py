@@ -7,11 +7,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from .. import models
-from ..files import PROJECT
+from ..paths import CLONED, PACKAGE, PROJECT
 
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "pytorchvideo", "torchmetrics", "av")
 COMPUTES = ("code", "versions")  # the parts of `provenance` that two processes of a run have to agree in
@@ -20,8 +19,7 @@ COMPUTES = ("code", "versions")  # the parts of `provenance` that two processes 
 def _digest() -> str:
     """Return twelve hexadecimal digits that name the sources of this package and of the user's own models."""
     found = hashlib.sha256()
-    package = Path(__file__).resolve().parents[1]
-    for root in (package, *(folder.resolve() / "models" for folder in models.OWN)):
+    for root in (PACKAGE, *(folder.resolve() / "models" for folder in models.OWN)):
         for file in sorted(root.rglob("*.py")):
             hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
             if hidden or not file.is_file():  # of an editor or a notebook
@@ -40,7 +38,7 @@ DIGEST = _digest()  # when the package is imported: a file that is edited later 
 def provenance() -> Mapping[str, Any]:
     """Return `code` (DIGEST), the commit, whether a source differs from it, and the versions of Python and packages.
 
-    A source that git does not track yet, such as a new model, counts as changed.
+    A source that git does not track yet, such as a new model, counts as changed. An installed package has no commit.
     """
     tracked = _git("status", "--porcelain", "--untracked-files=no")
     untracked = _git("status", "--porcelain", "--untracked-files=all", "--", "src", "conf")
@@ -96,6 +94,8 @@ def _version(package: str) -> str | None:
 
 
 def _git(*words: str) -> str | None:
+    if not CLONED:  # the folder may be another project's
+        return None
     try:
         done = subprocess.run(["git", *words], cwd=PROJECT, capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError):

@@ -8,6 +8,7 @@ from typing import Any
 from .. import models
 from ..config import Config
 from ..errors import InputError
+from ..paths import program
 from .identity import TRAINED_ON, definition
 from .results import read_results
 from .run import Run
@@ -38,7 +39,7 @@ def find_source(config: Config, logs: Path) -> Run:
                     pass  # raises Busy if a process is training it
         raise InputError(
             f"init={config.init}: no finished run with this model on data={data}, scale={config.scale}, "
-            f"T={config.clip.T}, seed={config.seed} in {logs}; run it first: python src/train.py experiment=kinetics "
+            f"T={config.clip.T}, seed={config.seed} in {logs}; run it first: {program('train')} experiment=kinetics "
             f"model={config.model.name} T={config.clip.T} seed={config.seed}, or name a checkpoint with init=FILE"
         )
     if len(found) > 1:

@@ -40,6 +40,7 @@ from ..models.parts.backend import BACKEND
 from ..models.parts.compiled import compile_parts
 from ..models.parts.recompute import recompute_units
 from ..models.weights import load_foreign, load_weights
+from ..paths import program
 from ..progress import say, watched
 from ..runs.code import computing, provenance
 from ..runs.identity import TRAINED_ON, definition, with_content
@@ -115,7 +116,7 @@ def _refuse_other_data(run: Run, then: str | None, now: str | None) -> None:
     """Raise InputError if a run's data set has changed: all of a run, from first step to test, sees one state of it."""
     if not same_data(then, now):
         raise InputError(
-            f"{run.folder}: its data set has changed since, from {then} to {now} (a manifest of src/prepare.py); "
+            f"{run.folder}: its data set has changed since, from {then} to {now} (a manifest of do=verify); "
             f"with fresh=true the run is set aside and begins anew"
         )
 
@@ -451,7 +452,7 @@ def feeding(config: Config) -> str:
     if workers is not None and workers < cores:
         ways.append(f"trainer.workers={cores}, one for each core of a device")
     if not config.data.built_in:
-        ways.append("copies that are read faster (python src/prepare.py do=transcode)")
+        ways.append(f"copies that are read faster ({program('prepare')} do=transcode)")
     if on_cuda(config.trainer) and augment.randaugment_ops and not augment.device:
         ways.append("recipe.augment.device=true")
     return "; ".join([*ways, "more cores for a device (docs/data.md has how many)"])

@@ -21,6 +21,7 @@ from ..files import write_json
 from ..hardware import choose_backends, choose_pass_here, lightning_arguments, rank_zero
 from ..models.base import VideoModel
 from ..models.weights import load_weights
+from ..paths import program
 from ..progress import say
 from ..runs.code import computing, provenance
 from ..runs.identity import digest_of, updated
@@ -133,7 +134,7 @@ def _check_generation(path: Path, data: DataConfig) -> None:
         numbers = f"data.{data.name}.train_videos={made.train_videos} data.{data.name}.val_videos={made.val_videos}"
         raise InputError(
             f"{path}: trained on {videos:,} built-in videos that are not in {data.setting}={data.root}; a test makes "
-            f"{GENERATED:,} at most; python src/prepare.py do=verify data={data.name} {numbers} makes them"
+            f"{GENERATED:,} at most; {program('prepare')} do=verify data={data.name} {numbers} makes them"
         )
 
 

@@ -9,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from ..data.dataset import Sample
 from ..data.storage import OnAllRanks
+from ..paths import program
 
 NAMES = {"train": "training", "val": "validation"}
 
@@ -78,7 +79,7 @@ class UnreadableVideos(Callback):
                 raise OnAllRanks(
                     f"{len(paths)} of {self.videos[split]} {NAMES[split]} videos cannot be read, among them "
                     f"{min(paths)}; {self.key}={self.limit:g} is the share that is allowed, "
-                    f"src/prepare.py do=verify lists them all"
+                    f"{program('prepare')} do=verify lists them all"
                 )
 
     def _gather(self, trainer: Trainer) -> None:

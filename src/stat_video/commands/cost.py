@@ -1,0 +1,48 @@
+"""What training costs before it is paid for: `python src/cost.py experiment=ablation_window gpu=A100-80GB`.
+
+Without a word the GFLOPs of the paper beside ours; with table=6 or table=7 those of the other systems.
+"""
+
+import sys
+from collections.abc import Sequence
+from itertools import groupby
+
+from stat_video.cost.budget import Estimate, grid_table, memory_table, time_table
+from stat_video.cost.config import CostConfig
+from stat_video.cost.layers import layer_table
+from stat_video.cost.printed import notes, own_costs, own_table, system_costs, systems_table
+from stat_video.launch.script import script
+from stat_video.models.count import by_layer
+from stat_video.progress import say, show_table
+
+
+def same(config: CostConfig) -> CostConfig:
+    """Return the config: all is shown together, and nothing is run."""
+    return config
+
+
+def show(configs: Sequence[CostConfig]) -> None:
+    """Print one run by layer, with its memory and time; several as a table for each experiment."""
+    if len(sys.argv) == 1:
+        show_table(own_table(own_costs()))
+    elif configs[0].table is not None:
+        costs = system_costs(configs[0].table)
+        show_table(systems_table(costs))
+        for line in notes(costs):
+            say(line)
+    elif len(configs) == 1:
+        e = Estimate(configs[0], configs[0])
+        for table in (layer_table(by_layer(*e.model)), memory_table(e), time_table(e)):
+            show_table(table)
+    else:
+        for _, rows in groupby(configs, key=lambda config: config.name):
+            show_table(grid_table([Estimate(config, config) for config in rows]))
+
+
+def main() -> None:
+    """Run the command line."""
+    script("cost", CostConfig, same, show=show, known=same, every=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""Where things are: in a clone of the project, and where the package is installed without one."""
+
+import re
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+CLONED = (PACKAGE.parents[1] / "conf" / "train.yaml").is_file()  # else conf/ lies within the package
+PROJECT = PACKAGE.parents[1] if CLONED else Path.cwd()  # where logs/, data/ and conf/local.yaml are
+CONF = PACKAGE.parents[1] / "conf" if CLONED else PACKAGE / "conf"
+
+
+def program(name: str) -> str:
+    """Return how an entry script is run: 'python src/train.py', or 'stat-video train' of an installed package."""
+    return f"python src/{name}.py" if CLONED else f"stat-video {name}"
+
+
+def as_run_here(text: str) -> str:
+    """Return a text of a clone, such as the head of a config, with its commands as they are run here."""
+    return text if CLONED else re.sub(r"python src/(\w+)\.py", r"stat-video \1", text)
