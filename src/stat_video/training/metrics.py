@@ -147,7 +147,7 @@ class MultiViewAccuracy(Metric):
         return found
 
 
-def likeliest(logits: Tensor, classes: Sequence[str]) -> list[tuple[str, float]]:
-    """Return the top 5 (class, probability), best first, of logits (num_classes,)."""
-    probabilities, indices = logits.float().softmax(-1).topk(min(5, len(classes)))
+def likeliest(logits: Tensor, classes: Sequence[str], top: int = 5) -> list[tuple[str, float]]:
+    """Return the ``top`` classes with their probabilities, best first, of logits (num_classes,)."""
+    probabilities, indices = logits.float().softmax(-1).topk(min(top, len(classes)))
     return [(classes[i], p) for i, p in zip(indices.tolist(), probabilities.tolist(), strict=True)]

@@ -10,21 +10,16 @@ from pathlib import Path
 
 import torch
 
-from ..config import TrainerKeys
 from ..data.frame_folder import PICTURES
 from ..data.layouts import is_video, read_lines, split_number
-from ..data.reader import READ_ERRORS, PathHandler, reason_of
-from ..data.sampling import view_frames
-from ..data.transforms import Normalize, ViewTransform
+from ..data.reader import READ_ERRORS, reason_of
 from ..draw import draw
 from ..errors import InputError
 from ..files import finite, replacing, with_ending
-from ..hardware import choose_backends
 from ..progress import say
+from .loaded import Loaded, Top
 from .metrics import likeliest
-from .testing import rebuild
 
-Top = list[tuple[str, float]]  # (class, probability), best first
 LISTS = {".txt", ".csv"}  # the files that name videos
 
 
@@ -40,21 +35,16 @@ class Prediction:
 
 def predictor(ckpt: Path) -> Callable[[Path], tuple[Top, Callable[[Path], None]]]:
     """Return what gives the top 5 of a video's centre view, and what draws that into a file."""
-    choose_backends(TrainerKeys(accelerator="cpu"))  # not those of the run, which may have had a GPU
-    model, config, classes = rebuild(ckpt)
-    choose, view = view_frames(config.clip, 0, 1), ViewTransform(config.short_side, config.clip.view_crop)
-    normalize, handler = Normalize(*config.normalization), PathHandler(config.data.limits)
+    loaded = Loaded.of(ckpt)
 
     def predict_one(video: Path) -> tuple[Top, Callable[[Path], None]]:
-        frames = handler.video_from_path(str(video)).frames(choose)  # (T, H, W, 3)
-        pixels = view(frames)  # (T, 3, view_crop, view_crop)
-        clip = normalize(pixels[None])
+        pixels = loaded.pixels(video)  # (T, 3, view_crop, view_crop)
+        clip = loaded.normalized(pixels)
         with torch.no_grad():
-            logits = model(clip)[0]
-        top = likeliest(logits, classes)
+            top = likeliest(loaded.model(clip)[0], loaded.classes)
 
         def draw_into(picture: Path) -> None:
-            draw(pixels.permute(0, 2, 3, 1), model.look(clip), top, picture, title=video.name)
+            draw(pixels.permute(0, 2, 3, 1), loaded.model.look(clip), top, picture, title=video.name)
 
         return top, draw_into
 

@@ -1,0 +1,114 @@
+"""The functions of `import stat_video`; docs/api.md shows them at work."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from . import compose, models
+from .config import Config, EvaluateConfig
+from .errors import InputError
+from .launch.command import acting_as
+from .launch.frozen import frozen_for_devices
+from .launch.script import quiet_libraries, run_alone
+from .models.base import VideoModel
+from .models.weights import load_foreign, load_weights
+from .runs.result import Result
+from .training import testing
+from .training.checkpoint import read_weights
+from .training.fit import finished, fit, named_weights
+from .training.loaded import Loaded
+from .training.prediction import Prediction, predict_many
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int = 400,
+    T: int | None = None,
+    crop: int | None = None,
+    weights: str | Path | None = None,
+    new_classifier: bool = False,
+    **keys: Any,
+) -> VideoModel:
+    """Return one of the models, from clips (B, 3, T, crop, crop) to logits (B, num_classes), in training mode.
+
+    ``keys`` are those of `model.*`; what is not given, ``T`` and ``crop`` too, is as the model is published.
+    ``weights`` is a checkpoint of this project, or one of another project as `init=FILE` takes it; without it, weights
+    are drawn anew. ``new_classifier`` draws a classifier although the file has one.
+
+    Raises:
+        InputError: a name, key, value or file that does not fit, in one line.
+    """
+    try:
+        kind = models.find(name)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    known = [f.name for f in fields(kind) if f.name != "name"]
+    if unknown := [key for key in keys if key not in known]:
+        raise InputError(f"{unknown[0]}: no key of model={name}; must be one of {', '.join(known)}")
+    (row,) = compose.rows("train", Config, [f"model={name}", "scale=paper"])
+    clip, size = row.config.clip, crop or row.config.clip.crop
+    try:
+        clip = replace(clip, T=T or clip.T, crop=size, test_crop=None, short_side=max(size, 256))
+        model = Config(model=replace(row.config.model, **keys), clip=clip).build(num_classes)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if weights is not None:
+        state, trained_on = read_weights(Path(weights))
+        load = load_foreign if trained_on is None else load_weights
+        with named_weights(str(weights), state):
+            load(model, state, new_classifier=new_classifier)
+    return model
+
+
+def load(checkpoint: str | Path) -> Loaded:
+    """Return the model of a checkpoint of this project in evaluation mode, with its config and classes."""
+    return Loaded.of(Path(checkpoint))
+
+
+def train(*words: str) -> Result:
+    """Train and test one run as `src/train.py` does: `train("experiment=ablation_window", "t_o=5")`.
+
+    A finished run is not run again, a begun one goes on. Prints what the script prints. Raises InputError for words
+    that stand for no run or for several.
+    """
+    config = _composed("train", Config, words)
+    if config.plan:
+        raise InputError("plan=true: prints a plan and runs nothing; python -m stat_video train plan=true does that")
+    with _inside("train", config):
+        content = run_alone(fit, finished, config)
+    return Result.of(content, Path(content["folder"]))
+
+
+def evaluate(checkpoint: str | Path, *words: str) -> Result:
+    """Test a checkpoint as `src/evaluate.py` does: `evaluate("logs/.../last.ckpt", "views=3x3")`."""
+    path = Path(checkpoint)
+    config = _composed("evaluate", EvaluateConfig, words)
+    with _inside("evaluate", config):
+        content = testing.evaluate(path, config)
+    return Result.of(content, path.parent)
+
+
+def predict(checkpoint: str | Path, videos: Sequence[str | Path]) -> list[Prediction]:
+    """Return the five likeliest classes of each video; one that can't be read has a reason in their place."""
+    return list(predict_many(Path(checkpoint), [Path(video) for video in videos], None))
+
+
+def _composed(script: str, schema: type, words: Sequence[str]) -> Any:
+    if flags := [word for word in words if word.startswith("-")]:
+        raise InputError(f"{flags[0]}: is of the command line alone; here KEY=VALUE")
+    rows = compose.rows(script, schema, words)
+    if len(rows) != 1:
+        raise InputError(f"{' '.join(words)}: stands for {len(rows)} runs; must be one")
+    return rows[0].config
+
+
+@contextmanager
+def _inside(command: str, config: Any) -> Iterator[None]:
+    """Run a command inside of somebody else's program: further devices, workers and warnings are as in a script."""
+    with warnings.catch_warnings(), acting_as(command), frozen_for_devices(config):
+        quiet_libraries()
+        yield

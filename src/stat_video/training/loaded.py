@@ -1,0 +1,87 @@
+"""A trained model, ready to be applied to videos."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Config, TrainerKeys
+from ..data.reader import PathHandler
+from ..data.sampling import view_frames
+from ..data.transforms import Normalize, ViewTransform
+from ..hardware import choose_backends
+from ..models.base import VideoModel
+from .metrics import likeliest
+from .testing import rebuild
+
+Top = list[tuple[str, float]]  # (class, probability), best first
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint's model in evaluation mode, with the config of its run and its classes.
+
+    The model is on the CPU; `loaded.model.cuda()` moves it, and videos follow it.
+    """
+
+    model: VideoModel
+    config: Config
+    classes: list[str]
+
+    @classmethod
+    def of(cls, checkpoint: Path) -> "Loaded":
+        """Return the model of a checkpoint of this project; InputError if it is none or does not fit together."""
+        choose_backends(TrainerKeys(accelerator="cpu"))  # not those of the run, which may have had a GPU
+        return cls(*rebuild(checkpoint))
+
+    def pixels(self, video: str | Path) -> Tensor:
+        """Return the centre view of a video as the model sees it: uint8 (T, 3, view_crop, view_crop).
+
+        A video is a file, or a folder of pictures. Raises one of `data.reader.READ_ERRORS` if it can't be read.
+        """
+        frames = self._reader.video_from_path(str(video)).frames(view_frames(self.config.clip, 0, 1))
+        return self._view(frames)
+
+    def clip(self, video: str | Path) -> Tensor:
+        """Return the centre view of a video as the model's input: (1, 3, T, view_crop, view_crop), normalised."""
+        return self.normalized(self.pixels(video))
+
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """Return the model's input of pixels, on its device."""
+        weight = next(self.model.parameters())
+        clip: Tensor = self._normalize(pixels[None].to(weight.device))
+        return clip.to(weight.dtype)
+
+    @torch.no_grad()
+    def predict(self, video: str | Path, top: int = 5) -> Top:
+        """Return the likeliest classes of a video's centre view with their probabilities, best first."""
+        return likeliest(self.model(self.clip(video))[0].float().cpu(), self.classes, top)
+
+    @torch.no_grad()
+    def features(self, video: str | Path) -> Tensor:
+        """Return what the classifier sees of a video's centre view: (D,), on the CPU.
+
+        Of a model that classifies frames or segments and averages, the mean over them.
+        """
+        seen: list[Tensor] = []
+        classifier: nn.Module = self.model.get_submodule(self.model.classifier)
+        handle = classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            self.model(self.clip(video))
+        finally:
+            handle.remove()
+        return seen[0].float().reshape(-1, seen[0].shape[-1]).mean(0).cpu()
+
+    @cached_property
+    def _reader(self) -> PathHandler:
+        return PathHandler(self.config.data.limits)
+
+    @cached_property
+    def _view(self) -> ViewTransform:
+        return ViewTransform(self.config.short_side, self.config.clip.view_crop)
+
+    @cached_property
+    def _normalize(self) -> Normalize:
+        return Normalize(*self.config.normalization)
