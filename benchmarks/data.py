@@ -49,9 +49,10 @@ from stat_video.data.reader import PathHandler
 from stat_video.data.sampling import Views, segment_frames, training_frames
 from stat_video.data.transcode import Encoding, transcode
 from stat_video.data.transforms import Augment, TrainTransform
-from stat_video.files import PROJECT, write_json
+from stat_video.files import write_json
 from stat_video.hardware import cores
 from stat_video.models.base import Clip, VideoModel
+from stat_video.paths import PROJECT
 from stat_video.runs.code import provenance
 from stat_video.training.fit import make_data
 from stat_video.training.optim import make_optimizer

@@ -39,9 +39,10 @@ from torchvision.models.video import mvit_v1_b
 from stat_video import models
 from stat_video.compose import rows
 from stat_video.config import Config
-from stat_video.files import PROJECT, write_json
+from stat_video.files import write_json
 from stat_video.models import base, find, stat
 from stat_video.models.memory import step_memory
+from stat_video.paths import PROJECT
 from stat_video.runs.code import provenance
 
 RESULTS, PAGE = PROJECT / "benchmarks/results", PROJECT / "docs/performance.md"

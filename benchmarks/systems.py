@@ -18,8 +18,9 @@ from page import processor, table, write_part
 
 from stat_video.compose import rows
 from stat_video.config import Config
-from stat_video.files import PROJECT, write_json
+from stat_video.files import write_json
 from stat_video.models import names
+from stat_video.paths import PROJECT
 from stat_video.runs.identity import row_id
 from stat_video.runs.results import read_results
 

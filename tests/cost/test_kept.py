@@ -40,6 +40,7 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of conf/, in its place for this process."""
     copy = Path(shutil.copytree(compose.CONF, tmp_path / "conf"))
     monkeypatch.setattr(compose, "CONF", copy)
+    monkeypatch.setattr(kept, "CONF", copy)
     return copy
 
 
