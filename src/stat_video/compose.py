@@ -436,8 +436,11 @@ def _register(script: str, schema: type) -> None:
     OmegaConf.register_new_resolver("first", first, replace=True)
     OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
     store = ConfigStore.instance().store
-    schemas = {(None, f"{script}_schema"): schema, ("schema", script): schema}  # cost.yaml is train.yaml with more keys
-    schemas |= {("hydra/launcher", "processes"): Processes, ("hydra/launcher", "slurm"): Slurm}
+    schemas = {
+        ("hydra/launcher", "processes"): Processes,
+        ("hydra/launcher", "slurm"): Slurm,
+        ("schema", script): schema,
+    }
     for name in groups_of("model"):
         try:
             schemas["model_keys", name] = models.find(name)
@@ -458,7 +461,7 @@ def _register(script: str, schema: type) -> None:
     store(name="this_trainer", node={"trainer": local.get("trainer") or {}}, package="_global_")
 
 
-_stored: dict[tuple[str | None, str], type] = {}  # (group, name): the schema that Hydra knows by it
+_stored: dict[tuple[str, str], type] = {}  # (group, name): the schema that Hydra knows by it
 
 
 def by(key: Any, values: Any) -> Any:
