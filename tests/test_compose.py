@@ -14,7 +14,7 @@ import yaml
 from running import ROOT, SMALL, read_json, refused, script
 from stat_video import paper
 from stat_video.compose import CONF, Row, model_keys, read, read_local, rows
-from stat_video.config import Config, EvaluateConfig, from_plain
+from stat_video.config import Config, EvaluateConfig, Recipe, from_plain
 from stat_video.cost.config import CostConfig
 from stat_video.cost.reruns import reruns
 from stat_video.errors import InputError
@@ -148,6 +148,57 @@ def test_a_tiny_model_trains_by_the_recipe_of_the_data_set() -> None:
             assert asdict(c.recipe) | own == first | {"epochs": epochs, "hold_epochs": epochs}
 
 
+# ---------------------------------------------------------------------------------------- what is published, and not
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_systems_file_is_what_its_authors_published(model: str) -> None:
+    """Plain values: none waits for a scale or a data set. What these change is in files that its defaults name."""
+    text = (CONF / "model" / f"{model}.yaml").read_text()
+    assert set(re.findall(r"\$\{by:\$\{([\w.]+)\}", text)) <= {"model.depth"}  # SlowFast's clips: 32 or 64
+    for folder, chosen in (("at", "scale"), ("on", "data")):
+        named = f"optional {folder}: ${{{chosen}}}/{model} " in text
+        assert named == bool(list((CONF / "model" / folder).glob(f"*/{model}.yaml")))
+
+
+def test_the_plain_recipe_is_the_default_of_every_key_that_a_recipe_sets() -> None:
+    plain = yaml.safe_load((CONF / "recipe" / "plain.yaml").read_text())
+    keys = json.loads(json.dumps(asdict(Recipe())))
+    of_a_run = ("repeats_share_frames", "tiny_lr", "lr_scale", "max_steps", "val_every", "val_videos")
+    assert plain == {key: value for key, value in keys.items() if key not in of_a_run}
+
+
+def test_a_recipe_undoes_what_a_systems_file_has_set() -> None:
+    """VidTr crops by the short side: by recipe=tsn it trains as TSM."""
+    assert config("scale=paper", "model=vidtr", "recipe=tsn").recipe == config("scale=paper", "model=tsm").recipe
+
+
+def test_files_of_ones_own_are_taken_for_a_scale_and_a_data_set(mine: Path) -> None:
+    """Below STAT_VIDEO_OWN as in the tree, after the model's file and before the words."""
+    yaml_of_mine = mine / "conf" / "model" / "mine.yaml"
+    defaults = "  - _self_\n  - optional on: ${data}/mine\n  - optional at: ${scale}/mine\n"
+    yaml_of_mine.write_text(yaml_of_mine.read_text().replace("  - _self_\n", defaults))
+    for name, values in (("at/tiny", "model: {width: 5}"), ("on/ssv2", "clip: {T: 8}\nrecipe: {lr: 0.1}")):
+        (mine / "conf" / "model" / name).mkdir(parents=True)
+        (mine / "conf" / "model" / name / "mine.yaml").write_text(f"# @package _global_\n{values}\n")
+    (own,) = rows("train", Config, ["model=mine"])
+    assert (own.config.model.width, own.config.clip.crop) == (5, 48)
+    (told,) = rows("train", Config, ["model=mine", "width=6", "clip=T32"])
+    assert (told.config.model.width, told.config.clip.T) == (6, 32)
+    (paper_size,) = rows("train", Config, ["model=mine", "scale=paper", "data=ssv2"])
+    assert (paper_size.config.model.width, paper_size.config.clip.T, paper_size.config.recipe.lr) == (8, 8, 0.1)
+
+
+def test_a_data_set_of_ones_own_has_a_name_of_its_own(mine: Path) -> None:
+    """By the name ssv2 a run would stand in Table 7, without what the systems' authors do there."""
+    (mine / "conf" / "data").mkdir()
+    for name, line in (("half", ""), ("named", "name: half_ssv2\n")):
+        (mine / "conf" / "data" / f"{name}.yaml").write_text(f"defaults:\n  - ssv2\n  - _self_\n\n{line}views: 1x1\n")
+    assert "data=half: data.name=ssv2 is the name of data=ssv2" in refusal("scale=paper", "data=half")
+    (named,) = rows("train", Config, ["scale=paper", "data=named"])
+    assert (named.config.data.name, named.config.recipe.epochs) == ("half_ssv2", 200)
+
+
 # -------------------------------------------------------------------------------------------------------- bad input
 
 
@@ -161,6 +212,8 @@ def test_a_tiny_model_trains_by_the_recipe_of_the_data_set() -> None:
         ("experiment=nothing", ["experiment/nothing", "ablation_window"]),
         ("model=tsn", ["model/tsn", "allowed in 'model'", "stat"]),
         ("model=null", ["model=null"]),
+        ("model=at/tiny/tsm", ["model_keys/at/tiny/tsm", "allowed in 'model_keys': blvnet"]),
+        ("recipe/on=ssv2/stat", ["recipe/on=ssv2/stat: follows from recipe= and data="]),
         ("trainer=fsdp", ["trainer/fsdp", "allowed in 'trainer'", "ddp"]),
         ("trainer.strategy=fsdp", ["trainer.strategy=fsdp", "allowed are auto, ddp"]),
         ("model.depht=7", ["depht", "no key of model=stat", "did you mean depths?", "allowed", "widths"]),

@@ -39,6 +39,8 @@ FLAGS = ("-m", "--multirun", "-h", "--help", "--cfg")
 SYSTEMS = "systems="
 MOST_ROWS = 10_000  # of one sweep
 ALLOWED = "allowed are KEY=VALUE, -m, --help, --cfg job"
+# Folders of conf/ of which files are chosen by other choices alone.
+FOLLOWS = {"model/at": "model= and scale=", "model/on": "model= and data=", "recipe/on": "recipe= and data="}
 
 
 @dataclass
@@ -224,6 +226,8 @@ def _check_words(grammar: Grammar, words: Sequence[str]) -> None:
         key = word.partition("=")[0]
         if key.startswith("~"):
             raise InputError(f"{word}: nothing is deleted here; KEY=null or GROUP=null says that there is none")
+        if (folder := key_of(word).partition("@")[0]) in FOLLOWS:
+            raise InputError(f"{word}: follows from {FOLLOWS[folder]}, and can't be chosen itself")
         of_key.setdefault("seed" if key == "seeds" else grammar.full(word), []).append(word)
     for key, same in of_key.items():
         # Of plain values the last one counts, as in Hydra: so a command can be repeated with a change at its end.
@@ -376,11 +380,23 @@ def _compose(grammar: Grammar, words: Sequence[str]) -> DictConfig:
     placed = [grammar.for_hydra(word) for word in words]
     own_conf = ",".join(_quoted(escaped(f"file://{folder.resolve()}/conf")) for folder in models.OWN)
     try:
-        return hydra_compose(grammar.script, [f"hydra.searchpath=[{own_conf}]", *placed], return_hydra_config=True)
+        composed = hydra_compose(grammar.script, [f"hydra.searchpath=[{own_conf}]", *placed], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, AssertionError) as error:
         raise InputError(one_line(error)) from None
     except ValueError as error:  # of a group that is given no name: model=null
         raise InputError(f"{' '.join(words)}: {one_line(error)}") from None
+    _check_name_of_data(composed)
+    return composed
+
+
+def _check_name_of_data(composed: DictConfig) -> None:
+    """Raise InputError if a data set has the name of another, whose choice would bring settings of the systems."""
+    chosen, name = composed.hydra.runtime.choices.get("data"), OmegaConf.select(composed, "data.name")
+    if chosen not in (None, name) and any((CONF / part / "on" / str(name)).is_dir() for part in ("model", "recipe")):
+        raise InputError(
+            f"data={chosen}: data.name={name} is the name of data={name}, for which systems have settings of their own "
+            f"(conf/model/on/{name}); another name is allowed, and conf/model/on/{chosen} for such settings"
+        )
 
 
 def _quoted(text: str) -> str:

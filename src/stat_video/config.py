@@ -46,7 +46,7 @@ class Folders:
 class Recipe:
     """How a model is trained: keys `recipe.*`.
 
-    The defaults train plainly; conf/model/*.yaml, conf/recipe/*.yaml and conf/data/*.yaml say the rest.
+    The defaults train plainly, and conf/recipe/plain.yaml repeats them; conf/model/ and conf/recipe/ say the rest.
     """
 
     epochs: int = ranged(200, 1)
