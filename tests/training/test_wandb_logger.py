@@ -16,7 +16,8 @@ from stat_video.models import stat
 from stat_video.models.base import Clip, ModelConfig, Panel, VideoModel
 from stat_video.runs.run import Run
 from stat_video.training import wandb_logger
-from stat_video.training.wandb_logger import RunLogger, class_accuracy, flat_config, log_result, make_logger, tags
+from stat_video.training.metrics import class_accuracy, ranks
+from stat_video.training.wandb_logger import RunLogger, flat_config, log_result, make_logger, tags
 
 
 @dataclass
@@ -217,8 +218,9 @@ def test_class_accuracy_counts_whole_videos():
         mine = [i for i in range(40) if labels[i] == c]
         right = sum(int(sum(logits[i, v].softmax(0) for v in range(3)).argmax()) == c for i in mine)
         expected.append((c, len(mine), pytest.approx(100 * right / len(mine), abs=1e-4)))
-    assert class_accuracy(logits, labels) == expected
-    assert 0 < sum(accuracy for _, _, accuracy in class_accuracy(logits, labels)) < 400
+    found = class_accuracy(ranks(logits, labels), labels)
+    assert found == expected
+    assert 0 < sum(accuracy for _, _, accuracy in found) < 400
 
 
 @pytest.fixture

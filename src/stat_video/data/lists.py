@@ -199,9 +199,7 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
         if split == "train":
             trained = _by_inode(about)
         else:
-            tested = _by_inode(about)
-            first = {path: _same_file(path, about, tested) for path in about}
-            once = list(dict.fromkeys((first[path] or path, label) for path, label in there))
+            once = _once(there, about)
             if more := len(listing.entries[split]) - len(entries) + len(there) - len(once):
                 log.warning("%s: %d lines name a video that stands there more than once; it is tested once", of, more)
             there = once
@@ -218,6 +216,35 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
                 f"{listing.files.get(split, split)} are 'folder frames label': the labels are missing"
             )
     return lists
+
+
+def videos_of_test(config: DataConfig, labels: Sequence[int], val_videos: int | None) -> list[Path] | None:
+    """Return the path of each video of a test whose labels these are, in the order of the test.
+
+    ``config`` and ``val_videos`` are the run's. Generates and checks nothing; a video may be gone since the test. None
+    if the lists are those of another test. Raises InputError if there are no lists.
+    """
+    if config.built_in is not None and config.root is not None:
+        root = Path(config.root).expanduser() / config.built_in.folder_name
+    else:
+        root = find_root(config)
+    entries = list(dict.fromkeys(read_listing(root, config).entries["val"]))
+    places = find(root / config.videos, (name for name, _ in entries), LAYOUTS[config.layout].by_stem)
+    about = _about([path for path in places.values() if path is not None])
+    every = [(places[name] or root / config.videos / name, label) for name, label in entries]
+    for videos in (every, [video for video in every if video[0] in about]):  # those absent then may be absent now
+        videos = _once(videos, about)
+        videos = videos if val_videos is None else _spread(videos, val_videos)
+        if [label for _, label in videos] == list(labels):
+            return [path for path, _ in videos]
+    return None
+
+
+def _once(videos: Sequence[tuple[Path, int]], about: dict[Path, os.stat_result]) -> list[tuple[Path, int]]:
+    """Return each file once that is listed several times with one label, by links or other paths."""
+    tested = _by_inode(about)
+    first = {path: _same_file(path, about, tested) for path in about}
+    return list(dict.fromkeys((first.get(path) or path, label) for path, label in videos))
 
 
 @named_errors()

@@ -60,6 +60,18 @@ def _told_apart(labels: list[str], rows: Sequence[Mapping[str, Any]], keys: Sequ
     return found
 
 
+def searchable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a plain config by which runs are found on W&B: those of clip, model and recipe.
+
+    They have their short names, or full ones if two of these parts share one. A list of words is one word: 'a+b'.
+    """
+    keys = {
+        f"{part}.{key}": value for part in ("clip", "model", "recipe") for key, value in config.get(part, {}).items()
+    }
+    found = {key: value for key, value in keys.items() if not isinstance(value, Mapping)}
+    return {short_name(key, list(found)): shown(v) if _is_words(v) else v for key, v in found.items()}
+
+
 def in_words(same: Mapping[str, str]) -> str:
     """Return 'model stat-conv1, data motion, T 16'."""
     return ", ".join(f"{name} {value}" for name, value in same.items())
@@ -69,9 +81,11 @@ def shown(value: Any) -> str:
     """Return a value as a cell: lists of words joined by '+', '-' for None."""
     if value is None:
         return "-"
-    if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
-        return "+".join(value)
-    return str(value)
+    return "+".join(value) if _is_words(value) else str(value)
+
+
+def _is_words(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(v, str) for v in value)
 
 
 def short_name(key: str, keys: Sequence[str]) -> str:

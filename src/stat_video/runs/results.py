@@ -14,6 +14,7 @@ from .identity import HOLD
 
 log = logging.getLogger(__name__)
 VIEWS = r"\d+x\d+"
+TOP1_OF_ONE_VIEW = "val/top1_1x1"
 NEEDED = {"name": str, "scale": str, "id": str, "metrics": dict, "seed": int, "config": dict, "finished": str}
 NUMBERS = ("gmacs", "parameters", "train_seconds", "wall_seconds")  # that a result may lack
 
@@ -47,7 +48,12 @@ def read_results(logs: Path) -> Results:
 
 
 def validations(folder: Path) -> list[tuple[int, float]]:
-    """Return (optimizer steps done, top-1 of one view in percent) of each validation in a run's `epochs.csv`.
+    """Return (optimizer steps done, top-1 of one view in percent) of each validation in a run's `epochs.csv`."""
+    return epoch_figures(folder, TOP1_OF_ONE_VIEW)
+
+
+def epoch_figures(folder: Path, column: str) -> list[tuple[int, float]]:
+    """Return (optimizer steps done, figure) of each epoch in a run's `epochs.csv` that has a figure in a column.
 
     Of a file that can't be read there are none, and a line says why.
     """
@@ -56,8 +62,8 @@ def validations(folder: Path) -> list[tuple[int, float]]:
         return []
     try:
         with file.open(newline="", encoding="utf-8") as lines:
-            rows = [row for row in csv.DictReader(lines) if row.get("val/top1_1x1") and row.get("step")]
-        return [(int(row["step"]), float(row["val/top1_1x1"])) for row in rows]
+            rows = [row for row in csv.DictReader(lines) if row.get(column) and row.get("step")]
+        return [(int(row["step"]), float(row[column])) for row in rows]
     except (OSError, ValueError, csv.Error) as error:  # ValueError: no numbers, or not UTF-8
         log.warning("%s: its validations can't be read (%s)", file, error)
         return []

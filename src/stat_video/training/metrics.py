@@ -51,6 +51,12 @@ def ranks(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.where(scores.isnan().any(1), max(scores.shape[1], *TOP), place)
 
 
+def class_accuracy(ranks: Tensor, labels: Tensor) -> list[tuple[int, int, float]]:
+    """Return (class, videos, top-1 in percent) of each class with videos, from `ranks` (videos,) and their labels."""
+    right = correct(ranks).float()
+    return [(c, int(n), 100 * float(right[labels == c].mean())) for c, n in enumerate(torch.bincount(labels)) if n]
+
+
 class MeanLoss(Metric):
     """Mean loss of a clip, over passes of any numbers of clips and over ranks.
 

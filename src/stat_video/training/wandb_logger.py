@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import torch
 import wandb
 from lightning.pytorch.loggers import WandbLogger
-from torch import Tensor
 
 from ..config import Config
 from ..data.dataset import ViewRequest
@@ -23,10 +22,10 @@ from ..draw import draw
 from ..models.base import ModelConfig, short
 from ..models.count import Uncounted, gmacs, parameters
 from ..paper import load
-from ..runs.differing import short_name
+from ..runs.differing import searchable
 from ..runs.identity import row_id
 from ..runs.run import Run
-from .metrics import correct, likeliest, ranks
+from .metrics import class_accuracy, likeliest, ranks
 from .module import VideoModule
 
 log = logging.getLogger(__name__)
@@ -122,20 +121,18 @@ def make_logger(config: Config, plain: dict[str, Any], run: Run, num_classes: in
 
 
 def flat_config(config: Config, plain: Mapping[str, Any], run: Run, num_classes: int) -> dict[str, Any]:
-    """Return the flat config that W&B filters and groups by: keys of clip and model, and what else sets runs apart.
+    """Return the flat config that W&B filters and groups by: `searchable` keys, and what else sets runs apart.
 
-    Keys have their short names ('T', 'depth'; in full if clip and model share one), and a list of words is one word:
-    'a+b'. `model` is the model's label. `row` is equal for the runs of one row of a table, which differ in the seed;
+    `model` is the model's label. `row` is equal for the runs of one row of a table, which differ in the seed;
     `table` is the number of the paper's table that the experiment reruns, None if it is none; `gflops` is of one clip,
     None if it can't be counted.
     """
-    keys = {f"{part}.{key}": value for part in ("clip", "model") for key, value in plain[part].items()}
     gflops = None
     with suppress(Uncounted):
         gflops = round(gmacs(config.model, config.clip, num_classes), 4)
     tables = {table.experiment: table.number for table in load().tables.values()}
     return {
-        **{short_name(key, list(keys)): _word(value) for key, value in keys.items()},
+        **searchable(plain),
         "model": config.model.label,
         "seed": config.seed,
         "scale": config.scale,
@@ -157,11 +154,6 @@ def tags(config: Config) -> list[str]:
 
 def _tag(key: str, value: Any) -> str:
     return f"{key}={value}" if value is None or isinstance(value, bool | int | float) else short(key, value)
-
-
-def _word(value: Any) -> Any:
-    words = isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value)
-    return "+".join(value) if words else value
 
 
 def log_result(
@@ -190,16 +182,10 @@ def log_result(
             part()
 
 
-def class_accuracy(logits: Tensor, labels: Tensor) -> list[tuple[int, int, float]]:
-    """Return (class, videos, top-1 in percent) of each class with videos, from logits (videos, views, num_classes)."""
-    right = correct(ranks(logits, labels)).float()
-    videos = torch.bincount(labels, minlength=logits.shape[-1])
-    return [(c, int(n), 100 * float(right[labels == c].mean())) for c, n in enumerate(videos) if n]
-
-
 def _log_classes(logger: RunLogger, logits: Path, classes: list[str], views: str) -> None:
     test = torch.load(logits, weights_only=True)
-    rows = [[classes[c], videos, top1] for c, videos, top1 in class_accuracy(test["logits"], test["labels"])]
+    place = ranks(test["logits"], test["labels"])
+    rows = [[classes[c], videos, top1] for c, videos, top1 in class_accuracy(place, test["labels"])]
     table = wandb.Table(columns=["class", "videos", f"test/top1_{views}"], data=rows)
     logger.experiment.log({"test/classes": table})
 
