@@ -1,4 +1,4 @@
-"""Tables 1 to 7 from the runs below logs/, beside the paper's: `python src/report.py` writes logs/report/index.html."""
+"""The paper's tables and your own experiments from the runs below logs/: `python src/report.py` writes index.html."""
 
 from pathlib import Path
 
@@ -6,29 +6,34 @@ from stat_video.config import ReportConfig
 from stat_video.cost.kept import keeping
 from stat_video.launch.script import script
 from stat_video.progress import console, say
-from stat_video.report.collect import collect, hints
+from stat_video.report.collect import collect
 from stat_video.report.keep import keep
+from stat_video.report.own import experiments
 from stat_video.report.tables import runs_of
-from stat_video.report.write import write
+from stat_video.report.videos import Videos
+from stat_video.report.write import left_out, write
 
 
 def report(config: ReportConfig) -> None:
-    """Write the report, then say how many rows are filled and where it is."""
+    """Write the report, then say how many rows are filled, which experiments there are and where it is."""
     logs = Path(config.folders.logs)
     out = Path(config.out) if config.out else logs / "report"
     with keeping(logs) as kept:
         collection = collect(logs, config.scales, kept)
-        files, parts = write(collection, out, console, counted=config.gflops == "counted")
+        files, parts = write(collection, out, console, config.gflops == "counted", Videos(config.folders))
+    own = experiments(collection)
     if config.keep:
-        runs = [run for tables in collection.tables.values() for run in runs_of(tables)]
-        say(f"{len(keep(runs, Path(config.keep)))} runs kept in {config.keep}")
+        every = [run for tables in collection.tables.values() for run in runs_of(tables)]
+        runs = {run.folder: run for run in [*every, *(run for experiment in own for run in experiment.runs)]}
+        say(f"{len(keep(runs.values(), Path(config.keep)))} runs kept in {config.keep}")
     for part in parts:
         say(f"scale {part.scale}: {part.filled}")
-    for what, found in (("runs that are no row of a table", collection.others), ("not readable", collection.broken)):
-        if found:
-            say(f"{what}: {len(found)}")
-    for hint in hints(collection.others):
-        say(hint)
+    for experiment in own:
+        say(f"{experiment.name}, scale {experiment.scale}: {len(experiment.runs)} runs in {len(experiment.rows)} rows")
+    if collection.broken:
+        say(f"not readable: {len(collection.broken)}")
+    for line in left_out(collection):
+        say(line)
     say(f"{len(files)} files in {out}; begin with {out / 'index.html'}")
 
 

@@ -1,7 +1,7 @@
 """The rows of the paper's tables and the runs that fill them.
 
 A run fills a row if its definition, but for the seed, is the row's: the same model, data, recipe, scale and protocol.
-Runs that fill no row, and files that can't be read, are kept beside: nothing is dropped in silence.
+Runs that fill no row are for `own.experiments`; files that can't be read are listed: nothing is dropped in silence.
 """
 
 import logging
@@ -23,12 +23,14 @@ from ..config import Config
 from ..cost.kept import KeptRows
 from ..cost.reruns import reruns
 from ..data.lists import read_counts
+from ..data.sampling import Views
 from ..models.count import Uncounted
 from ..paper import PaperRow, PaperTable
 from ..runs.code import commits
 from ..runs.differing import differing, label_of
 from ..runs.identity import data_of_init, foreign_keys, row_id
-from ..runs.results import ended_as_asked, read_results, validations
+from ..runs.result import Key
+from ..runs.results import TOP1_OF_ONE_VIEW, ended_as_asked, epoch_figures, read_results
 from ..runs.run import same_data
 from ..training.metrics import accuracy, ensemble_of, ranks
 
@@ -79,8 +81,13 @@ class FoundRun:
     @cached_property
     def curve(self) -> tuple[list[int], list[float]]:
         """The clips that it had seen at each validation, and its top-1 of one view there, in percent."""
-        clips, points = int(self.result["config"]["recipe"]["batch_size"]), validations(self.folder)
-        return [steps * clips for steps, _ in points], [top1 for _, top1 in points]
+        return self.curve_of(TOP1_OF_ONE_VIEW)
+
+    def curve_of(self, column: str) -> tuple[list[int], list[float]]:
+        """Return the clips seen at each epoch of `epochs.csv` that has a figure in a column, and these figures."""
+        clips = int(self.result["config"]["recipe"].get("batch_size", 0))
+        points = epoch_figures(self.folder, column) if clips else []  # without: of another project's config
+        return [steps * clips for steps, _ in points], [figure for _, figure in points]
 
     @property
     def logits_file(self) -> Path:
@@ -95,8 +102,53 @@ class FoundRun:
         return saved["logits"], saved["labels"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TableRow:
+    """A row of any table of runs: those that differ in the seed alone."""
+
+    runs: Sequence[FoundRun] = ()  # one a seed
+    stale: Sequence[FoundRun] = ()  # of another state of the data set
+
+    @property
+    def name(self) -> str:
+        """The row's name in its table."""
+        raise NotImplementedError
+
+    @property
+    def views(self) -> str:
+        """Protocol of the test, '5x1'."""
+        raise NotImplementedError
+
+    @property
+    def system(self) -> str:
+        """Name of the model: rows of one system are compared with the same views alone."""
+        raise NotImplementedError
+
+    @property
+    def trainings(self) -> list[FoundRun]:
+        """All runs behind it, the members of ensembles one by one."""
+        return [training for run in self.runs for training in run.trainings]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of its accuracies in result files, those of class groups after top-1 and top-5."""
+        names = [str(Key("test", top, Views.parse(self.views))) for top in ("top1", "top5")]
+        more = {m for run in self.runs for m in run.result["metrics"] if m.startswith(f"{names[0]}_")}
+        return [*names, *sorted(more)]
+
+    def values(self, metric: str) -> list[float]:
+        """Return the metric of each run that has it, in percent."""
+        return [run.result["metrics"][metric] for run in self.runs if metric in run.result["metrics"]]
+
+    @property
+    def parameters(self) -> float | None:
+        """1e6 parameters, of all members of an ensemble; None without a run that says so."""
+        count = self.runs[0].result.get("parameters") if self.runs else None
+        return None if count is None else count / 1e6
+
+
 @dataclass(frozen=True)
-class ReportRow:
+class ReportRow(TableRow):
     """One row of a table of the paper at one scale."""
 
     table: PaperTable
@@ -105,8 +157,6 @@ class ReportRow:
     configs: Sequence[Config] = ()  # what reruns it, several for an ensemble; none: it is printed only
     commands: Sequence[str] = ()
     why_not: str = ""  # why nothing reruns it, if something should
-    runs: Sequence[FoundRun] = ()  # one a seed
-    stale: Sequence[FoundRun] = ()  # of another state of the data set
     kept: KeptRows = field(default_factory=KeptRows)  # of which multiply-adds are asked
 
     @property
@@ -115,9 +165,9 @@ class ReportRow:
         return self.configs[0] if self.configs else None
 
     @property
-    def trainings(self) -> list[FoundRun]:
-        """All runs behind it, the members of ensembles one by one."""
-        return [training for run in self.runs for training in run.trainings]
+    def system(self) -> str:
+        """The printed name of the model."""
+        return self.printed.method
 
     @property
     def name(self) -> str:
@@ -128,17 +178,6 @@ class ReportRow:
     def views(self) -> str:
         """Protocol of the test, '5x1'."""
         return self.config.views if self.config else f"{self.printed.clips}x{self.printed.crops}"
-
-    @property
-    def metrics(self) -> list[str]:
-        """Names of its accuracies in result files, those of class groups after top-1 and top-5."""
-        names = [f"test/top1_{self.views}", f"test/top5_{self.views}"]
-        more = {m for run in self.runs for m in run.result["metrics"] if m.startswith(f"{names[0]}_")}
-        return [*names, *sorted(more)]
-
-    def values(self, metric: str) -> list[float]:
-        """Return the metric of each run that has it, in percent."""
-        return [run.result["metrics"][metric] for run in self.runs if metric in run.result["metrics"]]
 
     @cached_property
     def gflops(self) -> float | None:
@@ -154,12 +193,6 @@ class ReportRow:
                 return None
         clips, crops = (int(n) for n in self.views.split("x"))
         return view * (clips * crops if self.table.gflops_of == "video" else 1)
-
-    @property
-    def parameters(self) -> float | None:
-        """1e6 parameters, of all members of an ensemble; None without a run that says so."""
-        count = self.runs[0].result.get("parameters") if self.runs else None
-        return None if count is None else count / 1e6
 
 
 def clips_until(run: FoundRun, top1: float) -> tuple[int, int] | None:
@@ -200,7 +233,8 @@ class Collection:
     """All that a report is made of."""
 
     tables: Mapping[str, Sequence[Sequence[ReportRow]]]  # scale: tables: rows
-    others: Sequence[FoundRun] = ()  # runs that are no row of a table
+    runs: Sequence[FoundRun] = ()  # all that were found
+    others: Sequence[FoundRun] = ()  # those of them that are no row of a table
     broken: Sequence[tuple[Path, str]] = ()  # files that can't be read, why
     rows: Mapping[tuple[str, str], ReportRow] = field(init=False)  # (scale, PaperRow.ref)
 
@@ -212,19 +246,28 @@ class Collection:
 def collect(logs: Path, scales: Sequence[str], kept: KeptRows | None = None) -> Collection:
     """Read all results below `logs` and put them into the rows of the paper's tables, as far as possible the kept."""
     kept = kept or KeptRows()
-    found = read_results(logs)
+    every, broken = found_runs(logs)
     runs: dict[str, list[FoundRun]] = {}
+    for run in every:
+        runs.setdefault(row_id(run.result["config"]), []).append(run)
+    tables = {scale: [_rows(table, scale, runs, kept) for table in paper.load().tables.values()] for scale in scales}
+    used = {r.folder for ts in tables.values() for t in ts for row in t for r in (*row.trainings, *row.stale)}
+    return Collection(tables, every, [run for run in every if run.folder not in used], broken)
+
+
+def found_runs(logs: Path) -> tuple[list[FoundRun], list[tuple[Path, str]]]:
+    """Return the finished runs below `logs` by folder, and the files there that can't be read, with the reason."""
+    found = read_results(logs)
+    runs = []
     for folder, result in found.results:
         try:
-            row = row_id(result["config"])
+            row_id(result["config"])
+            label_of(result["config"])
         except (KeyError, TypeError, AttributeError) as error:  # of no config of ours
             found.broken.append((folder / "result.json", f"its config is not a run's ({error!r:.60})"))
         else:
-            runs.setdefault(row, []).append(FoundRun(folder, result))
-    tables = {scale: [_rows(table, scale, runs, kept) for table in paper.load().tables.values()] for scale in scales}
-    used = {r.folder for ts in tables.values() for t in ts for row in t for r in (*row.trainings, *row.stale)}
-    others = [run for same in runs.values() for run in same if run.folder not in used]
-    return Collection(tables, sorted(others, key=lambda run: str(run.folder)), found.broken)
+            runs.append(FoundRun(folder, result))
+    return sorted(runs, key=lambda run: str(run.folder)), found.broken
 
 
 def hints(runs: Sequence[FoundRun]) -> list[str]:
@@ -253,13 +296,12 @@ def _rows(table: PaperTable, scale: str, runs: Mapping[str, list[FoundRun]], kep
             [r for r in runs.get(row_id(asdict(config)), []) if ended_as_asked(config.recipe, r.result, r.folder)]
             for config in again.configs
         ]
-        kept, stale = _one_state([run for same in members for run in same])
+        kept, stale = one_state([run for same in members for run in same])
         if len(members) > 1:
             kept = _ensembles([[run for run in same if run in kept] for same in members])
         commands = [row.command for row in again.rows]
-        rows.append(
-            ReportRow(table, again.printed, scale, again.configs, commands, again.why_not, kept, stale, kept_rows)
-        )
+        about = (table, again.printed, scale, again.configs, commands, again.why_not, kept_rows)
+        rows.append(ReportRow(*about, runs=kept, stale=stale))
     return rows
 
 
@@ -283,7 +325,7 @@ def _ensembles(members: Sequence[Sequence[FoundRun]]) -> list[FoundRun]:
     return found
 
 
-def _one_state(runs: Sequence[FoundRun]) -> tuple[list[FoundRun], list[FoundRun]]:
+def one_state(runs: Sequence[FoundRun]) -> tuple[list[FoundRun], list[FoundRun]]:
     """Return the runs on the newest state of the data set by seed, and the others: the two are never averaged."""
     if not runs:
         return [], []

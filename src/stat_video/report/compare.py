@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
+from statistics import mean
 
 import numpy as np
 
 from ..paper import Claim
-from .collect import ReportRow, clips_until, few_classes
+from ..runs.run import same_data
+from .collect import ReportRow, TableRow, clips_until, few_classes
 from .intervals import LEVEL, Points, half_width, holm, p_value
 
 TOP = {"top1": 1, "top5": 5}
@@ -38,7 +40,7 @@ class Difference:
         return self.p < 1 - LEVEL
 
 
-def accuracy_of(row: ReportRow, metric: str = "top1") -> Difference | None:
+def accuracy_of(row: TableRow, metric: str = "top1") -> Difference | None:
     """Return a row's own accuracy with its interval, over its seeds and videos; None without logits of all its runs."""
     ranks = [run.ranks for run in row.runs]
     right = [r[0] < TOP[metric] for r in ranks if r is not None]
@@ -47,12 +49,16 @@ def accuracy_of(row: ReportRow, metric: str = "top1") -> Difference | None:
     return Difference.of(100 * np.stack(right).astype(float))
 
 
-def adjusted(differences: Sequence[Difference]) -> list[Difference]:
-    """Return differences that are asked at once, their p adjusted for their number (Holm)."""
-    return [replace(d, p=p) for d, p in zip(differences, holm([d.p for d in differences]), strict=True)]
+def adjusted(differences: Sequence[Difference], more: int = 0) -> list[Difference]:
+    """Return differences that are asked at once, their p adjusted for their number (Holm).
+
+    ``more`` counts those that are asked and not shown. They stand with p=1, so the adjustment is never too small.
+    """
+    p_values = holm([*(d.p for d in differences), *[1.0] * more])
+    return [replace(d, p=p) for d, p in zip(differences, p_values, strict=False)]
 
 
-def difference(a: ReportRow, b: ReportRow, metric: str = "top1") -> Difference | str:
+def difference(a: TableRow, b: TableRow, metric: str = "top1") -> Difference | str:
     """Return row a minus row b over the videos and seeds that both have; a text says why there is none.
 
     Two systems are compared each with its own views, as in the paper; two rows of one system must have the same.
@@ -60,14 +66,17 @@ def difference(a: ReportRow, b: ReportRow, metric: str = "top1") -> Difference |
     for row in (a, b):
         if not row.runs:
             return f"{row.name} is {MISSING}"
-    if a.views != b.views and a.printed.method == b.printed.method:
+    if a.views != b.views and a.system == b.system:
         return f"unlike protocols, {a.views} and {b.views}"
     common = sorted({r.seed for r in a.runs} & {r.seed for r in b.runs})
     if not common:
         return "no seed in common"
     rows = []
     for seed in common:
-        one, other = (next(r for r in row.runs if r.seed == seed).ranks for row in (a, b))
+        runs = [next(r for r in row.runs if r.seed == seed) for row in (a, b)]
+        if not same_data(*(run.result.get("manifest") for run in runs)):
+            return "tested on another state of the data set"
+        one, other = (run.ranks for run in runs)
         if one is None or other is None:
             return f"no saved logits of seed {seed}"
         (rank_a, labels_a), (rank_b, labels_b) = one, other
@@ -82,7 +91,7 @@ def difference(a: ReportRow, b: ReportRow, metric: str = "top1") -> Difference |
     return Difference.of(100 * np.stack(rows))
 
 
-def clips_apart(a: ReportRow, b: ReportRow, top1: float) -> tuple[float, float, float] | None:
+def clips_apart(a: TableRow, b: TableRow, top1: float) -> tuple[float, float, float] | None:
     """Return how many clips more row a had seen than row b when a validation first gave a top-1: mean, low, high.
 
     Over the seeds that both have; None if one of their runs never gave it. The interval is Student's over seeds, and
@@ -99,7 +108,7 @@ def clips_apart(a: ReportRow, b: ReportRow, top1: float) -> tuple[float, float, 
     return mean, mean - half - float(unsure_a), mean + half + float(unsure_b)
 
 
-Pair = tuple[ReportRow, ReportRow, Difference | str]  # a text: why they can't be compared
+Pair = tuple[TableRow, TableRow, Difference | str]  # a text: why they can't be compared
 
 
 def pairs(table: Sequence[ReportRow]) -> list[Pair]:
@@ -108,8 +117,26 @@ def pairs(table: Sequence[ReportRow]) -> list[Pair]:
     What other systems are to each other is not asked: each p is adjusted for all pairs that are.
     """
     asked = [(a, b) for a, b in combinations(table, 2) if a.printed.ours or b.printed.ours]
-    found = [(a, b, difference(a, b)) for a, b in asked if a.config and b.config]
-    better = iter(adjusted([d for _, _, d in found if isinstance(d, Difference)]))
+    return with_differences([(a, b) for a, b in asked if a.config and b.config])
+
+
+def pairs_with_best(rows: Sequence[TableRow], most: int) -> list[Pair]:
+    """Return every two rows; of more than `most` rows only the pairs of the row with the highest mean top-1.
+
+    Since the best row is known from the same figures, each p is adjusted for the number of all pairs in either case.
+    """
+    every = list(combinations(rows, 2))
+    if len(rows) <= most:
+        return with_differences(every)
+    best = max(rows, key=lambda row: mean(row.values(row.metrics[0]) or [0.0]))
+    asked = [(best, row) for row in rows if row is not best]
+    return with_differences(asked, len(every) - len(asked))
+
+
+def with_differences(asked: Sequence[tuple[TableRow, TableRow]], more: int = 0) -> list[Pair]:
+    """Return the difference of each pair, its p adjusted for their number and for so many more that are not shown."""
+    found = [(a, b, difference(a, b)) for a, b in asked]
+    better = iter(adjusted([d for _, _, d in found if isinstance(d, Difference)], more))
     return [(a, b, d if isinstance(d, str) else next(better)) for a, b, d in found]
 
 
@@ -171,7 +198,7 @@ def _source(row: ReportRow) -> str:
     return f"{row.printed.ref}{'' if row.runs else ' (printed)'}"
 
 
-def _compared(claim: Claim, rows: Sequence[ReportRow]) -> list[Pair]:
+def _compared(claim: Claim, rows: Sequence[ReportRow]) -> list[tuple[ReportRow, ReportRow, Difference | str]]:
     match claim.form:
         case "best":
             chosen = [(rows[0], row) for row in rows[1:]]

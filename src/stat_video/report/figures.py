@@ -15,7 +15,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from ..cost.printed import counted_total
 from ..paper import PaperRow
-from .collect import Collection, ReportRow, baseline_of, config_difference, mean_std
+from .collect import Collection, ReportRow, TableRow, baseline_of, config_difference, mean_std
 from .compare import accuracy_of
 
 INK = "#010203"  # stands for the text colour of the page that the picture is put into
@@ -167,7 +167,7 @@ def by_row(rows: Sequence[ReportRow]) -> Picture:
             (mark,) = printed.plot(row.printed.top1, y, "D", ms=5, color=INK, mfc="none", ls="")
             picture.tip(mark, f"{row.name}, printed: {row.printed.top1:g}")
         if row.runs:
-            _dot(picture, ours, row, y)
+            draw_row(picture, ours, row, y)
     ours.set_yticks(range(len(kept)), [row.name for row in kept])
     ours.set_ylim(max(len(kept), 1) - 0.5, -0.5)
     if not table.compares_systems:
@@ -178,14 +178,24 @@ def by_row(rows: Sequence[ReportRow]) -> Picture:
     for axes in picture.panels:
         axes.margins(x=0.1)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-    handles, labels = ours.get_legend_handles_labels()
-    if labels:
-        unique = dict(zip(labels, handles, strict=True))
-        picture.figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=4, fontsize=7)
+    key_of_marks(picture)
     return picture
 
 
-def _dot(picture: Picture, axes: Axes, row: ReportRow, y: int) -> None:
+def as_text(name: str) -> str:
+    """Return a name for a picture, in which a pair of '$' would begin a formula."""
+    return name.replace("$", r"\$")
+
+
+def key_of_marks(picture: Picture) -> None:
+    """Put what the marks of a picture's first axes mean beneath it, each once."""
+    handles, labels = picture.axes.get_legend_handles_labels()
+    if labels:
+        unique = dict(zip(labels, handles, strict=True))
+        picture.figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=4, fontsize=7)
+
+
+def draw_row(picture: Picture, axes: Axes, row: TableRow, y: int) -> None:
     """Draw a row's mean, its interval, its seeds and the means of its class groups."""
     metric = row.metrics[0]
     values, found = row.values(metric), accuracy_of(row)
@@ -197,7 +207,7 @@ def _dot(picture: Picture, axes: Axes, row: ReportRow, y: int) -> None:
     for i, name in enumerate(m for m in row.metrics[2:] if row.values(m)):
         group = name.rpartition("_")[2]
         at = mean_std(row.values(name))[0]
-        (mark,) = axes.plot(at, y, marker="v^<>"[i % 4], ms=4, color=COLORS[2 + i % 6], ls="", label=group)
+        (mark,) = axes.plot(at, y, marker="v^<>"[i % 4], ms=4, color=COLORS[2 + i % 6], ls="", label=as_text(group))
         picture.tip(mark, f"{row.name}, {group}: {at:.2f}")
     said = f"{row.name}: {mean:.2f}"
     if found:

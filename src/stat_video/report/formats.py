@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 
 from .collect import Collection
+from .mistakes import by_class
+from .own import Experiment
 from .tables import TextTable
 
 _TEX = {
@@ -100,6 +102,29 @@ def long_csv(collection: Collection, scale: str) -> str:
                 about = [run.seed, run.id, run.commit, run.result.get("manifest")]
                 for metric, value in run.result["metrics"].items():
                     writer.writerow([*key, "ours", metric, value, *about])
+    return text.getvalue()
+
+
+def own_csv(experiments: Sequence[tuple[Experiment, Sequence[str]]]) -> str:
+    """Return one line per figure: every metric of every run, and the mean top-1 of each class of each row.
+
+    With each experiment stand the names of its classes.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["scale", "experiment", "row", "metric", "class", "videos", "value", "seed", "run", "commit", "manifest"]
+    )
+    for experiment, names in experiments:
+        for row in experiment.rows:
+            key = [experiment.scale, experiment.name, row.name]
+            for run in row.runs:
+                about = [run.seed, run.id, run.commit, run.result.get("manifest")]
+                for metric, value in run.result["metrics"].items():
+                    writer.writerow([*key, metric, "", "", value, *about])
+            for c, (videos, top1) in (by_class(row) or {}).items():
+                name = names[c] if c < len(names) else c
+                writer.writerow([*key, row.metrics[0], name, videos, f"{top1:.4f}", "", "", "", ""])
     return text.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Keeps what the tables are made of: results, epochs and scores of the runs, without their checkpoints.
+"""Keeps what the tables are made of: results, epochs and scores of the runs, without their checkpoints and videos.
 
 Such a folder is read as logs are (`python src/report.py folders.logs=docs/results`): the same tables, intervals and
 curves, of 10 KB a run in place of 15 MB. It can be committed, and outlives the machine.
@@ -11,13 +11,14 @@ import torch
 
 from ..files import replacing, write_json
 from .collect import FoundRun
+from .videos import name_of
 
 
 def keep(runs: Iterable[FoundRun], folder: Path) -> list[Path]:
     """Copy runs to `<folder>/<name>/<run>/`; return these folders.
 
     In place of each view's logits stand those of one view with the same mean scores: the same ranks and accuracies.
-    Folders of the machine are left out.
+    Folders of the machine are left out, and of videos that could not be read the names alone are kept.
     """
     kept = []
     for run in runs:
@@ -36,6 +37,10 @@ def keep(runs: Iterable[FoundRun], folder: Path) -> list[Path]:
                 torch.save({"logits": logits, "labels": labels.to(torch.int16)}, copy)
         config = {key: value for key, value in run.result["config"].items() if key != "folders"}
         config["data"] = {**config["data"], "root": None}
-        write_json(there / "result.json", {**run.result, "config": config})  # last: a folder with one is whole
+        unreadable = {
+            split: [name_of(Path(p)) for p in paths] for split, paths in run.result.get("unreadable", {}).items()
+        }
+        content = {**run.result, **({"unreadable": unreadable} if unreadable else {}), "config": config}
+        write_json(there / "result.json", content)  # last: a folder with one is whole
         kept.append(there)
     return kept

@@ -10,6 +10,7 @@ from .collect import (
     Collection,
     FoundRun,
     ReportRow,
+    TableRow,
     baseline_of,
     clips_until,
     config_difference,
@@ -96,13 +97,16 @@ def main_table(rows: Sequence[ReportRow]) -> TextTable:
     for row in rows:
         no_top5 = row.config is not None and row.config.data.name in few
         line = _system(row) if systems else [row.printed.label]
-        line += [_figure(row.parameters, 2)] if systems else []
-        line += [_figure(row.gflops, 3 if scale == "tiny" else 1), _figure(row.printed.gflops, 0 if systems else 1)]
-        line += [_accuracy(row, row.metrics[0]), _figure(row.printed.top1, 1)]
+        line += [figure_cell(row.parameters, 2)] if systems else []
+        line += [
+            figure_cell(row.gflops, 3 if scale == "tiny" else 1),
+            figure_cell(row.printed.gflops, 0 if systems else 1),
+        ]
+        line += [_accuracy(row, row.metrics[0]), figure_cell(row.printed.top1, 1)]
         line += [_difference(row)] if comparable else []
-        line += [_accuracy(row, f"{row.metrics[0]}_{group}") for group in groups] + [_soon(row)]
-        line += ["" if no_top5 else _accuracy(row, row.metrics[1]), _figure(row.printed.top5, 1)]
-        line += [str(len(row.runs)) if row.config else "", row.views, ", ".join(_commits(row.runs))]
+        line += [_accuracy(row, f"{row.metrics[0]}_{group}") for group in groups] + [soon_cell(row)]
+        line += ["" if no_top5 else _accuracy(row, row.metrics[1]), figure_cell(row.printed.top5, 1)]
+        line += [str(len(row.runs)) if row.config else "", row.views, ", ".join(commits_of(row.runs))]
         cells.append(line)
     shown = [i for i in range(len(columns)) if i < head or columns[i] == "commit" or any(line[i] for line in cells)]
     columns, cells = [columns[i] for i in shown], [[line[i] for i in shown] for line in cells]
@@ -149,7 +153,7 @@ def row_runs(rows: Sequence[ReportRow]) -> TextTable:
         for run in row.trainings:
             top1 = run.result["metrics"].get(row.metrics[0])
             soon = clips_until(run, SOON)
-            figures = [_figure(top1, 2), "" if soon is None else f"{soon[0]:,}"]
+            figures = [figure_cell(top1, 2), "" if soon is None else f"{soon[0]:,}"]
             different = config_difference(run, baseline) or "the baseline"
             name = f"{run.folder.parent.name}/{run.folder.name}"
             cells.append([row.name, str(run.seed), str(run.result.get("epochs", "")), *figures, name, different])
@@ -261,7 +265,8 @@ def _system(row: ReportRow) -> list[str]:
     return [p.method, p.backbone or "-", p.pretrain or "-", f"{p.frames}×{p.clips}×{p.crops}"]
 
 
-def _figure(value: float | None, digits: int) -> str:
+def figure_cell(value: float | None, digits: int) -> str:
+    """Return a figure with so many digits, '' for None."""
     return "" if value is None else f"{value:.{digits}f}"
 
 
@@ -271,11 +276,18 @@ def _accuracy(row: ReportRow, metric: str) -> str:
         return ""
     if not values:
         return "" if row.runs else LACKING  # an ensemble has no accuracies of class groups
+    return mean_cell(values)
+
+
+def mean_cell(values: Sequence[float]) -> str:
+    """Return the mean over seeds, and the standard deviation of several: '71.25 ± 0.50'; '' for none."""
+    if not values:
+        return ""
     mean, std = mean_std(values)
     return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
 
 
-def _soon(row: ReportRow) -> str:
+def soon_cell(row: TableRow) -> str:
     """Return the clips until SOON percent, over the seeds; how many of them came so far if not all did."""
     found = [clips_until(run, SOON) for run in row.runs]
     clips = [n for n, _ in filter(None, found)]
@@ -298,7 +310,8 @@ def _protocol(row: ReportRow) -> str:
     return f"{row.printed.clips}x{row.printed.crops}"
 
 
-def _commits(runs: Sequence[FoundRun]) -> list[str]:
+def commits_of(runs: Sequence[FoundRun]) -> list[str]:
+    """Return the commits that runs ran at, each once."""
     return list(dict.fromkeys(run.commit for run in runs))
 
 
@@ -320,7 +333,15 @@ def _notes(table: PaperTable, rows: Sequence[ReportRow], few: Sequence[str]) -> 
     ]
     if few:
         notes.append(f"{', '.join(few)} has no more than five classes: our top-5 says nothing, and is left out.")
-    for row in ours:
+    notes += notes_of_runs(ours)
+    notes += [f"{row.printed.id}: {row.printed.note}." for row in rows if row.printed.note]
+    return notes
+
+
+def notes_of_runs(rows: Sequence[TableRow]) -> list[str]:
+    """Return what is to be said of the runs of rows: those left out, unreadable videos, changed code."""
+    notes = []
+    for row in rows:
         if row.stale:
             left = ", ".join(f"{run.id} ({run.result.get('manifest')})" for run in row.stale)
             notes.append(f"{row.name}: left out, since they saw another state of the data set: {left}.")
@@ -335,5 +356,4 @@ def _notes(table: PaperTable, rows: Sequence[ReportRow], few: Sequence[str]) -> 
                 notes.append(f"{row.name}, seed {run.seed}: begun on other code than it was finished on: {run.commit}.")
         if any("+" in run.commit for run in row.runs):
             notes.append(f"{row.name}: + means that files were changed since that commit.")
-    notes += [f"{row.printed.id}: {row.printed.note}." for row in rows if row.printed.note]
     return notes

@@ -1,5 +1,6 @@
-"""A report as files: one page, and for each scale Markdown, LaTeX and CSV, and the pictures beside."""
+"""A report as files: one page, Markdown, LaTeX and CSV of each scale and of own experiments, and the pictures."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,13 @@ from rich.console import Console
 from ..files import replacing
 from ..paths import program
 from ..progress import shown
-from . import compare, figures, formats, tables
+from . import compare, figures, formats, own_tables, tables
 from .collect import Collection, ReportRow, hints
 from .figures import Picture
+from .own import experiments
+from .own_parts import OwnPart, own_part
 from .tables import TextTable
+from .videos import Videos
 
 
 @dataclass
@@ -80,20 +84,35 @@ def _table_part(rows: Sequence[ReportRow], pairs: Sequence[compare.Pair]) -> Tab
 
 
 def write(
-    collection: Collection, out: Path, console: Console = Console(quiet=True), counted: bool = False
+    collection: Collection,
+    out: Path,
+    console: Console = Console(quiet=True),
+    counted: bool = False,
+    videos: Videos | None = None,
 ) -> tuple[list[Path], list[ScalePart]]:
-    """Write the report of all scales in a collection below `out`; return its files and what stands in them."""
+    """Write the report of a collection below `out`; return its files, and the paper's tables of each scale in them.
+
+    The paper's tables are left out if none of their rows is run and there are experiments of one's own. ``videos``
+    finds the videos of tests.
+    """
     files: dict[Path, bytes] = {}
     with figures.style():
-        scales = shown(list(collection.tables), "tables of a scale", len(collection.tables), console)
-        parts = [make(collection, scale, counted) for scale in scales]
-        files[out / "index.html"] = page(collection, parts).encode()
+        found, videos = experiments(collection), videos or Videos()
+        own = [own_part(experiment, videos) for experiment in shown(found, "experiments", len(found), console)]
+        with_paper = not own or any(row.runs for tables in collection.tables.values() for t in tables for row in t)
+        scales = list(collection.tables) if with_paper else []
+        parts = [make(collection, s, counted) for s in shown(scales, "tables of a scale", len(scales), console)]
+        files[out / "index.html"] = page(collection, parts, own).encode()
+        if own:
+            files[out / "experiments.md"] = own_markdown(own).encode()
+            files[out / "experiments.tex"] = formats.documents([part.main for part in own]).encode()
+            files[out / "experiments.csv"] = formats.own_csv([(part.experiment, part.names) for part in own]).encode()
         for part in parts:
             every = [table.main for table in part.tables.values()]
             files[out / f"tables-{part.scale}.md"] = as_markdown(part).encode()
             files[out / f"tables-{part.scale}.tex"] = formats.documents(every).encode()
             files[out / f"tables-{part.scale}.csv"] = formats.long_csv(collection, part.scale).encode()
-        pictures = [picture for part in parts for picture in part.pictures]
+        pictures = [*(p for part in parts for p in part.pictures), *(p for part in own for p in part.pictures)]
         for picture in shown(pictures, "pictures", len(pictures), console):
             header = b'<?xml version="1.0" encoding="utf-8"?>\n'
             files[out / "figures" / f"{picture.name}.svg"] = header + picture.svg(ink="#1d2430").encode()
@@ -104,7 +123,7 @@ def write(
     return list(files), parts
 
 
-def page(collection: Collection, parts: Sequence[ScalePart]) -> str:
+def page(collection: Collection, parts: Sequence[ScalePart], own: Sequence[OwnPart]) -> str:
     """Return the self-contained page; whatever comes from results is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("stat_video", "report"),
@@ -114,12 +133,34 @@ def page(collection: Collection, parts: Sequence[ScalePart]) -> str:
     )
     return environment.get_template("page.html.j2").render(
         parts=parts,
-        numbers=list(parts[0].tables),
+        numbers=list(parts[0].tables) if parts else [],
         how_to_read=tables.HOW_TO_READ,
         tiny=tables.TINY,
-        others=tables.run_table(collection.others, hints(collection.others)),
+        own=own,
+        overview=own_tables.overview([part.experiment for part in own]),
+        how_to_read_own=own_tables.HOW_TO_READ,
+        hints=left_out(collection),
         broken=collection.broken,
     )
+
+
+def left_out(collection: Collection) -> list[str]:
+    """Return one line per reason why runs stand in no table of the paper or in no section at all."""
+    scales = [str(run.result["scale"]) for run in collection.others]
+    other = Counter(scale for scale in scales if scale not in collection.tables)
+    lines = [f"{n} runs of scale {scale}: scales=[{scale}] shows them" for scale, n in sorted(other.items())]
+    return [*lines, *hints(collection.others)]
+
+
+def own_markdown(parts: Sequence[OwnPart]) -> str:
+    """Return the experiments that are no table of the paper as one document."""
+    text = ["# Your experiments", "", f"Written by `{program('report')}`.", ""]
+    text += [*(f"- {line}" for line in own_tables.HOW_TO_READ), ""]
+    text.append(formats.markdown(own_tables.overview([part.experiment for part in parts]), 2))
+    for part in parts:
+        text.append(formats.markdown(part.main, 2))
+        text += [formats.markdown(table, 3) for table in part.tables]
+    return "\n".join(text)
 
 
 def as_markdown(part: ScalePart) -> str:
