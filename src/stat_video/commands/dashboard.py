@@ -1,17 +1,17 @@
-"""The W&B dashboard of the paper's tables: `python src/dashboard.py`; with dry_run=true files, without an account."""
+"""W&B boards of the paper's tables and your own experiments: `python src/dashboard.py`; dry_run=true writes files."""
 
-from stat_video import paper
+from pathlib import Path
+
 from stat_video.config import DashboardConfig
 from stat_video.launch.script import script
 from stat_video.progress import say
-from stat_video.report.boards import board, save, write
+from stat_video.report.boards import boards, save, write
 
 
 def dashboard(config: DashboardConfig) -> None:
-    """Write or save a workspace and a report for each table and scale, and say where each is."""
-    tables = paper.load().tables.values()
-    boards = (board(table, scale) for scale in config.scales for table in tables)  # when asked for: after the account
-    for place in write(boards, config) if config.dry_run else save(boards, config):
+    """Write or save a workspace and a report for each table or experiment and scale, and say where each is."""
+    found = boards(Path(config.folders.logs), config.scales)  # composed when asked for: after the account
+    for place in write(found, config) if config.dry_run else save(found, config):
         say(str(place))
 
 

@@ -1,49 +1,60 @@
-"""The W&B dashboard as code: of each table of the paper a workspace and a report, beside the published numbers.
+"""The W&B dashboard as code: a workspace and a report of each table of the paper and of each experiment of one's own.
 
-A table's run set is the runs of its experiment, and those of its rows that were begun under another experiment.
+A run set is the runs of an experiment, and those of its rows that were begun under another experiment. A table of the
+paper stands beside its published numbers.
 `wandb-workspaces` is an optional dependency, and slow to import, so that is done where it is used.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from .. import paper
 from ..config import Config, DashboardConfig
 from ..cost.reruns import reruns
 from ..data.sampling import Views
 from ..errors import InputError
 from ..files import write_json
 from ..paper import PaperRow, PaperTable
-from ..runs.identity import row_id
+from ..runs.differing import searchable
+from ..runs.identity import hash_of, row_id
+from .collect import FoundRun, found_runs
+from .own import Experiment, experiment_of, slug
 
 CURVES = {"val/top1_1x1": "Validation top-1, one view", "train/loss_epoch": "Training loss"}
+# Between systems. Rows that differ in depth or width alone have one label, and no two of them the same cost.
+SYSTEM = ["model", "T", "gflops"]
 
 
 @dataclass(frozen=True)
 class Board:
-    """What is shown of one table at one scale."""
+    """What is shown of one experiment at one scale."""
 
-    table: PaperTable
+    experiment: str  # the runs' name, which is their group on W&B
     scale: str
     rows: tuple[str, ...]  # `row_id` of each
     views: tuple[str, ...]  # protocols that the rows are tested with
     data: str
+    axes: list[str]  # the keys of W&B's config that tell its rows apart
+    table: PaperTable | None = None  # of the paper; None: an experiment of one's own
 
     @property
     def name(self) -> str:
         """'Table 2: ablation_window, scale tiny'."""
-        return f"Table {self.table.number}: {self.table.experiment}, scale {self.scale}"
+        return f"{f'Table {self.table.number}: ' if self.table else ''}{self.experiment}, scale {self.scale}"
 
     @property
-    def axes(self) -> list[str]:
-        """The keys that tell the table's rows apart: its axis, between systems the model, the clip length and the cost.
+    def mark(self) -> str:
+        """What the ids of its parts begin with, another for each experiment."""
+        return f"t{self.table.number}" if self.table else f"e{hash_of(self.experiment)}"
 
-        Rows that differ in depth or width alone have one label, and no two of them the same cost.
-        """
-        return ["model", "T", "gflops"] if self.table.compares_systems else [self.table.axis]
+    @property
+    def file(self) -> str:
+        """What the names of its files begin with."""
+        return f"table_{self.table.number}_{self.scale}" if self.table else f"own_{slug(self.experiment, self.scale)}"
 
     @property
     def metrics(self) -> list[str]:
@@ -56,12 +67,53 @@ def board(table: PaperTable, scale: str) -> Board:
     configs: list[Config] = [config for again in reruns(table, scale) for config in again.configs]
     ids = dict.fromkeys(row_id(asdict(config)) for config in configs)
     views = dict.fromkeys(str(Views.parse(config.views)) for config in configs)
-    return Board(table, scale, tuple(ids), tuple(views), configs[0].data.name)
+    axes = SYSTEM if table.compares_systems else [table.axis]
+    return Board(table.experiment, scale, tuple(ids), tuple(views), configs[0].data.name, axes, table)
+
+
+def own_boards(logs: Path, scales: Sequence[str]) -> list[Board]:
+    """Return the board of each experiment below `logs` that reruns no table of the paper."""
+    tables = {table.experiment for table in paper.load().tables.values()}
+    named: dict[tuple[str, str], list[FoundRun]] = {}
+    for run in found_runs(logs)[0]:
+        if run.result["name"] not in tables and run.result["scale"] in scales:
+            named.setdefault((str(run.result["scale"]), str(run.result["name"])), []).append(run)
+    return [own_board(experiment_of(name, scale, runs)) for (scale, name), runs in sorted(named.items())]
+
+
+def own_board(experiment: Experiment) -> Board:
+    """Return the board of an experiment that is no table of the paper.
+
+    Its axes are the keys in which its rows differ. `row`, which is another for each row, stands for a key that is not
+    among those by which runs are found on W&B.
+    """
+    configs = [row.runs[0].result["config"] for row in experiment.rows]
+    logged = [key for config in configs for key in (*searchable(config), "model", "data", "T")]
+    axes = [key for key in experiment.keys if key in logged]
+    if len(axes) < len(experiment.keys):
+        axes = ["row"]
+    views = dict.fromkeys(row.views for row in experiment.rows)
+    ids = tuple(row_id(config) for config in configs)
+    return Board(experiment.name, experiment.scale, ids, tuple(views), experiment.rows[0].data, axes or ["model"])
+
+
+def boards(logs: Path, scales: Sequence[str]) -> Iterator[Board]:
+    """Yield the boards of the paper's tables and of the experiments below `logs`.
+
+    As in the report, the paper's are left out if there are experiments of one's own and no run of a paper's experiment.
+    """
+    own = own_boards(logs, scales)
+    tables = paper.load().tables.values()
+    names = {run.result["name"] for run in found_runs(logs)[0]}
+    if not own or names & {table.experiment for table in tables}:
+        yield from (board(table, scale) for scale in scales for table in tables)
+    yield from own
 
 
 def printed(board: Board) -> str:
-    """Return the paper's numbers as a Markdown table, with what to know before comparing with them."""
-    table = board.table
+    """Return the paper's numbers as a Markdown table, with what to know before comparing with them; '' without any."""
+    if (table := board.table) is None:
+        return ""
     lines = [
         f"Published ({table.dataset}, GFLOPs of a {table.gflops_of}): {table.title}",
         "",
@@ -82,16 +134,16 @@ def workspace(board: Board, project: str, entity: str) -> Any:
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    paper = wr.MarkdownPanel(markdown=printed(board))
-    paper._id = f"t{board.table.number}paper"
+    sections = [ws.Section(name="Comparison", panels=_panels(board), is_open=True, pinned=True)]
+    if text := printed(board):
+        numbers = wr.MarkdownPanel(markdown=text)
+        numbers._id = f"{board.mark}paper"
+        sections.append(ws.Section(name="The paper", panels=[numbers], is_open=True))
     return ws.Workspace(
         entity=entity,
         project=project,
         name=board.name,
-        sections=[
-            ws.Section(name="Comparison", panels=_panels(board), is_open=True, pinned=True),
-            ws.Section(name="The paper", panels=[paper], is_open=True),
-        ],
+        sections=sections,
         runset_settings=ws.RunsetSettings(filters=_filters(board), groupby=[ws.Config(axis) for axis in board.axes]),
     )
 
@@ -102,31 +154,28 @@ def report(board: Board, project: str, entity: str) -> Any:
 
     # Without entity and project a run set is of the report's own project, and nothing asks the server for its id.
     groups = board.axes if len(board.axes) > 1 else []
+    text = printed(board)
+    numbers: list[Any] = [wr.H2("The paper"), wr.MarkdownBlock(text)] if text else []
     runs = wr.Runset(
-        name=f"{board.table.experiment}, {board.scale}",
+        name=f"{board.experiment}, {board.scale}",
         filters=_filters(board),
         groupby=[f"config.{axis}" for axis in groups],
     )
-    runs._id = f"t{board.table.number}runs"
+    runs._id = f"{board.mark}runs"
     return wr.Report(
         entity=entity,
         project=project,
         title=board.name,
-        description=board.table.title,
+        description=board.table.title if board.table else f"The runs of name={board.experiment}",
         width="fluid",
-        blocks=[
-            wr.H2("The paper"),
-            wr.MarkdownBlock(printed(board)),
-            wr.H2("Our runs"),
-            wr.PanelGrid(runsets=[runs], panels=_panels(board)),
-        ],
+        blocks=[*numbers, wr.H2("Our runs"), wr.PanelGrid(runsets=[runs], panels=_panels(board))],
     )
 
 
 def _filters(board: Board) -> Any:
     import wandb_workspaces.workspaces as ws
 
-    ours = ws.Or(ws.Metric("Group") == board.table.experiment, ws.Config("row").isin(list(board.rows)))
+    ours = ws.Or(ws.Metric("Group") == board.experiment, ws.Config("row").isin(list(board.rows)))
     return ws.And(ws.Config("scale") == board.scale, ours)
 
 
@@ -150,7 +199,7 @@ def _panels(board: Board) -> list[Any]:
     ]
     for i, panel in enumerate(panels):
         panel.layout = wr.Layout(x=8 * (i % 3), y=6 * (i // 3), w=8, h=6)
-        panel._id = f"t{board.table.number}p{i}"  # else drawn at random: the files of a dry run can be compared
+        panel._id = f"{board.mark}p{i}"  # else drawn at random: the files of a dry run can be compared
     return panels
 
 
@@ -161,7 +210,7 @@ def write(boards: Iterable[Board], config: DashboardConfig) -> list[Path]:
     for b in boards:
         for kind, build in (("workspace", workspace), ("report", report)):
             model = build(b, config.project, config.entity or "ENTITY")._to_model()
-            path = Path(config.folders.logs) / "dashboard" / f"table_{b.table.number}_{b.scale}_{kind}.json"
+            path = Path(config.folders.logs) / "dashboard" / f"{b.file}_{kind}.json"
             write_json(path, json.loads(model.model_dump_json(by_alias=True, exclude_none=True)))
             paths.append(path)
     return paths
