@@ -526,7 +526,7 @@ def test_a_verdict_of_one_seed_says_so(fake):
 def test_a_quote_of_the_paper_stands_once_above_its_checks(fake, written):
     """On the page; and no check is lost by it."""
     page = html.unescape((written / "index.html").read_text())
-    claims = page[page.index('id="claims"') : page.index('id="runs"')]
+    claims = page[page.index('id="claims"') : page.index('id="own"')]
     checks = tables.claim_table(tables.verdicts(fake.collection, "tiny")).rows
     parts = claims.count("<table>")
     for quote in {check[0] for check in checks}:

@@ -23,7 +23,7 @@ LONGEST = 40  # characters of a row's name; a longer one is numbered
 class OwnRow(TableRow):
     """The runs of an experiment that differ in the seed alone."""
 
-    label: str  # 'lr=0.01, T=8'
+    label: str  # 'lr=0.01, T=8': of the keys that tell the rows apart
     cells: Sequence[str]  # its values of `Experiment.keys`
 
     @property
@@ -135,7 +135,7 @@ def experiment_of(name: str, scale: str, runs: Sequence[FoundRun], table: int | 
     of_rows = [_short(values) for key, values in varied.items() if key != "seed"]
     keys = [key for key in varied if key != "seed"]
     cells = [list(values) for values in zip(*of_rows, strict=True)] or [[] for _ in states]
-    labels = [", ".join(f"{key}={value}" for key, value in zip(keys, values, strict=True)) for values in cells]
+    labels = _labels(keys, of_rows) or ["" for _ in states]
     rows = [
         OwnRow(label or same.get("model", name), values, runs=kept, stale=stale)
         for label, values, (kept, stale) in zip(labels, cells, states, strict=True)
@@ -146,6 +146,17 @@ def experiment_of(name: str, scale: str, runs: Sequence[FoundRun], table: int | 
     if any(len(label) > LONGEST for label in labels):
         rows = [replace(row, label=f"row {n}") for n, row in enumerate(rows, 1)]
     return Experiment(name, scale, keys, rows, {key: value for key, value in same.items() if key != "seed"}, table)
+
+
+def _labels(keys: Sequence[str], values: Sequence[Sequence[str]]) -> list[str]:
+    """Return a name for each row of the first keys that tell all rows apart: 'lr=0.01, T=8'; none without keys."""
+    named: list[str] = []
+    for key, of_rows in zip(keys, values, strict=True):
+        longer = [f"{key}={value}" for value in of_rows]
+        longer = [", ".join(both) for both in zip(named, longer, strict=True)] if named else longer
+        if len(set(longer)) > len(set(named)):
+            named = longer
+    return named
 
 
 def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:

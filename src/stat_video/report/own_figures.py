@@ -36,13 +36,13 @@ def top1_by_row(experiment: Experiment) -> Picture:
     return picture
 
 
-def mean_curves(experiment: Experiment, column: str, what: str) -> Picture | None:
+def mean_curves(experiment: Experiment, column: str, what: str, unit: str = "") -> Picture | None:
     """Draw a column of `epochs.csv` over the clips seen: the mean over a row's seeds, in a band from least to most.
 
     Of more than MANY rows the others than the best are thin grey lines. None if no run has the column.
     """
     colored = list(experiment.rows) if len(experiment.rows) <= MANY else best_first(experiment.rows)[:MANY]
-    title = f"{experiment.name}: {what}"
+    title = f"{experiment.name}: {what}, by clips seen"
     picture = Picture(f"own_{experiment.slug}_{column.partition('/')[0]}", title, 5.2, 3 + 0.17 * len(colored))
     for row in experiment.rows:
         x, low, mean, high = band(row.runs, column)
@@ -62,7 +62,7 @@ def mean_curves(experiment: Experiment, column: str, what: str) -> Picture | Non
     picture.figure.legend(loc="outside lower center", ncols=2, fontsize=7)
     picture.axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     picture.axes.set_xlabel("clips seen")
-    picture.axes.set_ylabel(what.partition(",")[0])
+    picture.axes.set_ylabel(f"{what.partition(',')[0]}{unit}")
     return picture
 
 
@@ -111,9 +111,8 @@ def error_frames(
             axes.text(0.5, 0.5, "missing", ha="center", va="center", color=GREY)
         else:
             axes.imshow(frame)
-        score = f"{100 * mistake.probability:.0f} %"
-        said = [f"is {names[mistake.label]}", f"not {names[mistake.taken_for]}, {score}"]
-        axes.set_title("\n".join(as_text(shorten_name(line, 30)) for line in said), fontsize=6.5, loc="left")
+        said = [f"is {names[mistake.label]}", f"{100 * mistake.probability:.0f} % {names[mistake.taken_for]}"]
+        axes.set_title("\n".join(as_text(shorten_name(line, 34)) for line in said), fontsize=7, loc="left")
     for axes in picture.panels:
         axes.set(xticks=[], yticks=[])
         axes.grid(False)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..runs.results import TOP1_OF_ONE_VIEW
 from . import own_figures, own_tables
 from .compare import pairs_with_best
 from .figures import Picture
@@ -63,8 +64,8 @@ def own_part(experiment: Experiment, videos: Videos) -> OwnPart:
     pairs = pairs_with_best(experiment.rows, MANY)
     charts = [
         own_figures.top1_by_row(experiment),
-        own_figures.mean_curves(experiment, "val/top1_1x1", "top-1, %, of the validation of one view, by clips seen"),
-        own_figures.mean_curves(experiment, "train/loss_epoch", "training loss, by clips seen"),
+        own_figures.mean_curves(experiment, TOP1_OF_ONE_VIEW, "validation top-1, one view", ", %"),
+        own_figures.mean_curves(experiment, "train/loss_epoch", "training loss"),
     ]
     part = OwnPart(
         experiment,
@@ -105,5 +106,5 @@ def _row_part(experiment: Experiment, row: OwnRow, wrong: Mistakes, names: Seque
     matrix = None
     if len(names) <= own_figures.MOST_CLASSES:
         matrix = own_figures.confusion_matrix(experiment, row, wrong, names)
-    errors = own_tables.error_table(wrong, names, tested)
-    return RowPart(row.name, own_tables.confused_table(wrong, names), errors, matrix, frames)
+    errors = own_tables.error_table(row, wrong, names, tested)
+    return RowPart(row.name, own_tables.confused_table(row, wrong, names), errors, matrix, frames)

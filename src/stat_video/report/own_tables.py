@@ -42,7 +42,7 @@ def overview(experiments: Sequence[Experiment]) -> TextTable:
 def own_table(experiment: Experiment) -> TextTable:
     """Return the rows of an experiment: what differs between them, and the figures of their tests."""
     rows = experiment.rows
-    named = not experiment.keys or any(len(row.cells) > 1 or row.name.startswith("row ") for row in rows)
+    named = not experiment.keys or any(row.name.startswith("row ") for row in rows)
     groups = sorted({m.removeprefix(f"{row.metrics[0]}_") for row in rows for m in row.metrics[2:]})
     further = list(dict.fromkeys(figure for row in rows for figure in row.further))
     columns = ["row"] * named + [*experiment.keys, "M parameters", "GFLOPs a view", "top-1", "95 % interval"]
@@ -99,17 +99,17 @@ def class_table(
     return table
 
 
-def confused_table(found: Mistakes, names: Sequence[str]) -> TextTable:
+def confused_table(row: OwnRow, found: Mistakes, names: Sequence[str]) -> TextTable:
     """Return the most frequent confusions of a row."""
-    cells = [[names[a], names[b], f"{videos:.4g}", f"{share:.1f}"] for a, b, videos, share in found.confused(FEW)]
+    cells = [[names[a], names[b], f"{videos:.1f}", f"{share:.1f}"] for a, b, videos, share in found.confused(FEW)]
     columns = ["class", "taken for", "videos", "% of the class"]
-    table = TextTable("Most frequent confusions", columns, cells, [False, False, True, True])
+    table = TextTable(f"Most frequent confusions, {row.name}", columns, cells, [False, False, True, True])
     if found.unread:
         table.notes.append(f"{found.unread} tests of a video had no answer, since it could not be read: wrong.")
     return table
 
 
-def error_table(found: Mistakes, names: Sequence[str], videos: Sequence[Path] | str) -> TextTable:
+def error_table(row: OwnRow, found: Mistakes, names: Sequence[str], videos: Sequence[Path] | str) -> TextTable:
     """Return the errors that a row was surest of; a text in the place of the videos says why they are not known."""
     cells = []
     for m in found.surest:
@@ -117,7 +117,7 @@ def error_table(found: Mistakes, names: Sequence[str], videos: Sequence[Path] | 
         wrong = f"{m.wrong} of {m.seeds}"
         cells.append([video, names[m.label], names[m.taken_for], f"{100 * m.probability:.1f}", wrong])
     columns = ["video", "class", "taken for", "score, %", "seeds wrong"]
-    table = TextTable("Errors with the highest score", columns, cells, [False, False, False, True, True])
+    table = TextTable(f"Errors with the highest score, {row.name}", columns, cells, [False, False, False, True, True])
     if isinstance(videos, str) and cells:
         table.notes.append(f"Without names and frames: {videos}. Numbers are places in the validation list, from 0.")
     return table
@@ -140,7 +140,9 @@ def _notes(experiment: Experiment) -> list[str]:
         notes.append(f"Runs of experiment={experiment.name} that fill no row of Table {experiment.table}.")
     if lacking := [row.name for row in experiment.rows if accuracy_of(row) is None]:
         notes.append(f"No interval, pair, class or error, for lack of saved logits: {'; '.join(lacking)}.")
-    if alone := [row.name for row in experiment.rows if len(row.runs) == 1]:
-        rows = "all rows" if len(alone) == len(experiment.rows) else "; ".join(alone)
-        notes.append(f"One seed ({rows}): the interval is of the videos alone, and says nothing about other seeds.")
+    if alone := sum(len(row.runs) == 1 for row in experiment.rows):
+        notes.append(
+            f"Rows of one seed: {alone} of {len(experiment.rows)}. Their intervals are of the videos alone, and say "
+            "nothing about other seeds."
+        )
     return [*notes, *notes_of_runs(experiment.rows)]
