@@ -135,6 +135,8 @@ def pair_table(pairs: Sequence[Pair]) -> TextTable:
         soon = "" if (clips := clips_apart(a, b, SOON)) is None else "{:+,.0f} ({:+,.0f} to {:+,.0f})".format(*clips)
         cells.append([a.name, b.name, *figures, verdict, soon])
     columns = ["row", "minus row", "top-1", "95 % interval", "p (Holm)", "seeds", "", f"clips to {SOON} %"]
+    if not any(line[-1] for line in cells):
+        columns, cells = columns[:-1], [line[:-1] for line in cells]
     notes = [f"Not compared, {why}: {'; '.join(names)}." for why, names in not_compared.items()]
     numbers = [name not in ("row", "minus row", "") for name in columns]
     return TextTable("Pair by pair", columns, cells, numbers, notes=notes)
