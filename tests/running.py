@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 HANGS = 1500  # seconds after which a process counts as hung; a machine that is busy with other things is slow, not red
 os.environ["STAT_VIDEO_LOCAL"] = "/nowhere"  # the tests do not depend on this machine's conf/local.yaml
+os.environ["XDG_CACHE_HOME"] = str(ROOT / ".pytest_cache" / "xdg")  # rows that a test has composed serve the others
 SMALL = (
     "scale=tiny",
     "T=4",

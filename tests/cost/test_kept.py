@@ -1,6 +1,7 @@
 """What is kept from one report to the next is what would be made anew, and is dropped as soon as it might not be."""
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -44,9 +45,9 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy
 
 
-def ask(logs: Path, *words: str) -> tuple[Config, float]:
+def ask(folder: Path, *words: str) -> tuple[Config, float]:
     """Return a config and its multiply-adds, as a report asks for them."""
-    with keeping(logs) as found:
+    with keeping(folder) as found:
         (row,) = found.rows(words)
         return row.config, found.gmacs(row.config)
 
@@ -86,8 +87,8 @@ def test_a_changed_yaml_is_seen_at_once(conf: Path, tmp_path: Path, calls: Count
 
 
 def test_changed_code_is_seen_at_once(tmp_path: Path, calls: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = Path(shutil.copytree(kept.SOURCE, tmp_path / "stat_video", ignore=shutil.ignore_patterns("__pycache__")))
-    monkeypatch.setattr(kept, "SOURCE", copy)
+    copy = Path(shutil.copytree(kept.PACKAGE, tmp_path / "stat_video", ignore=shutil.ignore_patterns("__pycache__")))
+    monkeypatch.setattr(kept, "PACKAGE", copy)
     monkeypatch.setattr(kept, "_of_this_project", lambda config: True)
     ask(tmp_path, *STAT)
     for changed, expected in (("config.py", (2, 1)), ("models/stat/attention.py", (3, 2)), (None, (3, 2))):
@@ -126,18 +127,18 @@ def test_what_changes_while_it_is_composed_is_not_kept(conf: Path, tmp_path: Pat
 
 def test_a_damaged_file_keeps_nothing(tmp_path: Path) -> None:
     """Cut off, empty, other bytes, a digit changed in a figure, another state."""
-    path = tmp_path / "figures.json"
-    file = KeptFile(path, lambda: "a state")
+    file = KeptFile(tmp_path, "figures", lambda: "a state")
+    path = file.path
     file.values = {"one": 59.05, "other": [["words"], {"T": 16}]}
     file.save()
     whole = path.read_bytes()
-    assert KeptFile(path, lambda: "a state").values == file.values
-    assert KeptFile(path, lambda: "another").values == {}
+    assert KeptFile(tmp_path, "figures", lambda: "a state").values == file.values
+    assert KeptFile(tmp_path, "figures", lambda: "another").values == {}
     wrong = whole.replace(b"59.05", b"58.05")
     assert json.loads(wrong.partition(b"\n")[2])["one"] == 58.05  # well formed
     for damaged in (whole[:-2], whole[: len(whole) // 2], b"", b"\xff\x00" * 40, wrong):
         path.write_bytes(damaged)
-        again = KeptFile(path, lambda: "a state")
+        again = KeptFile(tmp_path, "figures", lambda: "a state")
         assert again.values == {}
         again.values = file.values
         again.save()
@@ -145,10 +146,20 @@ def test_a_damaged_file_keeps_nothing(tmp_path: Path) -> None:
 
 
 def test_a_place_that_can_not_be_written_costs_only_time(tmp_path: Path) -> None:
-    (tmp_path / ".cache").write_text("a file where the folder would be")
-    assert ask(tmp_path, *STAT) == ask(tmp_path / "elsewhere", *STAT)
-    (tmp_path / "other" / ".cache" / "rows.json").mkdir(parents=True)
+    (tmp_path / "file").write_text("a file where the folder would be")
+    assert ask(tmp_path / "file", *STAT) == ask(tmp_path / "elsewhere", *STAT)
+    KeptRows(tmp_path / "other")._rows.path.mkdir(parents=True)
     assert ask(tmp_path / "other", *STAT) == ask(tmp_path / "elsewhere", *STAT)
+
+
+def test_files_of_a_few_states_stay(tmp_path: Path) -> None:
+    for n in range(kept.MOST_STATES + 3):
+        file = KeptFile(tmp_path, "figures", lambda n=n: f"{n:016}")
+        file.values = {"n": n}
+        file.save()
+        os.utime(file.path, (n, n))
+    assert len(list(tmp_path.iterdir())) == kept.MOST_STATES
+    assert file.path.exists()
 
 
 def test_models_from_elsewhere_are_made_anew(mine: Path, tmp_path: Path, calls: Counter[str]) -> None:
@@ -159,11 +170,13 @@ def test_models_from_elsewhere_are_made_anew(mine: Path, tmp_path: Path, calls: 
     assert calls == {"rows": 3, "gmacs": 3}
 
 
-def test_every_model_and_data_set_is_restored() -> None:
+def test_every_model_and_data_set_is_restored(tmp_path: Path) -> None:
     """As configs that are equal, down to each value."""
     options = [f"model={name}" for name in models.names()] + [f"data={name}" for name in compose.groups_of("data")]
     for option in options:
-        (row,) = KeptRows().rows(["scale=paper", option, *["crop=48"] * (option in ("data=motion", "data=probe"))])
+        (row,) = KeptRows(tmp_path).rows(
+            ["scale=paper", option, *["crop=48"] * (option in ("data=motion", "data=probe"))]
+        )
         again = restored(Config, json.loads(json.dumps(asdict(row.config))))
         assert again == row.config
         assert repr(again) == repr(row.config)

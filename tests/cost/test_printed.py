@@ -148,7 +148,7 @@ def test_protocols_of_what_is_rerun_are_those_printed():
                 assert (config.init is not None) == (row.pretrain == "K400"), row.ref
 
 
-def test_words_that_do_not_compose_leave_the_row_printed_only(monkeypatch):
+def test_words_that_do_not_compose_leave_the_row_printed_only(monkeypatch, tmp_path):
     table = paper.load().tables[7]
     whole = compose.rows
 
@@ -158,7 +158,7 @@ def test_words_that_do_not_compose_leave_the_row_printed_only(monkeypatch):
         return whole(script, schema, words, every)
 
     monkeypatch.setattr(compose, "rows", rows)
-    again = next(r for r in find_reruns(table, "tiny", KeptRows()) if r.printed.id == "TSM-16")
+    again = next(r for r in find_reruns(table, "tiny", KeptRows(tmp_path)) if r.printed.id == "TSM-16")
     assert again.rows == ()
     assert again.why_not == f"{again.printed.run[0]}: model=tsm: there is none"
 

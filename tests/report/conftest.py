@@ -11,7 +11,7 @@ from fake_runs import HOSTILE, VIDEOS, fake_run
 from stat_video import compose
 from stat_video.config import Config
 from stat_video.cost import reruns
-from stat_video.cost.kept import KeptRows
+from stat_video.cost.kept import KeptRows, keeping
 from stat_video.report.collect import Collection, collect
 
 
@@ -63,5 +63,5 @@ def fake(tmp_path_factory) -> Fake:
     (logs / "ablation_modules" / "torn").mkdir()
     (logs / "ablation_modules" / "torn" / "result.json").write_text("{")
     reruns._found.clear()  # what another file's tests have composed
-    kept = KeptRows()
-    return Fake(logs, correct, collect(logs, ["tiny", "paper"], kept), kept)
+    with keeping() as kept:
+        return Fake(logs, correct, collect(logs, ["tiny", "paper"], kept), kept)

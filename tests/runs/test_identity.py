@@ -46,6 +46,7 @@ def filled(source: Path) -> list[str]:
     """Return what the report of the kept results says with the package of another folder."""
     code = FILLED.format(results=str(ROOT / "docs" / "results"))
     environment = {"PYTHONPATH": str(source / "src"), "PATH": "/usr/bin:/bin", "STAT_VIDEO_LOCAL": "/nowhere"}
+    environment["XDG_CACHE_HOME"] = str(source / "cache")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

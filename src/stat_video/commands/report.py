@@ -18,7 +18,7 @@ def report(config: ReportConfig) -> None:
     """Write the report, then say how many rows are filled, which experiments there are and where it is."""
     logs = Path(config.folders.logs)
     out = Path(config.out) if config.out else logs / "report"
-    with keeping(logs) as kept:
+    with keeping() as kept:
         collection = collect(logs, config.scales, kept)
         files, parts = write(collection, out, console, config.gflops == "counted", Videos(config.folders))
     own = experiments(collection)

@@ -1,8 +1,8 @@
-"""The rows that rerun the paper's and their multiply-adds, kept from one report to the next.
+"""The rows that rerun the paper's and their multiply-adds, kept in the user's cache from one command to the next.
 
 A row takes a quarter of a second to compose and a model as long to count; both follow from files that seldom change.
-They are kept in two files, each for as long as all that its values follow from is as it was when they were made. A file
-of another state, a damaged one and none at all are alike: everything is made anew.
+Each file of the cache is of one state of all that its values follow from, which its name is a hash of. A damaged file
+and none at all are alike: everything is made anew.
 """
 
 import inspect
@@ -19,7 +19,7 @@ from os import environ
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from .. import compose, models
+from .. import compose, models, paths
 from ..compose import Row
 from ..config import Config
 from ..errors import InputError
@@ -30,44 +30,56 @@ from ..paths import CONF, PACKAGE, PROJECT
 from ..runs.code import PACKAGES
 from .budget import sizes
 
+MOST_STATES = 8  # whose files stay, of each name
 VARIABLE = re.compile(r"oc\.env:\s*(\w+)")  # in a config: a value of the environment
 
 
-class KeptFile:
-    """Values by their names in a JSON file, after a hash of them and of the state that they follow from."""
+def cache_folder() -> Path:
+    """Return where the user's caches are, by the convention of XDG."""
+    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "stat-video"
 
-    def __init__(self, path: Path | None, state: Callable[[], str]) -> None:
-        self.path, self.state = path, state
+
+class KeptFile:
+    """Values by their names in a JSON file, after a hash of them; the file's name has that of what they follow from."""
+
+    def __init__(self, folder: Path, name: str, state: Callable[[], str]) -> None:
+        self.folder, self.name, self.state, self.begun_in = folder, name, state, state()
+        self.path = folder / f"{name}-{self.begun_in[:16]}.json"
         self.values: dict[str, Any] = {}
-        if path is not None:
-            self.begun_in = state()
-            with suppress(OSError):
-                seal, _, content = path.read_bytes().partition(b"\n")
-                if seal == self._seal(content):
-                    self.values = json.loads(content)
+        with suppress(OSError):
+            seal, _, content = self.path.read_bytes().partition(b"\n")
+            if seal == _seal(content):
+                self.values = json.loads(content)
         self.found = len(self.values)
 
     def save(self) -> None:
         """Write the file if values were added and nothing has changed meanwhile; a disk may refuse it."""
-        if self.path is None or len(self.values) == self.found or self.state() != self.begun_in:
+        if len(self.values) == self.found or self.state() != self.begun_in:
             return
         content = json.dumps(self.values).encode()
         with suppress(InputError), replacing(self.path) as file:
-            file.write(self._seal(content) + b"\n" + content)
+            file.write(_seal(content) + b"\n" + content)
+        with suppress(OSError):
+            files = sorted(self.folder.glob(f"{self.name}-*.json"), key=lambda file: file.stat().st_mtime)
+            for old in files[:-MOST_STATES]:
+                old.unlink()
 
-    def _seal(self, content: bytes) -> bytes:
-        return sha256(self.begun_in.encode() + content).hexdigest().encode()
+
+def _seal(content: bytes) -> bytes:
+    return sha256(content).hexdigest().encode()
 
 
 class KeptRows:
-    """Composes and counts what is not known yet; without a folder nothing is read or written.
+    """Composes and counts what is not known yet.
 
     Whatever has a model of `$STAT_VIDEO_OWN` is made anew each time, since its file may import code from anywhere.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._rows = KeptFile(folder and folder / "rows.json", state_of_rows)
-        self._gmacs = KeptFile(folder and folder / "gmacs.json", state_of_models)
+        """``folder``: where they are kept; None: `cache_folder`."""
+        folder = folder or cache_folder()
+        self._rows = KeptFile(folder, "rows", state_of_rows)
+        self._gmacs = KeptFile(folder, "gmacs", state_of_models)
         self._classes: dict[str, int] = {}  # of each data set: its lists are read once
 
     def rows(self, words: Sequence[str], every: bool = False) -> list[Row]:
@@ -100,9 +112,9 @@ class KeptRows:
 
 
 @contextmanager
-def keeping(logs: Path) -> Iterator[KeptRows]:
-    """Yield what is kept below a logs folder; what is added inside is written at the end, however that comes."""
-    kept = KeptRows(logs / ".cache")
+def keeping(folder: Path | None = None) -> Iterator[KeptRows]:
+    """Yield what is kept; what is added inside is written at the end, however that comes."""
+    kept = KeptRows(folder)
     try:
         yield kept
     finally:
@@ -114,7 +126,7 @@ def state_of_rows() -> str:
 
     The code is all of it, since a config is checked by what any module may hold.
     """
-    own = [folder / part for folder in models.OWN for part in ("conf", "models")]
+    own = [folder / part for folder in paths.OWN for part in ("conf", "models")]
     return _hash([PACKAGE, CONF, *own], [str(PROJECT), str(own), json.dumps(compose.read_local())])
 
 

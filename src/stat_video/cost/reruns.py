@@ -1,6 +1,7 @@
 """The configs that rerun the printed rows of the paper."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ from .. import compose
 from ..config import Config
 from ..errors import InputError
 from ..paper import PaperRow, PaperTable
-from .kept import KeptRows
+from .kept import KeptRows, keeping
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,11 @@ class Rerun:
 _found: dict[tuple[PaperTable, str], Sequence[Rerun]] = {}  # a table is composed once a process
 
 
-def reruns(table: PaperTable, scale: str, kept: KeptRows = KeptRows()) -> Sequence[Rerun]:
+def reruns(table: PaperTable, scale: str, kept: KeptRows | None = None) -> Sequence[Rerun]:
     """Return what reruns each row of a table: the row of its experiment with its axes, or the words of its `run`."""
     if (table, scale) not in _found:
-        _found[table, scale] = find_reruns(table, scale, kept)
+        with nullcontext(kept) if kept else keeping() as rows:
+            _found[table, scale] = find_reruns(table, scale, rows)
     return _found[table, scale]
 
 
