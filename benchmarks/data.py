@@ -42,7 +42,7 @@ from stat_video.compose import rows as rows_of
 from stat_video.config import Config
 from stat_video.data.config import DataConfig
 from stat_video.data.dataset import ClipDataset, TrainRequest, TrainSampler
-from stat_video.data.layouts import VIDEOS
+from stat_video.data.layouts.base import VIDEOS
 from stat_video.data.loader import PART, joined, part_of
 from stat_video.data.pictures import photos
 from stat_video.data.reader import PathHandler

@@ -10,7 +10,7 @@ import pytest
 
 import own_model
 from running import SMALL, Place, only, script
-from stat_video import models
+from stat_video import models, paths
 
 LONGEST = (
     "test_report", "test_scripts", "test_compose", "test_unreadable", "test_door", "test_identity", "test_every",
@@ -57,7 +57,7 @@ def trained(trained_once: Path, place: Place) -> Path:
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of a model `mine`, known to this process as if STAT_VIDEO_OWN had named it at its start."""
     folder = own_model.write(tmp_path / "own")
-    monkeypatch.setattr(models, "OWN", [folder])
+    monkeypatch.setattr(paths, "OWN", [folder])
     monkeypatch.setattr(models, "__path__", [*models.__path__, str(folder / "models")])
     importlib.invalidate_caches()
     yield folder

@@ -14,9 +14,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stat_video.data import layouts
 from stat_video.data.config import DataConfig
 from stat_video.data.cut_off import cut_off
-from stat_video.data.layouts import LAYOUTS, entry, split_number
+from stat_video.data.layouts.base import entry, split_number
 from stat_video.data.lists import read_lists
 from stat_video.data.manifest import COLUMNS, VideoRow, read_manifest, write_manifest
 from stat_video.data.reader import READ_ERRORS, PathHandler
@@ -87,7 +88,7 @@ def test_a_path_and_a_label_come_back(name: str, label: int, between: str) -> No
 def files_of(layout: str, root: Path) -> list[Path]:
     if layout == "hmdb51":
         return [root / "testTrainMulti_7030_splits" / f"{name}_test_split1.txt" for name in "ab"]
-    return [root / places[0].format(fold=1) for places in LAYOUTS[layout].files.values()]
+    return [root / places[0].format(fold=1) for places in layouts.find(layout).files.values()]
 
 
 @pytest.mark.parametrize("layout", ["lists", "kinetics", "ssv2", "ucf101", "hmdb51"])

@@ -27,12 +27,23 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from . import models, paper
-from .config import SCALES, Folders, Processes, Slurm, TrainerKeys, from_plain
+from . import models, paper, paths
+from .config import SCALES, Config, Folders, Processes, Slurm, TrainerKeys, from_plain
 from .errors import InputError
 from .models.base import Clip
 from .paths import CONF, PROJECT, as_run_here, program
-from .words import SWEPT, check_of_hydra, escaped, is_of_hydra, key_of, literal, open_keys, path_keys, unquoted
+from .words import (
+    SWEPT,
+    check_of_hydra,
+    escaped,
+    is_of_hydra,
+    key_of,
+    literal,
+    nested_keys,
+    open_keys,
+    path_keys,
+    unquoted,
+)
 
 LAUNCHERS = ("processes", "basic", "slurm")
 FLAGS = ("-m", "--multirun", "-h", "--help", "--cfg")
@@ -129,7 +140,7 @@ class Grammar:
 
     def __init__(self, script: str, schema: type) -> None:
         self.script, self.schema, self.own = script, schema, _own_keys(schema)
-        self.paths, self.open = path_keys(schema), open_keys(schema)
+        self.paths, self.open, self.nested = path_keys(schema), open_keys(schema), nested_keys(schema)
         if self.own:
             of_models = [f for name in models.names() for f in fields(models.find(name))]
             self.paths |= {f"model.{f.name}" for f in of_models if f.metadata.get("path")}
@@ -188,6 +199,8 @@ class Grammar:
                 return f"++{parent}={{{full.removeprefix(f'{parent}.')}:{value}}}"
             if full == parent:
                 prefix = "++"
+        if any(full.startswith(f"{parent}.") for parent in self.nested):
+            prefix = "++"
         return f"{prefix}{full}{equals}{value}"
 
 
@@ -378,7 +391,7 @@ def _compose(grammar: Grammar, words: Sequence[str]) -> DictConfig:
         if key == "model" and grammar.own and value in groups_of("model"):
             _find_model(value)
     placed = [grammar.for_hydra(word) for word in words]
-    own_conf = ",".join(_quoted(escaped(f"file://{folder.resolve()}/conf")) for folder in models.OWN)
+    own_conf = ",".join(_quoted(escaped(f"file://{folder.resolve()}/conf")) for folder in paths.OWN)
     try:
         composed = hydra_compose(grammar.script, [f"hydra.searchpath=[{own_conf}]", *placed], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, AssertionError) as error:
@@ -420,7 +433,10 @@ def checked(config: DictConfig | dict[str, Any], schema: type) -> Any:
         if isinstance(config, DictConfig):  # Hydra's part of it holds values that only hydra.main sets
             config = {str(k): _plain(config, k) for k in config if k != "hydra"}
         # Merged anew, since `+key=value` goes past the schema that the composition was held against.
-        return from_plain(config, schema)
+        found = from_plain(config, schema)
+        if isinstance(found, Config):
+            found.check_parts()
+        return found
     except (OmegaConfBaseException, ValueError) as error:  # ValueError: a part of the config refuses its values
         raise InputError(one_line(error)) from None
 
@@ -521,13 +537,13 @@ def read_local() -> dict[str, Any]:
 
 def groups() -> list[str]:
     """Return the names of the groups: the folders of conf/ and of the user's own conf/."""
-    places = [CONF, *(folder / "conf" for folder in models.OWN)]
+    places = [CONF, *(folder / "conf" for folder in paths.OWN)]
     return sorted({path.name for place in places if place.is_dir() for path in place.iterdir() if path.is_dir()})
 
 
 def groups_of(group: str) -> list[str]:
     """Return the choices of a group."""
-    places = [CONF, *(folder / "conf" for folder in models.OWN)]
+    places = [CONF, *(folder / "conf" for folder in paths.OWN)]
     return sorted({path.stem for place in places for path in (place / group).glob("*.yaml")})
 
 
@@ -589,7 +605,7 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
 def _unknown_group(group: str) -> str:
     """Return a line that says which models have a group that this composition does not have."""
     owners = []
-    for folder in (CONF, *(own / "conf" for own in models.OWN)):
+    for folder in (CONF, *(own / "conf" for own in paths.OWN)):
         for path in sorted((folder / "model").glob("*.yaml")):
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
             defaults = content.get("defaults", []) if isinstance(content, dict) else []

@@ -4,20 +4,22 @@ A field here, or in the dataclass of the part that it belongs to (Clip, a model'
 on the command line; there is no second list of keys.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from torch.nn.parameter import is_lazy
 
-from . import models
+from . import losses, models, paths
+from .data import augmentations, layouts
 from .data.config import DataConfig
 from .data.sampling import Views
 from .data.transcode import Encoding
 from .data.transforms import Augment
-from .errors import InputError, check_ranges, one_of, path, ranged
+from .errors import InputError, any_value, check_ranges, one_of, path, ranged
 from .models.base import Clip, ModelConfig, VideoModel
 from .models.parts.precision import keep_out_of_autocast
 from .words import escaped
@@ -28,18 +30,35 @@ PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true
 
 
 @dataclass
-class Folders:
-    """Where things are; the part of a config that is a matter of the machine. Set once in conf/local.yaml."""
+class OurFolders:
+    """Where things are that every data set has in common."""
 
     logs: str = path("logs")
     built_in: str = path("data")  # the built-in videos are generated below it
-    kinetics400: str | None = path()
-    kinetics600: str | None = path()
-    kinetics700: str | None = path()
-    ssv2: str | None = path()
-    ucf101: str | None = path()
-    hmdb51: str | None = path()
-    own: str | None = path()
+
+
+def folders_of_data() -> list[str]:
+    """Return the keys of folders that the files of conf/data/ name as `${folders.NAME}`, those of one's own too."""
+    files = [file for place in (paths.CONF, *(own / "conf" for own in paths.OWN)) for file in place.glob("data/*.yaml")]
+    named = {name for file in files for name in re.findall(r"\$\{folders\.(\w+)\}", file.read_text(encoding="utf-8"))}
+    return sorted(named - {f.name for f in fields(OurFolders)})
+
+
+if TYPE_CHECKING:
+
+    class Folders(OurFolders):
+        """See below."""
+
+else:
+    Folders = make_dataclass(
+        "Folders",
+        [(name, str | None, path()) for name in folders_of_data()],
+        bases=(OurFolders,),
+        namespace={
+            "__module__": __name__,
+            "__doc__": "Where things are on this machine: set once in conf/local.yaml. A data set's file adds its key.",
+        },
+    )
 
 
 @dataclass
@@ -75,6 +94,8 @@ class Recipe:
     warmup_lr: float = ranged(0, 0)  # where the warm-up starts; for lr_batch clips, as lr
     min_lr: float = ranged(0, 0)  # where the cosine or the fall ends
     weight_decay: float = ranged(0.05, 0)  # none on biases, norms and what the model names
+    loss: str | None = any_value(None, neutral=None)  # a file of losses/; null: cross_entropy, or of data.multi_label
+    loss_keys: dict[str, float] = any_value({}, neutral={})  # its own keys: {positive_weight: 2.0}
     label_smoothing: float = ranged(0, 0, 1)
     mixup: float = ranged(0, 0)  # alpha; 0: off
     cutmix: float = ranged(0, 0)
@@ -231,6 +252,8 @@ class Config:
     recipe: Recipe = field(default_factory=Recipe)
     trainer: TrainerKeys = field(default_factory=TrainerKeys)
     logger: LoggerKeys = field(default_factory=LoggerKeys)
+    callbacks: dict[str, Any] = any_value({}, neutral={})  # {NAME: {_target_: CLASS, ...}}, of Lightning or your own
+    loggers: dict[str, Any] = any_value({})  # beside W&B, likewise
     folders: Folders = field(default_factory=Folders)
 
     def __post_init__(self) -> None:
@@ -253,6 +276,20 @@ class Config:
             )
         try:
             self.model.check(self.clip)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
+    def check_parts(self) -> None:
+        """Raise InputError if training can't have a loss or augmentation: only a config that is trained by needs them.
+
+        So a checkpoint can be tested and applied where their files are not.
+        """
+        recipe = self.recipe
+        try:
+            losses.check(recipe.loss or losses.usual(self.data.multi_label), recipe.loss_keys, recipe.label_smoothing)
+            layouts.find(self.data.layout)
+            for name in recipe.augment.more:
+                augmentations.find(name)
         except ValueError as error:
             raise InputError(str(error)) from None
 

@@ -1,5 +1,6 @@
 """Where things are: in a clone of the project, and where the package is installed without one."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,6 +8,8 @@ PACKAGE = Path(__file__).resolve().parent
 CLONED = (PACKAGE.parents[1] / "conf" / "train.yaml").is_file()  # else conf/ lies within the package
 PROJECT = PACKAGE.parents[1] if CLONED else Path.cwd()  # where logs/, data/ and conf/local.yaml are
 CONF = PACKAGE.parents[1] / "conf" if CLONED else PACKAGE / "conf"
+# Folders of the user's own, each with a conf/ and a folder of each kind of parts (registry.py).
+OWN = [Path(folder) for folder in os.environ.get("STAT_VIDEO_OWN", "").split(os.pathsep) if folder]
 
 
 def program(name: str) -> str:

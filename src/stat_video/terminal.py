@@ -18,7 +18,7 @@ def results_table(
 
     ``varied`` and ``same`` are `runs.differing.differing` of the runs' configs.
     """
-    metrics = [m for m in dict.fromkeys(k for r in results for k in r["metrics"]) if "/top" in m]
+    metrics = [m for m in dict.fromkeys(k for r in results for k in r["metrics"]) if "/loss" not in m]
     table = WideTable(
         title=f"{results[0]['name']}, scale {', '.join(sorted({r['scale'] for r in results}))}, "
         f"data {', '.join(sorted({r['config']['data']['name'] for r in results}))}",

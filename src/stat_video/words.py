@@ -69,7 +69,16 @@ def path_keys(schema: Any) -> set[str]:
 
 def open_keys(schema: Any) -> set[str]:
     """Return the keys that hold keys of the user's own, such as recipe.lr_scale, and those of the launchers."""
-    return {key for key, _, kind in marked(schema) if get_origin(kind) is dict} | {f"{LAUNCHER}more"}
+    return set(_dicts(schema)) - nested_keys(schema) | {f"{LAUNCHER}more"}
+
+
+def nested_keys(schema: Any) -> set[str]:
+    """Return the keys that hold settings of the user's own, with keys in turn: callbacks.NAME.patience=3."""
+    return {key for key, kind in _dicts(schema).items() if get_args(kind)[1] is Any}
+
+
+def _dicts(schema: Any) -> dict[str, Any]:
+    return {key: kind for key, _, kind in marked(schema) if get_origin(kind) is dict}
 
 
 def escaped(value: Any) -> Any:

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from stat_video.data import layouts
 from stat_video.data.config import DataConfig
-from stat_video.data.layouts import LAYOUTS, split_number
+from stat_video.data.layouts.base import split_number
 from stat_video.data.lists import Lists, manifest_hash, read_lists
 from stat_video.errors import InputError
 
@@ -176,14 +177,14 @@ def test_a_video_that_is_gone_is_named(form: str, tmp_path: Path) -> None:
         read_lists(tmp_path, config)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", layouts.names())
 def test_a_folder_without_the_lists_says_what_is_looked_for(layout: str, tmp_path: Path) -> None:
     config = DataConfig("some", root=str(tmp_path), setting="folders.some", layout=layout)
     assert manifest_hash(config) is None
     with pytest.raises(InputError) as caught:
         read_lists(tmp_path, config)
     assert "\n" not in caught.value.line
-    assert f"folders.some names the folder that should hold {LAYOUTS[layout].about}" in caught.value.line
+    assert f"folders.some names the folder that should hold {layouts.find(layout).about}" in caught.value.line
     assert "data.layout" in caught.value.line
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from running import SMALL, Place, only, read_json
-from stat_video import compose, models
+from stat_video import compose, models, paths
 from stat_video.config import Config, EvaluateConfig
 from stat_video.cost.plan import plan
 from stat_video.data.lists import manifest_hash
@@ -68,7 +68,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (own / "conf" / "model").mkdir(parents=True)
     (own / "models" / "toy.py").write_text(TOY)
     (own / "conf" / "model" / "toy.yaml").write_text("# @package _global_\nclip: {T: 4, crop: 16}\n")
-    monkeypatch.setattr(models, "OWN", [own])
+    monkeypatch.setattr(paths, "OWN", [own])
     monkeypatch.setattr(models, "__path__", [*models.__path__, str(own / "models")])
     yield
     sys.modules.pop("stat_video.models.toy", None)

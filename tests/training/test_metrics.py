@@ -17,8 +17,9 @@ from stat_video.config import Recipe
 from stat_video.data.dataset import ViewSampler
 from stat_video.data.sampling import Views
 from stat_video.data.transforms import Normalize
+from stat_video.metrics import figures
 from stat_video.models.base import VideoModel
-from stat_video.training.metrics import MeanLoss, MultiViewAccuracy, accuracy, ensemble_of
+from stat_video.training.metrics import MeanLoss, MultiViewAccuracy, ensemble_of
 from stat_video.training.module import VideoModule
 
 Floats = npt.NDArray[np.float64]
@@ -40,10 +41,10 @@ def test_an_ensemble_is_the_mean_of_scores() -> None:
     """Of all views of all tests, by a slow loop; and tests that do not belong together are told apart."""
     (a, labels), noise = example(40, 3, 8), torch.randn(40, 3, 8)
     b = 0.3 * a + noise
-    figures = accuracy(*ensemble_of([(a, labels), (b, labels)]))
+    both_figures = figures(*ensemble_of([(a, labels), (b, labels)]))
     both = np.concatenate([a.double().numpy(), b.double().numpy()], 1)
     for k in (1, 5):
-        assert float(figures[f"top{k}"]) == pytest.approx(slow(both, labels.numpy(), k), abs=1e-4)
+        assert float(both_figures[f"top{k}"]) == pytest.approx(slow(both, labels.numpy(), k), abs=1e-4)
     for other in ((b[:, :2], labels), (b, labels.flip(0))):
         with pytest.raises(ValueError, match="not tested on the same videos, views and classes"):
             ensemble_of([(a, labels), other])

@@ -25,8 +25,9 @@ from stat_video.config import Config, EvaluateConfig
 from stat_video.data import loader, storage
 from stat_video.data.sampling import Views
 from stat_video.errors import InputError
+from stat_video.metrics.scores import ranks
 from stat_video.training.fit import fit
-from stat_video.training.metrics import MultiViewAccuracy, ranks
+from stat_video.training.metrics import MultiViewAccuracy
 from stat_video.training.module import VideoModule
 from stat_video.training.testing import evaluate
 from stat_video.training.unreadable import UnreadableVideos

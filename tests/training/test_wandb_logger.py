@@ -12,11 +12,11 @@ from torch import nn
 
 from stat_video.config import Config, LoggerKeys
 from stat_video.errors import ranged, sized
+from stat_video.metrics.scores import class_accuracy, ranks
 from stat_video.models import stat
 from stat_video.models.base import Clip, ModelConfig, Panel, VideoModel
 from stat_video.runs.run import Run
 from stat_video.training import wandb_logger
-from stat_video.training.metrics import class_accuracy, ranks
 from stat_video.training.wandb_logger import RunLogger, flat_config, log_result, make_logger, tags
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from ..errors import check_ranges, one_of, path, ranged
-from .layouts import LAYOUTS, Split
+from ..errors import InputError, any_value, check_ranges, one_of, path, ranged
+from .layouts.base import Split
 from .limits import Limits
 from .motion import MotionConfig
 from .probe import ProbeConfig
@@ -16,7 +16,7 @@ class DataConfig:
     name: str = "motion"
     root: str | None = path()  # folder of the videos and lists
     setting: str = "folders.built_in"  # the key that a user sets to name that folder; for messages
-    layout: str = one_of("lists", tuple(LAYOUTS))  # the form it comes in: layouts.py
+    layout: str = any_value("lists")  # the form it comes in: a file of layouts/
     classes: str | None = path()  # these three relative to root; null: where the layout looks for them
     train: str | None = path()
     val: str | None = path()
@@ -35,6 +35,7 @@ class DataConfig:
     std: float = ranged(0.225, 0, above=True)
     hflip: bool = True  # flip training clips at random; false if labels name directions
     views: str = "5x1"  # the test protocol of the paper
+    multi_label: bool = any_value(False, neutral=False)  # a video may have several classes, or none
     class_groups: bool = False  # classes are named 'group: class', and accuracy is reported for each group too
     motion: MotionConfig | None = None  # data=motion: what to generate
     probe: ProbeConfig | None = None  # data=probe, likewise
@@ -51,3 +52,5 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, "data.")
+        if self.multi_label and self.class_groups:
+            raise InputError("data.class_groups=true: must be false with data.multi_label=true")

@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..models.base import Clip
 from ..paths import program
 from .decode_plan import Doubt
+from .layouts.base import Label
 from .limits import Limits
 from .partners import seed_of_step
 from .reader import READ_ERRORS, PathHandler, reason_of
@@ -36,8 +37,8 @@ class Sample(TypedDict):
     """An item of the data set; in a batch each value has a leading B."""
 
     video: Tensor  # uint8 (T, 3, crop, crop)
-    label: Any  # int; in a batch long (B,), like the two below
-    index: Any  # place in the list of the video that was asked for
+    label: Any  # int, in a batch long (B,); of videos with several classes float (num_classes,), 0 or 1 of each
+    index: Any  # int, in a batch long (B,), as the next; place in the list of the video that was asked for
     view: Any  # its number in the protocol; 0 in training
     unreadable: Any  # the path that was asked for if it cannot be read, else ''; in a batch a list
     operators: NotRequired[Any]  # of training: RandAugment's that are left to the device, `Drawn`; in a batch a list
@@ -73,16 +74,18 @@ class ClipDataset(Dataset[Sample]):
         limits: Limits | None = None,
         share_frames: bool = False,
         raise_lost: bool = False,
+        num_classes: int | None = None,
     ) -> None:
         """``train`` is needed for TrainRequests, ``view`` for ViewRequests of the protocol ``views``.
 
         With ``share_frames`` all repeats of a video in an epoch are of the same frames. With ``raise_lost`` a video
         that the disk does not return raises Lost, unless it is among `given_up`; else it counts as unreadable.
+        ``num_classes`` is needed if labels are tuples, of videos with several classes.
         """
         self.videos, self.clip, self.views, self.seed = videos, clip, views, seed
         self.train_transform, self.view_transform = train, view
         self.handler, self.share_frames = PathHandler(limits), share_frames
-        self.raise_lost = raise_lost
+        self.raise_lost, self.num_classes = raise_lost, num_classes
         self.named: set[str] = set()  # unreadable videos that this process has logged
         self.given_up: set[str] = set()  # lost videos that are not waited for any more
 
@@ -116,6 +119,7 @@ class ClipDataset(Dataset[Sample]):
         assert self.view_transform is not None
         (index, number), size = self._read_at_once(requests[0]), self.view_transform.size
         path, info = self.videos[index]
+        label = self._target(info["label"])
         (frames,) = self._read(path, [view_frames(self.clip, number, self.views.clips)], "its views count as wrong")
         samples = []
         for request in requests:
@@ -124,9 +128,7 @@ class ClipDataset(Dataset[Sample]):
             else:
                 pixels = self.view_transform(frames, self.views.clip_crop(request.view)[1], self.views.crops)
             unreadable = path if frames is None else ""
-            samples.append(
-                Sample(video=pixels, label=info["label"], index=index, view=request.view, unreadable=unreadable)
-            )
+            samples.append(Sample(video=pixels, label=label, index=index, view=request.view, unreadable=unreadable))
         return samples
 
     def _training(self, requests: list[TrainRequest]) -> list[Sample]:
@@ -160,12 +162,18 @@ class ClipDataset(Dataset[Sample]):
         unreadable = asked if path != asked else ""
         return Sample(
             video=pixels,
-            label=info["label"],
+            label=self._target(info["label"]),
             index=video,
             view=0,
             unreadable=unreadable,
             operators=operators,
         )
+
+    def _target(self, label: Label) -> Any:
+        if not isinstance(label, tuple):
+            return label
+        assert self.num_classes is not None
+        return torch.zeros(self.num_classes).index_fill(0, torch.tensor(label), 1)
 
     def _read(self, path: str, choices: list[ChooseFrames], then: str) -> list[Tensor | None]:
         """Return the frames of each choice, None if they cannot be read; the first failure of a video is logged."""

@@ -15,10 +15,12 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from ..errors import InputError
 from ..files import named_errors
 from ..paths import program
+from . import layouts
 from .built_in import ensure
 from .config import DataConfig
-from .layouts import LAYOUTS, Listing, OtherForm, find
+from .layouts.base import Label, Layout, Listing, OtherForm
 from .manifest import ABSENT, UNREADABLE, VideoRow, content_hash, manifest_path, read_manifest
+from .places import find
 from .splits import SPLITS
 
 log = logging.getLogger(__name__)
@@ -34,12 +36,25 @@ class Lists:
     absent: dict[str, list[str]] = field(default_factory=dict)
 
 
+def layout_of(config: DataConfig) -> Layout:
+    """Return the layout that `data.layout` names; InputError if there is none."""
+    try:
+        return layouts.find(config.layout)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def numbers_of(label: Label) -> tuple[int, ...]:
+    """Return the classes of a video, one or several."""
+    return label if isinstance(label, tuple) else (label,)
+
+
 @named_errors()
 def find_root(config: DataConfig) -> Path:
     """Return the folder of the data set, generating a built-in one; InputError names the setting if it is missing."""
     if config.root is None:
         raise InputError(
-            f"data={config.name}: its folder is not set; name the folder that holds {LAYOUTS[config.layout].about} "
+            f"data={config.name}: its folder is not set; name the folder that holds {layout_of(config).about} "
             f"with {config.setting}=FOLDER, or once for all in conf/local.yaml"
         )
     root = Path(config.root).expanduser()
@@ -56,7 +71,10 @@ def find_root(config: DataConfig) -> Path:
 @named_errors()
 def read_listing(root: Path, config: DataConfig) -> Listing:
     """Read the lists below `root` in the form that `config.layout` names."""
-    layout = LAYOUTS[config.layout]
+    layout = layout_of(config)
+    if layout.multi_label != config.multi_label:
+        several = str(layout.multi_label).lower()
+        raise InputError(f"data.layout={config.layout}: needs data.multi_label={several}, as its lists have labels")
     files = {}
     for key, places in layout.files.items():
         given = getattr(config, key)
@@ -67,7 +85,7 @@ def read_listing(root: Path, config: DataConfig) -> Listing:
     except InputError as error:
         if all(file.exists() for file in files.values()) and not isinstance(error, OtherForm):
             raise
-        others = ", ".join(name for name in LAYOUTS if name != config.layout)
+        others = ", ".join(name for name in layouts.names() if name != config.layout)
         raise InputError(
             f"{error.line}; {config.setting} names the folder that should hold {layout.about}; "
             f"for another form set data.layout to one of {others}"
@@ -167,14 +185,14 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
         entries, of = listing.entries[split], str(listing.files.get(split, f"{root}: {split} list"))
         if split == "val":
             entries = list(dict.fromkeys(entries))
-        labels = Counter(label for _, label in entries)
+        labels = Counter(number for _, label in entries for number in numbers_of(label))
         # A validation list may leave a class out, but training on a class without a video is a mistake.
         empty = [name for i, name in enumerate(listing.classes) if not labels[i]]
         if empty and split == "train":
             raise InputError(f"{of}: no video of class {', '.join(map(repr, empty[:3]))} ({len(empty)} empty classes)")
         if not entries:
             raise InputError(f"{of}: no video in it")
-        places = find(root / config.videos, (name for name, _ in entries), LAYOUTS[config.layout].by_stem)
+        places = find(root / config.videos, (name for name, _ in entries), layout_of(config).by_stem)
         there = [(path, label) for name, label in entries if (path := places[name]) is not None]
         about = _about([path for path, _ in there])
         folders = [(name, path) for name, path in places.items() if path is not None and S_ISDIR(about[path].st_mode)]
@@ -268,7 +286,7 @@ def _same_file(path: Path, about: dict[Path, os.stat_result], others: dict[tuple
     return other if is_hard_link or os.path.realpath(path) == os.path.realpath(other) else None
 
 
-def _refuse_counts(of: str, there: Sequence[tuple[Path, int]], about: dict[Path, os.stat_result]) -> None:
+def _refuse_counts(of: str, there: Sequence[tuple[Path, Label]], about: dict[Path, os.stat_result]) -> None:
     """Raise InputError if the labels of folders are the numbers of files in them: the list has no labels."""
     folders = [(path, label) for path, label in there if S_ISDIR(about[path].st_mode)]
     step = max(1, len(folders) // 8)
@@ -282,7 +300,7 @@ def _refuse_counts(of: str, there: Sequence[tuple[Path, int]], about: dict[Path,
         )
 
 
-def _spread(videos: list[tuple[Path, int]], number: int) -> list[tuple[Path, int]]:
+def _spread(videos: list[tuple[Path, Label]], number: int) -> list[tuple[Path, Label]]:
     """Return so many videos, or all if there are fewer: each class its share, evenly spread over the list."""
     number = min(number, len(videos))
     by_class = sorted(range(len(videos)), key=lambda i: (videos[i][1], i))

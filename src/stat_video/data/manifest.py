@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..files import replacing
 from ..paths import program
 from .config import DataConfig
+from .layouts.base import Label
 
 OK, DAMAGED, UNREADABLE, ABSENT = STATUSES = ("ok", "damaged", "unreadable", "absent")
 
@@ -23,8 +24,8 @@ class VideoRow:
 
     split: str
     path: str  # below the data set's folder; of an absent one the name in the list
-    label: int
-    name: str  # of the class
+    label: Label
+    name: str  # of the class, or of several: 'a; b'
     status: str  # ok; damaged: some frames are lost; unreadable: all are; absent: there is no file
     reason: str = ""
     frames: int | None = None
@@ -53,7 +54,8 @@ def write_manifest(path: Path, rows: Sequence[VideoRow]) -> None:
     quoting = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
     for row in rows:  # Python 3.11 leaves a carriage return, which a name may hold, unquoted
-        (quoting if "\r" in row.path + row.reason + row.name else writer).writerow(asdict(row))
+        quoted = "\r" in row.path + row.reason + row.name
+        (quoting if quoted else writer).writerow({**asdict(row), "label": label_text(row.label)})
     with replacing(path) as file:
         file.write(text.getvalue().encode(errors="surrogateescape"))  # names as the disk has them
 
@@ -85,7 +87,16 @@ def _row(row: dict[str, str]) -> VideoRow:
         raise ValueError
     numbers = {key: int(row[key]) if row[key] else None for key in ("frames", "width", "height", "bytes")}
     fps = float(row["fps"]) if row["fps"] else None
-    return VideoRow(**{**row, **numbers, "label": int(row["label"]), "fps": fps})  # type: ignore[arg-type]
+    return VideoRow(**{**row, **numbers, "label": _label(row["label"]), "fps": fps})  # type: ignore[arg-type]
+
+
+def label_text(label: Label) -> str:
+    """Return a label as it stands in a manifest: '3', or '3;7;' of a video that may have several."""
+    return "".join(f"{number};" for number in label) if isinstance(label, tuple) else str(label)
+
+
+def _label(text: str) -> Label:
+    return tuple(int(number) for number in text.split(";")[:-1]) if ";" in text else int(text)
 
 
 def content_hash(rows: Sequence[VideoRow]) -> str:

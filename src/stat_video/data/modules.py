@@ -68,7 +68,7 @@ class VideoDataModule(LightningDataModule):
         self.repeats, self.share_frames = repeats, share_frames
         self.val_videos, self.batch_size, self.step, self.workers = val_videos, batch_size, step, workers
         self.mix = mix
-        self.train_transform = TrainTransform(clip.crop, augment, config.hflip)
+        self.augment = augment
         self.view_transform = ViewTransform(short_side, clip.view_crop)
         self.normalize = Normalize(*normalization)
         self.lists: Lists | None = None
@@ -92,8 +92,10 @@ class VideoDataModule(LightningDataModule):
             "limits": self.config.limits,
             "raise_lost": True,
             "share_frames": self.repeats > 1 and self.share_frames,
+            "num_classes": len(self.check().classes),
         }
-        data = ClipDataset(videos, self.clip, train=self.train_transform, seed=self.seed, **how_read)
+        transform = TrainTransform(self.clip.crop, self.augment, self.config.hflip)
+        data = ClipDataset(videos, self.clip, train=transform, seed=self.seed, **how_read)
         ranks = self._ranks()
         start = (self.start[0], self.start[1] // ranks["world_size"])
         how: dict[str, Any] = {"repeats": self.repeats, "step": self.step, "start": start, **ranks}
@@ -115,7 +117,8 @@ class VideoDataModule(LightningDataModule):
 
     def _view_loader(self, views: Views) -> BatchLoader:
         videos, limits = self.check().videos["val"], self.config.limits
-        data = ClipDataset(videos, self.clip, view=self.view_transform, views=views, limits=limits, raise_lost=True)
+        how: dict[str, Any] = {"limits": limits, "raise_lost": True, "num_classes": len(self.check().classes)}
+        data = ClipDataset(videos, self.clip, view=self.view_transform, views=views, **how)
         if len(data) * len(views) < self._ranks()["world_size"]:
             raise InputError(
                 f"{self.config.name}: {len(data) * len(views)} views of validation videos for "

@@ -26,7 +26,7 @@ from ..models.base import Clip
 from ..progress import say
 from .config import DataConfig
 from .limits import Limits
-from .lists import find_root, read_listing
+from .lists import find_root, numbers_of, read_listing
 from .manifest import ABSENT, DAMAGED, VideoRow, manifest_path, read_manifest
 from .orientation import Turn, turn_of, turned_yuv
 from .parallel import in_parallel
@@ -115,7 +115,8 @@ def transcode(config: DataConfig, out: Path, encoding: Encoding, workers: int | 
             say(f"{made.row.path}: {made.state} ({made.reason})")
     _write(out / "classes.txt", read_listing(root, config).classes)
     for split in SPLITS:
-        _write(out / f"{split}.csv", [f"{names[row.path]} {row.label}" for row in rows if row.split == split])
+        lines = [[names[row.path], *numbers_of(row.label)] for row in rows if row.split == split]
+        _write(out / f"{split}.csv", [" ".join(map(str, line)) for line in lines])
     return sorted(copies, key=lambda made: made.path)
 
 

@@ -11,7 +11,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from ..errors import InputError, check_ranges, ranged
+from ..errors import InputError, any_value, check_ranges, ranged
+from . import augmentations
 from .randaugment import Drawn, RandAugment
 from .sampling import crop_corner
 
@@ -34,6 +35,7 @@ class Augment:
     randaugment_std: float = ranged(0.5, 0)  # of the strength
     device: bool = False  # RandAugment by batch on the model's device, in the place of by clip in the data workers
     erasing: float = ranged(0.0, 0, 1)  # probability
+    more: list[str] = any_value([], neutral=[])  # files of augmentations/, in this order, after all others but erasing
 
     def __post_init__(self) -> None:
         check_ranges(self, "recipe.augment.")
@@ -160,6 +162,7 @@ class TrainTransform(nn.Module):
                 self.left = randaugment
             else:
                 steps.append(randaugment)
+        steps += [v2.Lambda(augmentations.find(name)) for name in a.more]
         self.steps = v2.Compose(steps)
 
     def forward(self, frames: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ from ..errors import InputError
 from ..files import replacing
 from ..progress import say
 from .config import DataConfig
-from .layouts import LAYOUTS, find, split_number
+from .layouts.base import split_number
 from .limits import Limits
-from .lists import allow, below, find_root, read_listing, warn_of_oddities
+from .lists import allow, below, find_root, layout_of, numbers_of, read_listing, warn_of_oddities
 from .manifest import (
     ABSENT,
     DAMAGED,
@@ -32,6 +32,7 @@ from .manifest import (
     write_manifest,
 )
 from .parallel import in_parallel
+from .places import find
 from .reader import READ_ERRORS, PathHandler, reason_of
 from .splits import SPLITS
 from .storage import Lost, lost, patiently
@@ -45,11 +46,12 @@ def listed(root: Path, config: DataConfig) -> list[VideoRow]:
     warn_of_oddities(root, listing)
     for split in SPLITS:
         names = [name for name, _ in listing.entries[split]]
-        places = find(root / config.videos, names, LAYOUTS[config.layout].by_stem)
+        places = find(root / config.videos, names, layout_of(config).by_stem)
         for name, label in listing.entries[split]:
             place = places[name]
             path = name if place is None else below(root, place)
-            row = VideoRow(split, path, label, listing.classes[label], ABSENT if place is None else "")
+            names_of = "; ".join(listing.classes[number] for number in numbers_of(label))
+            row = VideoRow(split, path, label, names_of, ABSENT if place is None else "")
             # A folder's list may say how many pictures it has; `inspect` compares.
             frames = (
                 split_number(name)[1] if place is not None and place.is_dir() and place.name != Path(name).name else ""

@@ -17,6 +17,7 @@ from ..errors import InputError, check_ranges, one_of, ranged
 
 SAMPLING = ("segments", "dense", "snippets")
 Resize = Callable[[Tensor, torch.Size], Tensor]  # a weight, the shape that it gets -> the weight in that shape
+Criterion = Callable[[Tensor, Tensor], Tensor]  # logits (B, num_classes), target -> a mean over the clips, ()
 
 
 @dataclass
@@ -146,6 +147,14 @@ class VideoModel(nn.Module):
     def forward(self, clip: Tensor) -> Tensor:
         """Return logits (B, num_classes) of normalised clips (B, 3, T, crop, crop), in training and in evaluation."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def loss(self, clip: Tensor, target: Tensor, criterion: Criterion) -> Tensor:
+        """Return what training minimises, (), by the recipe's loss: ``criterion(logits, target)`` is a mean over clips.
+
+        A model with an auxiliary head adds that of its logits here. ``target`` is (B,), or (B, num_classes) with a
+        share of each class.
+        """
+        return criterion(self(clip), target)
 
     def units(self) -> Iterable[nn.Module]:
         """Return the modules that gradient checkpointing recomputes one by one; none: it can't be had."""

@@ -24,6 +24,8 @@ from ..cost.kept import KeptRows
 from ..cost.reruns import reruns
 from ..data.lists import read_counts
 from ..data.sampling import Views
+from ..metrics import figures
+from ..metrics.scores import ranks
 from ..models.count import Uncounted
 from ..paper import PaperRow, PaperTable
 from ..runs.code import commits
@@ -32,7 +34,7 @@ from ..runs.identity import data_of_init, foreign_keys, row_id
 from ..runs.result import Key
 from ..runs.results import TOP1_OF_ONE_VIEW, ended_as_asked, epoch_figures, read_results
 from ..runs.run import same_data
-from ..training.metrics import accuracy, ensemble_of, ranks
+from ..training.metrics import ensemble_of
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,8 @@ class FoundRun:
         """`metrics.ranks` (videos,) of the test, and the labels; None without saved logits that can be read."""
         try:
             logits, labels = self.logits()
+            if labels.ndim > 1:  # of videos with several classes
+                return None
             return ranks(logits, labels).numpy(), labels.numpy()
         except FileNotFoundError:
             return None
@@ -316,9 +320,9 @@ def _ensembles(members: Sequence[Sequence[FoundRun]]) -> list[FoundRun]:
         ensemble = FoundRun(first.folder, result, same)
         if ensemble.ranks is None:
             continue
-        figures, views = accuracy(*ensemble.logits()), result["config"]["views"]
+        averaged, views = figures(*ensemble.logits()), result["config"]["views"]
         result["id"] = "+".join(run.id for run in same)
-        result["metrics"] = {f"test/{name}_{views}": float(value) for name, value in figures.items()}
+        result["metrics"] = {f"test/{name}_{views}": float(value) for name, value in averaged.items()}
         for key in ("gmacs", "parameters"):
             result[key] = sum(run.result[key] for run in same) if all(run.result.get(key) for run in same) else None
         found.append(ensemble)

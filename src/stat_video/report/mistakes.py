@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from ..training.metrics import class_accuracy
+from ..metrics.scores import class_accuracy
 from .collect import TableRow
 
 

@@ -9,17 +9,18 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from .. import models
+from .. import paths
 from ..paths import CLONED, PACKAGE, PROJECT
+from ..registry import KINDS
 
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "pytorchvideo", "torchmetrics", "av")
 COMPUTES = ("code", "versions")  # the parts of `provenance` that two processes of a run have to agree in
 
 
 def _digest() -> str:
-    """Return twelve hexadecimal digits that name the sources of this package and of the user's own models."""
+    """Return twelve hexadecimal digits that name the sources of this package and of the user's own parts."""
     found = hashlib.sha256()
-    for root in (PACKAGE, *(folder.resolve() / "models" for folder in models.OWN)):
+    for root in (PACKAGE, *(folder.resolve() / kind for folder in paths.OWN for kind in KINDS)):
         for file in sorted(root.rglob("*.py")):
             hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
             if hidden or not file.is_file():  # of an editor or a notebook

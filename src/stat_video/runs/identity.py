@@ -19,7 +19,7 @@ from ..errors import InputError, Retired
 from ..models.base import ModelConfig
 
 # Keys that say where and how a run runs, not what it is.
-NOT_OF_THE_RUN = ("name", "folders", "trainer", "logger", "fresh", "plan")
+NOT_OF_THE_RUN = ("name", "folders", "trainer", "logger", "loggers", "fresh", "plan")
 HOLD = ("hold_until", "hold_epochs")  # of the recipe: change nothing in a run that is not late (`ended_as_asked`)
 # Keys that repeat what another key says, HOLD, and those that say where a data set's videos are and in which form:
 # which videos they are is in the hash of the lists.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from ..config import Config
@@ -33,6 +34,7 @@ from ..hardware import (
     rank_zero,
     world_size,
 )
+from ..instantiate import instantiate
 from ..models.base import VideoModel
 from ..models.count import Uncounted, gmacs
 from ..models.deterministic import ALERT, operator_of
@@ -60,7 +62,7 @@ from .unreadable import UnreadableVideos, said_once
 from .untrained import Untrained
 
 if TYPE_CHECKING:
-    from .wandb_logger import RunLogger
+    pass
 
 MEANS = {
     "absent": "Videos of the lists that are not there, and stand in no figure",
@@ -158,6 +160,9 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
         _refuse_other_hold(run, content["config"], config)
         data.start = place_of(content)
 
+    own_callbacks = instantiate("callbacks", config.callbacks, Callback)
+    own_loggers = instantiate("loggers", config.loggers, Logger, save_dir=str(run.folder))  # type: ignore[type-abstract]
+
     # Build.
     L.seed_everything(config.seed, workers=True, verbose=False)
     model = config.build(len(lists.classes))
@@ -167,7 +172,10 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
             say(f"init: {change}")
     multiply_adds = _multiply_adds(config, len(lists.classes))
     _prepare_for_training(model, config)
-    module = VideoModule(model, recipe, data.normalize, lists.classes, views, plain, config.data.class_groups, manifest)
+    module = VideoModule(
+        model, recipe, data.normalize, lists.classes, views, plain, config.data.class_groups, manifest,
+        config.data.multi_label,
+    )  # fmt: skip
     batch = describe_batch(model, recipe, ranks, clips, passes)
     say_begin(config, run, model, lists, batch, at_once, resumed=checkpoint is not None)
     if rank_zero():
@@ -182,11 +190,15 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
         if logger:
             at_the_end.callback(logger.finish)
             logger.log_hyperparams({"batch": batch})
+        for other in own_loggers:
+            other.log_hyperparams({**plain, "batch": batch})
         history = CodeHistory(code, say)
         unreadable = UnreadableVideos(lists.counts, config.data.max_unreadable)
         same = SameOnAllRanks({**_agreed(plain, manifest, data, batch), **computing()})
-        callbacks = [unreadable, same, history, *run_callbacks(config, run)]
-        trainer = make_trainer(config, run, callbacks, logger, hardware, passes)
+        # The user's own come first: what they change at an event is seen by ours, and is in a checkpoint of that event.
+        callbacks = [*own_callbacks, unreadable, same, history, *run_callbacks(config, run)]
+        loggers = [*([logger] if logger else []), *own_loggers]
+        trainer = make_trainer(config, run, callbacks, loggers, hardware, passes)
 
         # Run.
         with out_of_memory_explained(clips), nondeterminism_explained(), _explained(trainer), said_once(trainer):
@@ -462,7 +474,7 @@ def make_trainer(
     config: Config,
     run: Run,
     callbacks: list[Callback],
-    logger: "RunLogger | None",
+    loggers: list[Logger],
     hardware: dict[str, Any],
     passes: int,
 ) -> L.Trainer:
@@ -471,7 +483,7 @@ def make_trainer(
     epochs = next(callback for callback in callbacks if isinstance(callback, EpochLog))
     try:
         return L.Trainer(
-            **{**hardware, "logger": logger or False},
+            **{**hardware, "logger": loggers or False},
             callbacks=callbacks,
             plugins=[CheckpointWriter(config.trainer.keep_checkpoints)],
             profiler=epochs.clock,

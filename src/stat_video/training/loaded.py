@@ -12,8 +12,8 @@ from ..data.reader import PathHandler
 from ..data.sampling import view_frames
 from ..data.transforms import Normalize, ViewTransform
 from ..hardware import choose_backends
+from ..metrics.scores import likeliest
 from ..models.base import VideoModel
-from .metrics import likeliest
 from .testing import rebuild
 
 Top = list[tuple[str, float]]  # (class, probability), best first
@@ -56,8 +56,16 @@ class Loaded:
 
     @torch.no_grad()
     def predict(self, video: str | Path, top: int = 5) -> Top:
-        """Return the likeliest classes of a video's centre view with their probabilities, best first."""
-        return likeliest(self.model(self.clip(video))[0].float().cpu(), self.classes, top)
+        """Return the likeliest classes of a video's centre view with their probabilities, best first.
+
+        Of one class a video by softmax, so that all probabilities sum to one; of several (`data.multi_label`) each by
+        its own sigmoid.
+        """
+        return self.top(self.model(self.clip(video))[0], top)
+
+    def top(self, logits: Tensor, number: int = 5) -> Top:
+        """Return the likeliest classes of logits (num_classes,) with their probabilities, best first."""
+        return likeliest(logits.float().cpu(), self.classes, number, multi_label=self.config.data.multi_label)
 
     @torch.no_grad()
     def features(self, video: str | Path) -> Tensor:

@@ -1,4 +1,4 @@
-"""Multi-view accuracy: softmax scores averaged over the views of a video, each video counted once."""
+"""The metrics of a test over whole videos, gathered from all ranks, and the mean loss of an epoch."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from .. import metrics
 from ..data.sampling import Views
+from ..metrics.scores import correct, ranks
 
-TOP = (1, 5)
 OF_GROUP = "@"  # between the name of a figure and the group of classes that it is of: 'top1@near'
 
 
@@ -24,37 +25,6 @@ def ensemble_of(tests: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]
             shapes = " and ".join("x".join(map(str, shape)) for shape in (logits.shape, other.shape))
             raise ValueError(f"they were not tested on the same videos, views and classes ({shapes})")
     return torch.cat([logits for logits, _ in tests], 1), labels
-
-
-def accuracy(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Return {'top1', 'top5'} in percent of logits (videos, views, num_classes); videos with NaN count as wrong."""
-    place = ranks(logits, labels)
-    return {f"top{k}": 100 * correct(place, k).float().mean() for k in TOP}
-
-
-def correct(ranks: Tensor, k: int = 1) -> Tensor:
-    """Return which answers are correct, (videos,): the right class is among the k that score highest."""
-    return ranks < k
-
-
-def ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the place of the right class among all, (videos,), from logits (videos, views, num_classes); 0 is first.
-
-    The one definition of what is correct, for results, intervals, pairs and W&B. Scores are averaged over the views
-    after the softmax. Of classes with equal scores the one that is listed first goes first, as in argmax. A video with
-    a view of NaN (it could not be read) gets num_classes, or 5 if there are fewer, so that it is wrong at any k.
-    """
-    scores, labels = logits.softmax(-1).mean(1), labels[:, None].long()
-    of_label = scores.gather(1, labels)
-    before = torch.arange(scores.shape[1], device=scores.device) < labels
-    place = ((scores > of_label) | ((scores == of_label) & before)).sum(1)
-    return torch.where(scores.isnan().any(1), max(scores.shape[1], *TOP), place)
-
-
-def class_accuracy(ranks: Tensor, labels: Tensor) -> list[tuple[int, int, float]]:
-    """Return (class, videos, top-1 in percent) of each class with videos, from `ranks` (videos,) and their labels."""
-    right = correct(ranks).float()
-    return [(c, int(n), 100 * float(right[labels == c].mean())) for c, n in enumerate(torch.bincount(labels)) if n]
 
 
 class MeanLoss(Metric):
@@ -83,7 +53,7 @@ class MeanLoss(Metric):
 
 
 class MultiViewAccuracy(Metric):
-    """Top-1 and top-5 in percent over whole videos; unreadable ones, whose logits are NaN, count as wrong.
+    """The metrics of `stat_video.metrics` over whole videos; unreadable ones, whose logits are NaN, count as wrong.
 
     Keeps the logits of each (video, view), gathers them across ranks, and raises RuntimeError unless all views of
     each video are there exactly once.
@@ -95,10 +65,13 @@ class MultiViewAccuracy(Metric):
     index: list[Tensor]
     view: list[Tensor]
 
-    def __init__(self, protocol: Views, classes: Sequence[str] = ()) -> None:
-        """Report the top-1 of each group, too, if ``classes`` are named 'group: class'."""
+    def __init__(self, protocol: Views, classes: Sequence[str] = (), multi_label: bool = False) -> None:
+        """Report the top-1 of each group, too, if ``classes`` are named 'group: class'.
+
+        With ``multi_label`` a video's label is 0 or 1 of each class, (num_classes,), instead of a number.
+        """
         super().__init__()  # NOTE: no compute_on_cpu: NCCL can't gather from the CPU (torchmetrics#2477)
-        self.protocol = protocol
+        self.protocol, self.multi_label = protocol, multi_label
         self.videos: int | None = None  # how many have to come; None: unknown
         groups = [name.partition(": ")[0] for name in classes if ": " in name]
         self.groups = {
@@ -111,17 +84,18 @@ class MultiViewAccuracy(Metric):
         """Set how many videos have to come; call it before the first update, also on a rank that gets none of them."""
         self.videos = videos
         none = torch.empty(0, dtype=torch.long, device=self.device)
-        self.update(torch.empty(0, num_classes, device=self.device), none, none, none)
+        logits = torch.empty(0, num_classes, device=self.device)
+        self.update(logits, logits if self.multi_label else none, none, none)
 
     def update(self, logits: Tensor, labels: Tensor, index: Tensor, view: Tensor) -> None:
-        """Add logits (B, num_classes) with labels, index (of the video) and view, (B,) each."""
+        """Add logits (B, num_classes) with labels, (B,) or (B, num_classes), index (of the video) and view, (B,)."""
         self.logits.append(logits.detach().float())
         self.labels.append(labels)
         self.index.append(index)
         self.view.append(view)
 
     def gathered(self) -> tuple[Tensor, Tensor]:
-        """Return logits (videos, views, num_classes) and labels (videos,) of all ranks, in the order of the list."""
+        """Return logits (videos, views, num_classes) and labels of all ranks, in the order of the list."""
         with self.sync_context(should_sync=not self._is_synced, should_unsync=not self._is_synced):
             logits, labels, index, view = (
                 torch.cat(s) if isinstance(s, list) else s for s in (self.logits, self.labels, self.index, self.view)
@@ -141,19 +115,14 @@ class MultiViewAccuracy(Metric):
         return self.figures(*self.gathered())
 
     def figures(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Return {'top1', 'top5'} in percent, and 'top1@<group>' over the videos of each group of classes that has any.
+        """Return all metrics, and 'top1@<group>' over the videos of each group of classes that has any.
 
         ``logits`` and ``labels`` are those of `gathered`.
         """
-        found, right = accuracy(logits, labels), correct(ranks(logits, labels)).float()
+        found = metrics.figures(logits, labels)
+        right = correct(ranks(logits, labels)).float() if self.groups else labels
         for group, members in self.groups.items():
             of_group = right[torch.isin(labels, labels.new_tensor(members))]
             if len(of_group):
                 found[f"top1{OF_GROUP}{group}"] = 100 * of_group.mean()
         return found
-
-
-def likeliest(logits: Tensor, classes: Sequence[str], top: int = 5) -> list[tuple[str, float]]:
-    """Return the ``top`` classes with their probabilities, best first, of logits (num_classes,)."""
-    probabilities, indices = logits.float().softmax(-1).topk(min(top, len(classes)))
-    return [(classes[i], p) for i, p in zip(indices.tolist(), probabilities.tolist(), strict=True)]

@@ -1,10 +1,10 @@
 """Wrap a model as Lightning's module: steps, metrics, optimizer, what a checkpoint carries."""
 
 import math
+from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -18,6 +18,7 @@ from ..data.randaugment_device import apply_operators
 from ..data.sampling import Views
 from ..data.transforms import Erase, Normalize
 from ..models.base import VideoModel, check_logits
+from .criterion import Criterion, check_loss
 from .metrics import OF_GROUP, MeanLoss, MultiViewAccuracy
 from .mixing import Mix
 from .optim import gradients, lr_factor, make_optimizer
@@ -38,10 +39,10 @@ def _videos(loader: Any) -> int:
 class VideoModule(LightningModule):
     """Trains and tests a VideoModel on batches of `Sample`s.
 
-    Logs train/loss_step, train/loss_epoch, val/loss_1x1, val/top1_1x1, val/top5_1x1 and, in a test, test/top1_<views>
-    and test/top5_<views>; accuracies in percent, and with ``class_groups`` test/top1_<views>_<group>. Checkpoints
-    carry ``config`` and ``classes`` as plain containers, from which everything is rebuilt, and ``manifest``, the state
-    of the data set.
+    Logs train/loss_step, train/loss_epoch, val/loss_1x1, val/<metric>_1x1 and, in a test, test/<metric>_<views>: top1
+    and top5 in percent, with ``class_groups`` test/top1_<views>_<group>, and what else `stat_video.metrics` has; with
+    ``multi_label`` mean_ap in their place. Checkpoints carry ``config`` and ``classes`` as plain containers, from which
+    everything is rebuilt, and ``manifest``, the state of the data set.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class VideoModule(LightningModule):
         config: dict[str, Any] | None = None,
         class_groups: bool = False,
         manifest: str | None = None,
+        multi_label: bool = False,
     ) -> None:
         super().__init__()
         self.manifest = manifest
@@ -62,12 +64,18 @@ class VideoModule(LightningModule):
         self.normalize = normalize
         self.erase = Erase(recipe.augment.erasing)
         self.mix = Mix(recipe, len(classes))
+        self.multi_label = multi_label
         self.epoch_loss = MeanLoss()  # over all ranks
         self.gradient_norm: Tensor | None = None  # of the step at hand, if `NonFinite` has taken it
         grouped = classes if class_groups else []
-        self.val_accuracy = MultiViewAccuracy(Views(1, 1), grouped)
-        self.test_accuracy = MultiViewAccuracy(views, grouped)
+        self.val_accuracy = MultiViewAccuracy(Views(1, 1), grouped, multi_label)
+        self.test_accuracy = MultiViewAccuracy(views, grouped, multi_label)
         self.tested: tuple[Tensor, Tensor] | None = None  # logits and labels of the last test, in main memory
+
+    @cached_property
+    def criterion(self) -> Criterion:
+        """The recipe's loss. Not made for a test, which goes without: the loss may be of a file that is not here."""
+        return Criterion(self.recipe, self.model, len(self.classes), self.multi_label)
 
     def forward(self, video: Tensor) -> Tensor:
         """Return logits (B, num_classes) of clips as uint8 (B, T, 3, crop, crop)."""
@@ -98,7 +106,7 @@ class VideoModule(LightningModule):
         """Return the loss of a batch after the operators left to the device, erasing and mixing."""
         video = apply_operators(batch["video"], batch.get("operators", []))
         video, labels = self.mix(self.erase(self.normalize(video)), batch["label"])
-        loss = F.cross_entropy(self._logits(video), labels, label_smoothing=self.recipe.label_smoothing)
+        loss = check_loss(f"{type(self.model).__name__}.loss", self.model.loss(video, labels, self.criterion))
         self.epoch_loss.update(loss, len(video))
         # Lightning waits for the device at each pass to have what a bar shows, also where no bar is.
         self.log("train/loss_step", loss, prog_bar=self.trainer.progress_bar_callback is not None)
@@ -128,7 +136,7 @@ class VideoModule(LightningModule):
         logits, labels = self.val_accuracy.gathered()
         read = ~logits.isnan().any(-1)[:, 0]
         if read.any():
-            self.log("val/loss_1x1", F.cross_entropy(logits[read, 0], labels[read]))
+            self.log("val/loss_1x1", self.criterion.unsmoothed(logits[read, 0], labels[read]))
         self.log_dict(_named("val", Views(1, 1), self.val_accuracy.figures(logits, labels)), prog_bar=True)
         self.val_accuracy.reset()
 

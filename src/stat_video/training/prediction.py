@@ -11,14 +11,13 @@ from pathlib import Path
 import torch
 
 from ..data.frame_folder import PICTURES
-from ..data.layouts import is_video, read_lines, split_number
+from ..data.layouts.base import is_video, read_lines, split_number
 from ..data.reader import READ_ERRORS, reason_of
 from ..draw import draw
 from ..errors import InputError
 from ..files import finite, replacing, with_ending
 from ..progress import say
 from .loaded import Loaded, Top
-from .metrics import likeliest
 
 LISTS = {".txt", ".csv"}  # the files that name videos
 
@@ -41,7 +40,7 @@ def predictor(ckpt: Path) -> Callable[[Path], tuple[Top, Callable[[Path], None]]
         pixels = loaded.pixels(video)  # (T, 3, view_crop, view_crop)
         clip = loaded.normalized(pixels)
         with torch.no_grad():
-            top = likeliest(loaded.model(clip)[0], loaded.classes)
+            top = loaded.top(loaded.model(clip)[0])
 
         def draw_into(picture: Path) -> None:
             draw(pixels.permute(0, 2, 3, 1), loaded.model.look(clip), top, picture, title=video.name)

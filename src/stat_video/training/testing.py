@@ -12,6 +12,7 @@ import torch
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from .. import metrics
 from ..config import Config, EvaluateConfig, from_plain
 from ..data.config import DataConfig
 from ..data.lists import manifest_hash
@@ -37,7 +38,7 @@ from .fit import (
     save_logits,
     say_lacking,
 )
-from .metrics import accuracy, ensemble_of
+from .metrics import ensemble_of
 from .module import VideoModule
 from .ranks import SameOnAllRanks
 from .saving import Signals
@@ -55,7 +56,8 @@ def rebuild(path: Path) -> tuple[VideoModel, Config, list[str]]:
     """
     content = read_checkpoint(path)
     try:
-        config: Config = from_plain(updated(content["config"]))
+        # Folders are those of the machine that trained, and its data sets.
+        config: Config = from_plain({**updated(content["config"]), "folders": {}})
     except (OmegaConfBaseException, ValueError, KeyError, TypeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{path}: its config is of another version: {reason}") from None
@@ -107,7 +109,7 @@ def evaluate_ensemble(paths: Sequence[Path], asked: EvaluateConfig) -> dict[str,
                 f"{key}; allowed are runs of one data set" + (", with views=CxS for all" if key == "views" else "")
             )
     results, tests = zip(*(_test(path, asked) for path in paths), strict=True)
-    figures = accuracy(*ensemble_of(tests))
+    figures = metrics.figures(*ensemble_of(tests))
     views = results[0]["views"]
     result = {
         "name": "ensemble",
@@ -170,7 +172,8 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
     manifest, trained_on = manifest_hash(config.data), read_checkpoint(path)["manifest"]
     if not same_data(manifest, trained_on):
         say(f"The data set is not as it was in training: {manifest} now, {trained_on} then")
-    module = VideoModule(model, config.recipe, data.normalize, classes, views, class_groups=config.data.class_groups)
+    kind: dict[str, Any] = {"class_groups": config.data.class_groups, "multi_label": config.data.multi_label}
+    module = VideoModule(model, config.recipe, data.normalize, classes, views, **kind)
     callbacks, bar = progress_callbacks()
     unreadable = UnreadableVideos(found.counts, config.data.max_unreadable, "max_unreadable")
     same_test = {"checkpoint": digest_of(path), "manifest": manifest, "views": str(views), **computing()}
@@ -179,13 +182,13 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
     trainer = L.Trainer(**hardware, callbacks=callbacks, enable_progress_bar=bar)
     say(f"Testing {path} on {found.counts['val']} videos, {views} views")
     with out_of_memory_explained(at_once.clips), nondeterminism_explained(), said_once(trainer):
-        metrics = {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
+        measured = {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
     result = {
         "name": config.name,
         "scale": config.scale,
         "checkpoint": path.name,
         "views": str(views),
-        "metrics": metrics,
+        "metrics": measured,
         "videos": found.counts["val"],
         "absent": {"val": len(found.absent["val"])},
         "unreadable": {"val": unreadable.result()["val"]},

@@ -19,13 +19,14 @@ from ..config import Config
 from ..data.dataset import ViewRequest
 from ..data.modules import VideoDataModule
 from ..draw import draw
+from ..metrics.mean_ap import class_precision
+from ..metrics.scores import class_accuracy, likeliest, ranks
 from ..models.base import ModelConfig, short
 from ..models.count import Uncounted, gmacs, parameters
 from ..paper import load
 from ..runs.differing import searchable
 from ..runs.identity import row_id
 from ..runs.run import Run
-from .metrics import class_accuracy, likeliest, ranks
 from .module import VideoModule
 
 log = logging.getLogger(__name__)
@@ -182,11 +183,21 @@ def log_result(
             part()
 
 
+def _class_names(label: int | Tensor, classes: list[str]) -> str:
+    """Return the class of a video, or all of them, 'a, b', if the label is 0 or 1 of each."""
+    numbers = [label] if isinstance(label, int) else label.nonzero()[:, 0].tolist()
+    return ", ".join(classes[number] for number in numbers)
+
+
 def _log_classes(logger: RunLogger, logits: Path, classes: list[str], views: str) -> None:
     test = torch.load(logits, weights_only=True)
-    place = ranks(test["logits"], test["labels"])
-    rows = [[classes[c], videos, top1] for c, videos, top1 in class_accuracy(place, test["labels"])]
-    table = wandb.Table(columns=["class", "videos", f"test/top1_{views}"], data=rows)
+    several = test["labels"].ndim == 2
+    if several:
+        found = class_precision(test["logits"], test["labels"])
+    else:
+        found = class_accuracy(ranks(test["logits"], test["labels"]), test["labels"])
+    rows = [[classes[c], videos, figure] for c, videos, figure in found]
+    table = wandb.Table(columns=["class", "videos", f"test/{'ap' if several else 'top1'}_{views}"], data=rows)
     logger.experiment.log({"test/classes": table})
 
 
@@ -202,8 +213,8 @@ def _log_pictures(logger: RunLogger, config: Config, module: VideoModule, data: 
             item = clips[ViewRequest(i, 0)]
             clip = module.normalize(item["video"][None].to(module.device))
             with torch.no_grad():
-                top = likeliest(model(clip)[0], module.classes)
-            label, path = module.classes[item["label"]], Path(folder, f"{i}.png")
+                top = likeliest(model(clip)[0], module.classes, multi_label=module.multi_label)
+            label, path = _class_names(item["label"], module.classes), Path(folder, f"{i}.png")
             title = f"{Path(clips.videos[i][0]).name}: {label}"
             draw(item["video"].permute(0, 2, 3, 1), model.look(clip), top, path, title=title)
             pictures.append(wandb.Image(str(path), caption=f"{label}; likeliest: {top[0][0]}"))

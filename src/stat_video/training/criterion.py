@@ -1,0 +1,37 @@
+"""The recipe's loss as a model gets it: with its keys, and with what it is given and returns checked."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from .. import losses
+from ..config import Recipe
+from ..errors import InputError
+from ..models.base import check_logits
+
+
+class Criterion:
+    """Maps logits (B, num_classes) and a target, (B,) or (B, num_classes), to the loss, ()."""
+
+    def __init__(self, recipe: Recipe, model: nn.Module, num_classes: int, multi_label: bool = False) -> None:
+        self.model, self.num_classes = model, num_classes
+        self.name = recipe.loss or losses.usual(multi_label)
+        self.loss = losses.find(self.name)
+        self.keys = dict(recipe.loss_keys)
+        self.smoothing = {"label_smoothing": recipe.label_smoothing} if recipe.label_smoothing else {}
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        logits = check_logits(self.model, logits, len(target), self.num_classes)
+        return check_loss(f"recipe.loss={self.name}", self.loss(logits, target, **self.keys, **self.smoothing))
+
+    def unsmoothed(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss without label smoothing, as it is reported of a validation."""
+        return check_loss(f"recipe.loss={self.name}", self.loss(logits, target, **self.keys))
+
+
+def check_loss(what: str, loss: Any) -> Tensor:
+    """Return a loss; raise InputError unless it is a floating-point ()."""
+    if isinstance(loss, Tensor) and loss.ndim == 0 and loss.is_floating_point():
+        return loss
+    kind = f"{loss.dtype} {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+    raise InputError(f"{what}: returned {kind}; must be a mean over the clips, floating point ()")
