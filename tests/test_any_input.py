@@ -173,8 +173,8 @@ def test_a_damaged_checkpoint_is_refused_or_the_same(
     file.write_bytes(content[: len(content) - cut % 50])
     found = outcome(lambda: read_checkpoint(file), f"{file}: ")
     if found is not REFUSED:
-        assert found["classes"] == ["a"]
-        assert torch.equal(found["weights"]["a"], torch.ones(3))
+        assert found.classes == ["a"]
+        assert torch.equal(found.weights["a"], torch.ones(3))
         assert zipfile.is_zipfile(file)
 
 
@@ -204,4 +204,4 @@ def test_a_result_without_a_figure_is_read(tmp_path: Path) -> None:
         (folder / "result.json").write_text(text.replace('"?"', value))
     found = read_results(tmp_path)
     assert found.broken == []
-    assert [result["metrics"] for _, result in found.results] == 2 * [{"test/top1_1x1": 1.0}]
+    assert [result.content["metrics"] for result in found.results] == 2 * [{"test/top1_1x1": 1.0}]

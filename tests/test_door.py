@@ -114,7 +114,7 @@ def test_it_is_resumed_and_gives_weights_to_the_next(swept, own, logs, place):
     done = script("train", *words, "new_classifier=true", STAT_VIDEO_OWN=str(own))
     assert done.returncode == 0, done.stderr
     assert "head: drawn anew" in done.stdout
-    weights = read_checkpoint(only("last.ckpt", logs / "next"))["weights"]
+    weights = read_checkpoint(only("last.ckpt", logs / "next")).weights
     assert weights["head.weight"].shape == (2, 4)
 
 

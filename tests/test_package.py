@@ -16,7 +16,7 @@ from stat_video import models
 from stat_video.compose import rows
 from stat_video.config import Config
 from stat_video.runs.result import Key
-from stat_video.training.testing import rebuild
+from stat_video.training.rebuild import rebuild
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,8 @@ from stat_video.models.base import Clip
 from stat_video.progress import say, show_table
 from stat_video.runs.results import read_results
 from stat_video.terminal import prediction_table
-from stat_video.training.testing import evaluate, rebuild
+from stat_video.training.rebuild import rebuild
+from stat_video.training.testing import evaluate
 
 TINY = {"widths": [24, 48, 96, 192], "depths": [1, 1, 1, 1], "heads": [1, 1, 2, 4]}
 
@@ -247,7 +248,7 @@ def test_a_result_that_names_other_files_is_kept_out_and_named(tmp_path: Path, t
         (tmp_path / "x" / name).mkdir(parents=True)
         (tmp_path / "x" / name / "result.json").write_text(content)
     found = read_results(tmp_path)
-    assert [folder.name for folder, _ in found.results] == ["good"]
+    assert [result.folder.name for result in found.results] == ["good"]
     assert [file.parent.name for file, _ in found.broken] == ["bad"]
 
 

@@ -37,7 +37,7 @@ def test_a_run_writes_all_that_it_should(trained):
 
 def test_the_checkpoint_holds_plain_containers(trained):
     assert torch.serialization.get_unsafe_globals_in_checkpoint(trained / "last.ckpt") == []
-    assert len(read_checkpoint(trained / "last.ckpt")["classes"]) == 12
+    assert len(read_checkpoint(trained / "last.ckpt").classes) == 12
 
 
 def test_a_finished_run_is_not_run_again(trained, place):
@@ -150,7 +150,7 @@ def test_the_same_run_twice_gives_the_same_weights(trained, place, tmp_path):
     done = script("train", *SMALL, *place.keys_with(tmp_path), "trainer.workers=2")
     assert done.returncode == 0, done.stderr
     again = only("last.ckpt", tmp_path)
-    first, second = (read_checkpoint(p)["weights"] for p in (trained / "last.ckpt", again))
+    first, second = (read_checkpoint(p).weights for p in (trained / "last.ckpt", again))
     assert all(torch.equal(first[k], second[k]) for k in first)
 
 

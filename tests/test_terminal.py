@@ -7,7 +7,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict
 from functools import cache
-from typing import Any
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -24,6 +24,7 @@ from stat_video.cost.plan import plan, plan_table
 from stat_video.models.count import by_layer
 from stat_video.progress import WIDE, WideTable, show_table
 from stat_video.runs.differing import differing
+from stat_video.runs.result import Result
 from stat_video.terminal import evaluation_table, prediction_table, results_table
 
 METRICS = {
@@ -32,16 +33,16 @@ METRICS = {
 }  # fmt: skip
 
 
-def result(config: Config, metrics: dict[str, float] = METRICS) -> dict[str, Any]:
+def result(config: Config, metrics: dict[str, float] = METRICS) -> Result:
     plain = {"name": config.name, "scale": config.scale, "train_seconds": 1234.5, "id": "0a1b2c3d"}
-    return {**plain, "metrics": metrics, "config": asdict(config)}
+    return Result(Path("logs"), {**plain, "metrics": metrics, "config": asdict(config)})
 
 
 def results() -> Table:
     """A sweep over five things at once."""
     words = ["t_o=5", "modules=ca", "model=mvit T=32", "stem=conv1 recipe.lr=1e-4", "l_ta=2 seed=3"]
     found = [result(compose.rows("train", Config, w.split())[0].config) for w in words]
-    return results_table(found, *differing([r["config"] for r in found]))
+    return results_table(found, *differing([r.config for r in found]))
 
 
 def plans() -> Table:
@@ -64,7 +65,7 @@ def systems() -> Table:
 
 TABLES: dict[str, Callable[[], Table]] = {
     "results": results,
-    "evaluation": lambda: evaluation_table({"metrics": METRICS}),
+    "evaluation": lambda: evaluation_table(Result(Path("logs"), {"metrics": METRICS})),
     "prediction": lambda: prediction_table([("moving right then left and up again " * 3, 0.5), ("zumba", 0.25)]),
     "plan": plans,
     "layers": lambda: layer_table(by_layer(*estimate().model)),

@@ -18,7 +18,8 @@ from .models.weights import load_foreign, load_weights
 from .runs.result import Result
 from .training import testing
 from .training.checkpoint import read_weights
-from .training.fit import finished, fit, named_weights
+from .training.first_weights import named_weights
+from .training.fit import finished, fit
 from .training.loaded import Loaded
 from .training.prediction import Prediction, predict_many
 
@@ -79,8 +80,8 @@ def train(*words: str) -> Result:
     if config.plan:
         raise InputError("plan=true: prints a plan and runs nothing; python -m stat_video train plan=true does that")
     with _inside("train", config):
-        content = run_alone(fit, finished, config)
-    return Result.of(content, Path(content["folder"]))
+        result: Result = run_alone(fit, finished, config)
+    return result
 
 
 def evaluate(checkpoint: str | Path, *words: str) -> Result:
@@ -88,8 +89,7 @@ def evaluate(checkpoint: str | Path, *words: str) -> Result:
     path = Path(checkpoint)
     config = _composed("evaluate", EvaluateConfig, words)
     with _inside("evaluate", config):
-        content = testing.evaluate(path, config)
-    return Result.of(content, path.parent)
+        return testing.evaluate(path, config)
 
 
 def predict(checkpoint: str | Path, videos: Sequence[str | Path]) -> list[Prediction]:

@@ -23,10 +23,10 @@ def test_hours_are_assumed_off_the_cpu_and_marked(tmp_path):
     asked = config(tmp_path, "scale=paper")
     row = plan(asked)
     estimate = Estimate(asked, Hardware())
-    assert row["clips"] == 240_000 * 200 * 2  # the paper's Kinetics-400, which is not there
-    assert row["seconds"] == pytest.approx(3600 * estimate.gpu_hours)
-    assert row["assumed"].startswith("A100-80GB, speed assumed")
-    assert row["step_bytes"] == estimate.memory(True, False, False).whole(64)  # 1024 frames
+    assert row.clips == 240_000 * 200 * 2  # the paper's Kinetics-400, which is not there
+    assert row.seconds == pytest.approx(3600 * estimate.gpu_hours)
+    assert row.assumed.startswith("A100-80GB, speed assumed")
+    assert row.step_bytes == estimate.memory(True, False, False).whole(64)  # 1024 frames
     table = plan_table([row])
     assert list(table.columns[-1].cells) == [f"~{estimate.gpu_hours:.2f}"]
     assert "~ on A100-80GB" in table.caption
@@ -35,10 +35,10 @@ def test_hours_are_assumed_off_the_cpu_and_marked(tmp_path):
 def test_hours_on_the_cpu_are_known_or_not_given(tmp_path):
     asked = config(tmp_path)
     row = plan(asked)
-    assert (row["seconds"], row["assumed"]) == (None, None)
-    assert row["step_bytes"] == Estimate(asked, Hardware()).memory(False, False, True).whole(asked.recipe.batch_size)
+    assert (row.seconds, row.assumed) == (None, None)
+    assert row.step_bytes == Estimate(asked, Hardware()).memory(False, False, True).whole(asked.recipe.batch_size)
     asked.trainer = replace(asked.trainer, clips_per_second=40.0)
-    assert plan(asked)["seconds"] == row["clips"] / 40
+    assert plan(asked).seconds == row.clips / 40
     assert "~" not in plan_table([row]).caption
 
 
@@ -64,8 +64,8 @@ def test_runs_that_were_cut_off_in_their_first_epoch_are_no_measure(tmp_path):
     hardware = {"hardware": {"device": "cpu", "devices": 1}}
     for seed, more in enumerate((cut, cut, cut)):
         fake_run(tmp_path, asdict(config(tmp_path, f"seed={seed + 1}")), np.ones(4, bool), **hardware, **more)
-    assert plan(asked)["seconds"] is None
+    assert plan(asked).seconds is None
     fake_run(tmp_path, asdict(config(tmp_path, "seed=9")), np.ones(4, bool), **hardware, **whole)
     row = plan(asked)
     rate = 100.0 / (2 * asked.recipe.batch_size * 0.125)
-    assert row["seconds"] == pytest.approx(rate * row["GMACs"] * row["clips"])
+    assert row.seconds == pytest.approx(rate * row.gmacs * row.clips)

@@ -640,10 +640,10 @@ def test_a_sweep_killed_three_times_ends_as_an_undisturbed_one(place, tmp_path):
     assert "Finished before" in done.stdout
     found = [read_results(tmp_path / name).results for name in ("undisturbed", "killed")]
     assert [len(results) for results in found] == [4, 4]
-    for (one, expected), (two, result) in zip(*found, strict=True):
-        assert one.name == two.name
-        assert result["metrics"] == expected["metrics"]
-        a, b = (torch.load(folder / "logits_5x1.pt", weights_only=True)["logits"] for folder in (one, two))
+    for expected, result in zip(*found, strict=True):
+        assert result.folder.name == expected.folder.name
+        assert result.metrics == expected.metrics
+        a, b = (torch.load(one.folder / "logits_5x1.pt", weights_only=True)["logits"] for one in (expected, result))
         assert torch.equal(a, b)
 
 

@@ -97,7 +97,7 @@ def test_a_run_can_be_found_by_its_axes(run, logged, records):
 
 
 def test_the_cost_of_a_run_is_its_models(logged, run):
-    weights = read_checkpoint(run / "last.ckpt")["weights"].values()
+    weights = read_checkpoint(run / "last.ckpt").weights.values()
     assert logged["config"]["parameters"] == sum(w.numel() for w in weights)
     assert logged["config"]["gflops"] == pytest.approx(read_json(run / "result.json")["gmacs"], abs=1e-4)
 

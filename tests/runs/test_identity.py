@@ -21,7 +21,7 @@ from stat_video.runs import identity
 from stat_video.runs.identity import definition, foreign_keys, row_id, updated, with_content
 from stat_video.runs.run import Run
 from stat_video.training.checkpoint import read_checkpoint
-from stat_video.training.testing import rebuild
+from stat_video.training.rebuild import rebuild
 
 OLDER = ROOT / "tests" / "older"  # a folder per version, with a finished run and one that was killed
 ADDED = {  # file, the line before which a key is added, the key
@@ -194,7 +194,7 @@ def test_a_finished_run_of_an_older_version_is_the_same_run(version: str) -> Non
     model, config, classes = rebuild(folder / "last.ckpt")
     assert asdict(config)["recipe"]["epochs"] == 2
     assert len(classes) == 12
-    weights = read_checkpoint(folder / "last.ckpt")["weights"]
+    weights = read_checkpoint(folder / "last.ckpt").weights
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
 
 

@@ -17,10 +17,12 @@ import pytest
 import torch
 
 from stat_video.config import from_plain
+from stat_video.data.sampling import Views
 from stat_video.errors import InputError
 from stat_video.files import replacing, write_json
+from stat_video.runs.result import Key
 from stat_video.runs.run import Run
-from stat_video.training.checkpoint import damage, load_plain, read_checkpoint, read_weights
+from stat_video.training.checkpoint import Checkpoint, damage, load_plain, read_checkpoint, read_weights
 from stat_video.training.saving import AtomicCheckpointIO
 
 OURS = {
@@ -101,12 +103,12 @@ WRONG = (
 
 def test_what_is_ours_is_read(tmp_path: Path) -> None:
     torch.save(OURS, tmp_path / "last.ckpt")
-    content = read_checkpoint(tmp_path / "last.ckpt")
-    assert content["config"] == {"seed": 3}
-    assert content["classes"] == ["a", "b"]
-    assert content["epoch"] == 7
-    assert list(content["weights"]) == ["head.weight"]  # the model's own names, and nothing but the model
-    assert torch.equal(content["weights"]["head.weight"], torch.arange(6.0).view(2, 3))
+    found = read_checkpoint(tmp_path / "last.ckpt")
+    assert found.config == {"seed": 3}
+    assert found.classes == ["a", "b"]
+    assert found.epoch == 7
+    assert list(found.weights) == ["head.weight"]  # the model's own names, and nothing but the model
+    assert torch.equal(found.weights["head.weight"], torch.arange(6.0).view(2, 3))
 
 
 @pytest.mark.parametrize("write", WRONG, ids=lambda f: f.__name__)
@@ -167,7 +169,7 @@ def check_refused(path: Path) -> None:
     assert len(str(caught.value)) < 250 + len(str(path))
 
 
-def content_or_refusal(path: Path) -> dict[str, Any] | str:
+def content_or_refusal(path: Path) -> Checkpoint | str:
     try:
         return read_checkpoint(path)
     except InputError as error:
@@ -176,7 +178,7 @@ def content_or_refusal(path: Path) -> dict[str, Any] | str:
 
 def test_a_whole_file_is_not_damaged(whole: Path) -> None:
     assert damage(whole) is None
-    assert read_checkpoint(whole)["epoch"] == 7
+    assert read_checkpoint(whole).epoch == 7
 
 
 def test_each_flipped_bit_of_the_content_is_found(whole: Path, tmp_path: Path) -> None:
@@ -216,9 +218,9 @@ def test_a_flipped_bit_outside_of_the_content_is_refused_or_changes_nothing(whol
             assert "\n" not in content
             refused += 1
         else:
-            assert content["config"] == {"seed": 3}
-            assert all(torch.equal(v, MANY["state_dict"][f"model.{k}"]) for k, v in content["weights"].items())
-            assert len(content["weights"]) == 8
+            assert content.config == {"seed": 3}
+            assert all(torch.equal(v, MANY["state_dict"][f"model.{k}"]) for k, v in content.weights.items())
+            assert len(content.weights) == 8
         path.unlink()
     assert refused > 300
 
@@ -378,7 +380,7 @@ def test_refused_write_of_a_checkpoint_leaves_one_that_loads(tmp_path: Path, mon
             patch.setattr(owner, "replace", replace)
         with pytest.raises(InputError, match="Read-only file system"):
             AtomicCheckpointIO().save_checkpoint({**OURS, "epoch": 8}, path)
-    assert read_checkpoint(path)["epoch"] == 7
+    assert read_checkpoint(path).epoch == 7
     assert names(tmp_path) == ["last.ckpt"]
 
 
@@ -468,8 +470,12 @@ def test_result_is_none_until_it_is_whole(tmp_path: Path) -> None:
     for broken in (b"", b'{"metrics": {"val/', b"\xff\xfe\x00broken"):
         file.write_bytes(broken)
         assert run.result() is None
-    write_json(file, {"metrics": {"val/top1_1x1": 95.0}})
-    assert run.result() == {"metrics": {"val/top1_1x1": 95.0}}
+    whole = {"name": "a", "views": "1x1", "metrics": {"val/top1_1x1": 95.0}}
+    write_json(file, whole)
+    found = run.result()
+    assert found is not None
+    assert found.content == whole
+    assert found.metrics == {Key("val", "top1", Views(1, 1)): 95.0}
 
 
 def test_setting_aside_never_overwrites(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_nan_stops_with_the_videos_named_and_the_weights_kept(faults: Starts) ->
     assert "the loss of step 4 is NaN or infinite" in line
     assert 4 <= line.count(".mp4") < 8  # of the pass and what is mixed into it, not of the step
     state = only("nonfinite.ckpt", faults / "disturbed")
-    assert all(value.isfinite().all() for value in read_checkpoint(state)["weights"].values())
+    assert all(value.isfinite().all() for value in read_checkpoint(state).weights.values())
     assert torch.load(state, weights_only=True)["global_step"] == 3
 
 

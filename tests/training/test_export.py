@@ -19,7 +19,7 @@ from stat_video.errors import InputError
 from stat_video.models.base import Clip, VideoModel
 from stat_video.training import export as module
 from stat_video.training.export import export
-from stat_video.training.testing import rebuild
+from stat_video.training.rebuild import rebuild
 
 ONNX = all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 

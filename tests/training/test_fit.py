@@ -21,13 +21,14 @@ from stat_video.data.transforms import Normalize
 from stat_video.errors import InputError
 from stat_video.models.parts import recompute
 from stat_video.models.parts.backend import AUTO_WINDOW, BACKEND
+from stat_video.runs.result import Result
 from stat_video.runs.run import Run
 from stat_video.training import fit as fit_module
+from stat_video.training import testing
 from stat_video.training.callbacks import EpochLog
 from stat_video.training.checkpoint import read_checkpoint
-from stat_video.training.fit import finished, fit, identify
+from stat_video.training.fit import identify
 from stat_video.training.module import VideoModule
-from stat_video.training.testing import evaluate
 
 TOY = '''
 from dataclasses import dataclass
@@ -87,8 +88,25 @@ def plain(content: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(content))
 
 
+def told(result: Result) -> dict[str, Any]:
+    return {**plain(dict(result.content)), "folder": str(result.folder)}
+
+
+def fit(config: Config) -> dict[str, Any]:
+    return told(fit_module.fit(config))
+
+
+def finished(config: Config) -> dict[str, Any] | None:
+    result = fit_module.finished(config)
+    return result and told(result)
+
+
+def evaluate(path: Path, asked: EvaluateConfig) -> dict[str, Any]:
+    return told(testing.evaluate(path, asked))
+
+
 def weights_of(logs: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(only("last.ckpt", logs))["weights"]
+    return read_checkpoint(only("last.ckpt", logs)).weights
 
 
 def check_one_line(error: InputError, *parts: str) -> None:
@@ -131,7 +149,7 @@ def test_a_finished_run_is_not_run_again(place: Place, tmp_path: Path, monkeypat
     assert again["id"] == result["id"]
     assert again["metrics"] == result["metrics"]
     assert sorted(p.name.removeprefix(file.parent.name) for p in file.parents[1].iterdir()) == ["", ".old-1"]
-    first, second = (read_checkpoint(p)["weights"] for p in (tmp_path / "logs").rglob("last.ckpt"))
+    first, second = (read_checkpoint(p).weights for p in (tmp_path / "logs").rglob("last.ckpt"))
     assert all(torch.equal(weight, second[name]) for name, weight in first.items())
 
 
@@ -177,7 +195,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
         patch.setattr(EpochLog, "on_train_batch_end", die)
         with pytest.raises(InputError, match="killed"):
             fit(killed)
-    place_of = read_checkpoint(only("last.ckpt", tmp_path / "killed"))["place"]
+    place_of = read_checkpoint(only("last.ckpt", tmp_path / "killed")).place
     assert place_of == {"epoch": 1, "clips": 16}  # inside an epoch
     resumed = fit(killed)
     whole = fit(config_of(place, tmp_path / "whole", "model=toy", *steps, *words))
@@ -215,7 +233,7 @@ def test_a_late_run_holds_its_rate_and_goes_on_alike_if_it_was_killed(
         patch.setattr(EpochLog, "on_train_batch_end", die)
         with pytest.raises(InputError, match="killed"):
             fit(killed)
-    assert read_checkpoint(only("last.ckpt", tmp_path / "killed"))["place"] == {"epoch": 2, "clips": 16}
+    assert read_checkpoint(only("last.ckpt", tmp_path / "killed")).place == {"epoch": 2, "clips": 16}
     resumed = fit(killed)
     said = capsys.readouterr().out
     assert said.count("below recipe.hold_until=100") == 2
@@ -247,7 +265,7 @@ def test_a_run_that_is_not_late_is_the_same_without_the_rule(place: Place, tmp_p
     assert all(torch.equal(weight, expected[name]) for name, weight in weights_of(tmp_path / "never").items())
     asked = config_of(place, tmp_path / "without", *WSD, "recipe.hold_until=0", "recipe.hold_epochs=2")
     assert finished(asked) == plain(without)  # what was run before the rule was asked for counts
-    assert plan(asked)["state"] == "done"
+    assert plan(asked).state == "done"
 
 
 @pytest.mark.usefixtures("toy")
@@ -270,7 +288,7 @@ def test_a_run_with_other_epochs_than_the_rule_gives_is_refused(
         with pytest.raises(InputError) as caught:
             look(late)
         check_one_line(caught.value, "recipe.hold_until=None", "recipe.hold_until=100", "fresh=true")
-    assert plan(late)["state"] == "done with another hold_until"
+    assert plan(late).state == "done with another hold_until"
     assert fit(replace(late, fresh=True))["epochs"] == 4
     assert finished(late) is not None
     with pytest.raises(InputError):

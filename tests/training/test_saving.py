@@ -23,8 +23,7 @@ from stat_video.errors import InputError, Stopped
 from stat_video.runs.run import Run
 from stat_video.slurm_job import requeue
 from stat_video.training import saving as saving_file
-from stat_video.training.checkpoint import damage, read_checkpoint
-from stat_video.training.fit import newest_whole, place_of
+from stat_video.training.checkpoint import damage, newest_whole, read_checkpoint
 from stat_video.training.saving import AtomicCheckpointIO, CheckpointWriter, Saving, Signals, on_host
 
 OURS = {
@@ -68,13 +67,13 @@ def test_a_changed_byte_is_found(run: Run, share: float) -> None:
 def test_a_file_that_something_else_wrote_is_read(run: Run) -> None:
     run.folder.mkdir()
     torch.save(OURS, run.checkpoint)
-    assert read_checkpoint(run.checkpoint)["place"] == {"epoch": 1, "clips": 16}
+    assert read_checkpoint(run.checkpoint).place == {"epoch": 1, "clips": 16}
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_the_last_are_kept(run: Run, keep: int) -> None:
     write(run, range(5), keep)
-    assert [read_checkpoint(path)["epoch"] for path in run.checkpoints] == [4, 3, 2][:keep]
+    assert [read_checkpoint(path).epoch for path in run.checkpoints] == [4, 3, 2][:keep]
     assert [path.name for path in run.checkpoints] == ["last.ckpt", "last-1.ckpt", "last-2.ckpt"][:keep]
     assert len(list(run.folder.iterdir())) == keep
 
@@ -83,29 +82,29 @@ def test_a_broken_newest_falls_back_with_a_line(run: Run, capsys: pytest.Capture
     write(run, range(3))
     whole = run.checkpoint.read_bytes()
     run.checkpoint.write_bytes(whole[: len(whole) // 2])
-    chosen, content = newest_whole(run)
+    chosen = newest_whole(run)
     assert chosen is not None
-    assert (chosen.name, content["epoch"]) == ("last-1.ckpt", 1)
+    assert (chosen.path.name, chosen.epoch) == ("last-1.ckpt", 1)
     said = capsys.readouterr().out
     assert said.count("\n") == 1
     assert f"{run.checkpoint}: damaged or truncated" in said
     assert "going on from the one before" in said
     assert sorted(p.name for p in run.folder.iterdir()) == ["last-1.ckpt", "last.broken"]
     write(run, range(3, 4))  # the one gone on from is kept, not the broken one
-    assert [read_checkpoint(path)["epoch"] for path in run.checkpoints] == [3, 1]
+    assert [read_checkpoint(path).epoch for path in run.checkpoints] == [3, 1]
 
 
 def test_killed_between_two_names_nothing_is_lost(run: Run) -> None:
     write(run, range(2))
     run.checkpoint.unlink()  # it has been renamed, and the new one has not
-    chosen, content = newest_whole(run)
+    chosen = newest_whole(run)
     assert chosen is not None
-    assert content["epoch"] == 0
+    assert chosen.epoch == 0
     assert run.state == "to resume"
 
 
 def test_none_whole_is_refused_instead_of_started_over(run: Run) -> None:
-    assert newest_whole(run) == (None, {})  # not begun
+    assert newest_whole(run) is None  # not begun
     write(run, range(2))
     for path in run.checkpoints:
         path.write_bytes(b"")
@@ -117,7 +116,7 @@ def test_none_whole_is_refused_instead_of_started_over(run: Run) -> None:
 def test_a_checkpoint_of_an_epochs_end_without_a_place(run: Run) -> None:
     old = {**OURS, "stat_video": {"config": {}, "classes": []}, "epoch": 4}
     AtomicCheckpointIO().save_checkpoint(old, run.checkpoint)
-    assert place_of(read_checkpoint(run.checkpoint)) == (5, 0)
+    assert read_checkpoint(run.checkpoint).goes_on_at == (5, 0)
 
 
 # ------------------------------------------------------------------------------------------- beside the training
@@ -174,7 +173,7 @@ def test_a_second_save_waits_for_the_first(run: Run, disk: Disk) -> None:
     second.join()
     writer.teardown()
     assert disk.events == ["begin last.ckpt", "end last.ckpt"] * 2
-    assert [read_checkpoint(path)["epoch"] for path in run.checkpoints] == [1, 0]
+    assert [read_checkpoint(path).epoch for path in run.checkpoints] == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +198,7 @@ def test_what_the_disk_did_not_take_is_raised_once_by_the_next_call(call: Any, r
         call(writer)
     writer.raise_failed()
     writer.teardown()
-    assert read_checkpoint(run.checkpoint)["epoch"] == 0
+    assert read_checkpoint(run.checkpoint).epoch == 0
     assert len(list(run.folder.iterdir())) == 1
 
 

@@ -15,6 +15,7 @@ from stat_video.errors import ranged, sized
 from stat_video.metrics.scores import class_accuracy, ranks
 from stat_video.models import stat
 from stat_video.models.base import Clip, ModelConfig, Panel, VideoModel
+from stat_video.runs.result import Result
 from stat_video.runs.run import Run
 from stat_video.training import wandb_logger
 from stat_video.training.wandb_logger import RunLogger, flat_config, log_result, make_logger, tags
@@ -83,7 +84,8 @@ def finished_run(folder, classes=3):
     (folder / "last.ckpt").write_bytes(b"weights")
     names = [f"class {c}" for c in range(classes)]
     module = SimpleNamespace(views="5x1", classes=names, model=Means(classes), device="cpu", normalize=as_floats)
-    return Run(folder, "12345678"), module, RESULT
+    module.multi_label = False
+    return Run(folder, "12345678"), module, Result(folder, RESULT)
 
 
 def as_floats(video):

@@ -1,13 +1,13 @@
 """Test a checkpoint, or the mean of several, with any views: `src/evaluate.py ckpt=logs/.../last.ckpt views=3x3`."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import stat_video.launch.early  # isort: skip  # noqa: F401
 from stat_video.config import EvaluateConfig
 from stat_video.errors import InputError
 from stat_video.launch.script import path_of, script
 from stat_video.progress import say, show_table
+from stat_video.runs.result import Result
 from stat_video.terminal import evaluation_table
 from stat_video.training.testing import evaluate, evaluate_ensemble
 
@@ -20,14 +20,13 @@ def run(config: EvaluateConfig) -> None:
     if config.ckpt is not None:
         raise InputError(f"ckpt={config.ckpt}: not allowed beside ensemble=[RUN,RUN]")
     paths = [path_of("ensemble", run) for run in config.ensemble]
-    result = evaluate_ensemble([path / "last.ckpt" if path.is_dir() else path for path in paths], config)
-    show_tests([*result["members"], result])
+    show_tests(evaluate_ensemble([path / "last.ckpt" if path.is_dir() else path for path in paths], config))
 
 
-def show_tests(results: Sequence[dict[str, Any]]) -> None:
+def show_tests(results: Sequence[Result]) -> None:
     """Print which test it was and its figures, for each."""
     for result in results:
-        say(f"{result['checkpoint']}, {result['videos']} videos, scale {result['scale']}")
+        say(f"{result.content['checkpoint']}, {result.content['videos']} videos, scale {result.scale}")
         show_table(evaluation_table(result))
 
 

@@ -1,30 +1,33 @@
 """Train a model, or with -m sweep over several: `python src/train.py experiment=ablation_window t_o=5`."""
 
 from itertools import groupby
-from typing import Any
 
 import stat_video.launch.early  # isort: skip  # noqa: F401
 from stat_video.config import Config
-from stat_video.cost.plan import plan, plan_table
+from stat_video.cost.plan import Plan, plan, plan_table
 from stat_video.launch.script import script
 from stat_video.progress import say, show_table
 from stat_video.runs.differing import differing
+from stat_video.runs.result import Result
 from stat_video.terminal import next_commands, results_table
 from stat_video.training.fit import finished, fit
 
 
-def known(config: Config) -> dict[str, Any] | None:
+def known(config: Config) -> Plan | Result | None:
     """Return what can be said of a run without running it: its plan with plan=true, or its result if it is finished."""
     return plan(config) if config.plan else finished(config)
 
 
-def show(results: list[dict[str, Any]]) -> None:
+def show(shown: list[Plan] | list[Result]) -> None:
     """Print a row for each run, a table for each experiment; after runs, what to do next."""
-    planned = "state" in results[0]
-    for _, group in groupby(results, key=lambda result: result["name"]):
+    plans = [one for one in shown if isinstance(one, Plan)]
+    for _, of_name in groupby(plans, key=lambda plan: plan.name):
+        show_table(plan_table(list(of_name)))
+    results = [one for one in shown if isinstance(one, Result)]
+    for _, group in groupby(results, key=lambda result: result.name):
         rows = list(group)
-        show_table(plan_table(rows) if planned else results_table(rows, *differing([r["config"] for r in rows])))
-    if not planned:
+        show_table(results_table(rows, *differing([row.config for row in rows])))
+    if results:
         for line in next_commands(results):
             say(line)
 

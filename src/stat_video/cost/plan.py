@@ -1,7 +1,8 @@
 """What a command would run, and what that costs, without running it: `plan=true`."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,9 +23,24 @@ from .budget import Estimate, how_fast
 from .config import Hardware
 
 
-def plan(config: Config) -> dict[str, Any]:
-    """Return state and cost of one run: GMACs of a view, parameters, bytes of a training step on a device, training
-    clips, seconds of a device; None for what is not known.
+@dataclass(frozen=True)
+class Plan:
+    """State and cost of one run; None for what is not known."""
+
+    name: str  # of the experiment
+    config: Mapping[str, Any]  # all keys, in plain containers
+    run: Run
+    state: str  # 'done', 'to resume', 'to do', ...
+    parameters: float
+    clips: int | None  # of the training
+    gmacs: float | None = None  # of a view
+    step_bytes: float | None = None  # of a training step on a device
+    seconds: float | None = None  # of a device
+    assumed: str | None = None  # by which hardware, if the seconds are not measured here
+
+
+def plan(config: Config) -> Plan:
+    """Return state and cost of one run.
 
     The time comes from `trainer.clips_per_second`, else from the finished runs of the same scale and kind of device, in
     proportion to clips and multiply-adds; else, off the CPU, it is assumed as `src/cost.py` does by default.
@@ -39,27 +55,17 @@ def plan(config: Config) -> dict[str, Any]:
     elif config.init is not None:
         plain["init"] = with_content(config.init)
     run = Run.of(plain, logs, manifest_hash(config.data))
-    if (result := run.result()) is not None and not ended_as_asked(config.recipe, result, run.folder):
+    if (result := run.result()) is not None and not ended_as_asked(config.recipe, result):
         state = "done with another hold_until"
     estimate = Estimate(config, Hardware())
-    try:
-        cost = _cost(estimate, logs)
-    except Uncounted:
-        cost = dict.fromkeys(("GMACs", "step_bytes", "seconds", "assumed"))
-    return {
-        "name": config.name,
-        "config": plain,
-        "run": run.folder.name,
-        "id": run.id,
-        "state": state or run.state,
-        "parameters": parameters(*estimate.model),
-        "clips": estimate.clips,
-        **cost,
-    }
+    found = Plan(config.name, plain, run, state or run.state, parameters(*estimate.model), estimate.clips)
+    with suppress(Uncounted):
+        found = _with_cost(found, estimate, logs)
+    return found
 
 
-def _cost(estimate: Estimate, logs: Path) -> dict[str, Any]:
-    """Return what rests on the count of a model, for `plan`."""
+def _with_cost(found: Plan, estimate: Estimate, logs: Path) -> Plan:
+    """Return a plan with what rests on the count of a model."""
     config, clips, gmacs = estimate.config, estimate.clips, estimate.gmacs
     on_cpu = config.trainer.accelerator == "cpu"
     seconds = assumed = None
@@ -73,13 +79,13 @@ def _cost(estimate: Estimate, logs: Path) -> dict[str, Any]:
     at_once = estimate.at_once(None if on_cpu else device_memory(config.trainer) or estimate.gpu.bytes, mixed)
     clips_of_pass = max(1, min(at_once.clips, config.recipe.batch_size // world_size(config.trainer)))
     memory = estimate.memory(mixed, config.trainer.gradient_checkpointing, at_once.recompute).whole(clips_of_pass)
-    return {"GMACs": gmacs, "step_bytes": memory, "seconds": seconds, "assumed": assumed}
+    return replace(found, gmacs=gmacs, step_bytes=memory, seconds=seconds, assumed=assumed)
 
 
 def _seconds_per_gmac(config: Config, logs: Path) -> float | None:
     """Return seconds of a device per clip and GMAC: the median of this scale's finished runs on such a device."""
     rates = []
-    for _, result in read_results(logs).results:
+    for result in (found.content for found in read_results(logs).results):
         same_device = (result["hardware"]["device"] == "cpu") == (config.trainer.accelerator == "cpu")
         if result["scale"] != config.scale or not same_device or not result["train_seconds"] or not result.get("gmacs"):
             continue
@@ -91,15 +97,15 @@ def _seconds_per_gmac(config: Config, logs: Path) -> float | None:
     return median(rates) if rates else None
 
 
-def plan_table(rows: Sequence[dict[str, Any]]) -> WideTable:
+def plan_table(rows: Sequence[Plan]) -> WideTable:
     """Return a row a run, with the keys in which they differ; unknown figures are shown as '-'."""
-    known = [row["seconds"] for row in rows if row["seconds"] is not None and row["state"] != "done"]
-    left = sum(row["state"] != "done" for row in rows)
+    known = [row.seconds for row in rows if row.seconds is not None and row.state != "done"]
+    left = sum(row.state != "done" for row in rows)
     hours = f"{sum(known) / 3600:.2f}" + (f" for {len(known)} of them" if len(known) < left else "") if known else "-"
-    axes, same = differing([row["config"] for row in rows])
-    assumed = next((f"\n~ on {row['assumed']}; {program('cost')} tells more" for row in rows if row["assumed"]), "")
+    axes, same = differing([row.config for row in rows])
+    assumed = next((f"\n~ on {row.assumed}; {program('cost')} tells more" for row in rows if row.assumed), "")
     table = WideTable(
-        title=f"plan of {rows[0]['name']}: nothing is started",
+        title=f"plan of {rows[0].name}: nothing is started",
         caption=f"{in_words(same)}\n{len(rows)} runs, {left} not done; device hours left: {hours}{assumed}",
     )
     for name in (*axes, "id", "state", "GMACs", "M parameters", "GB a step", "clips", "device hours"):
@@ -108,12 +114,12 @@ def plan_table(rows: Sequence[dict[str, Any]]) -> WideTable:
     for i, row in enumerate(rows):
         table.add_row(
             *(values[i] for values in axes.values()),
-            row["id"],
-            row["state"],
-            "-" if row["GMACs"] is None else f"{row['GMACs']:.2f}",
-            f"{row['parameters'] / 1e6:.2f}",
-            "-" if row["step_bytes"] is None else f"{row['step_bytes'] / 1e9:.2f}",
-            "-" if row["clips"] is None else f"{row['clips']:,}",
-            "-" if row["seconds"] is None else f"{'~' if row['assumed'] else ''}{row['seconds'] / 3600:.2f}",
+            row.run.id,
+            row.state,
+            "-" if row.gmacs is None else f"{row.gmacs:.2f}",
+            f"{row.parameters / 1e6:.2f}",
+            "-" if row.step_bytes is None else f"{row.step_bytes / 1e9:.2f}",
+            "-" if row.clips is None else f"{row.clips:,}",
+            "-" if row.seconds is None else f"{'~' if row.assumed else ''}{row.seconds / 3600:.2f}",
         )
     return table

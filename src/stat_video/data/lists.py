@@ -247,7 +247,7 @@ def videos_of_test(config: DataConfig, labels: Sequence[int], val_videos: int | 
     else:
         root = find_root(config)
     entries = list(dict.fromkeys(read_listing(root, config).entries["val"]))
-    places = find(root / config.videos, (name for name, _ in entries), LAYOUTS[config.layout].by_stem)
+    places = find(root / config.videos, (name for name, _ in entries), layout_of(config).by_stem)
     about = _about([path for path in places.values() if path is not None])
     every = [(places[name] or root / config.videos / name, label) for name, label in entries]
     for videos in (every, [video for video in every if video[0] in about]):  # those absent then may be absent now

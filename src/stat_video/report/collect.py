@@ -31,7 +31,7 @@ from ..paper import PaperRow, PaperTable
 from ..runs.code import commits
 from ..runs.differing import differing, label_of
 from ..runs.identity import data_of_init, foreign_keys, row_id
-from ..runs.result import Key
+from ..runs.result import Key, Result
 from ..runs.results import TOP1_OF_ONE_VIEW, ended_as_asked, epoch_figures, read_results
 from ..runs.run import same_data
 from ..training.metrics import ensemble_of
@@ -46,6 +46,11 @@ class FoundRun:
     folder: Path
     result: Mapping[str, Any]
     members: Sequence["FoundRun"] = ()  # of an ensemble: the runs whose scores it averages
+
+    @property
+    def typed(self) -> Result:
+        """Its result."""
+        return Result(self.folder, self.result)
 
     @property
     def seed(self) -> int:
@@ -263,14 +268,14 @@ def found_runs(logs: Path) -> tuple[list[FoundRun], list[tuple[Path, str]]]:
     """Return the finished runs below `logs` by folder, and the files there that can't be read, with the reason."""
     found = read_results(logs)
     runs = []
-    for folder, result in found.results:
+    for result in found.results:
         try:
-            row_id(result["config"])
-            label_of(result["config"])
+            row_id(result.config)
+            label_of(dict(result.config))
         except (KeyError, TypeError, AttributeError) as error:  # of no config of ours
-            found.broken.append((folder / "result.json", f"its config is not a run's ({error!r:.60})"))
+            found.broken.append((result.folder / "result.json", f"its config is not a run's ({error!r:.60})"))
         else:
-            runs.append(FoundRun(folder, result))
+            runs.append(FoundRun(result.folder, result.content))
     return sorted(runs, key=lambda run: str(run.folder)), found.broken
 
 
@@ -297,7 +302,7 @@ def _rows(table: PaperTable, scale: str, runs: Mapping[str, list[FoundRun]], kep
     rows = []
     for again in reruns(table, scale, kept_rows):
         members = [
-            [r for r in runs.get(row_id(asdict(config)), []) if ended_as_asked(config.recipe, r.result, r.folder)]
+            [run for run in runs.get(row_id(asdict(config)), []) if ended_as_asked(config.recipe, run.typed)]
             for config in again.configs
         ]
         kept, stale = one_state([run for same in members for run in same])

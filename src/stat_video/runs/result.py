@@ -4,11 +4,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..data.sampling import Views
 from ..errors import InputError
+from ..files import write_json
 
 
 class Key(NamedTuple):
@@ -32,17 +34,10 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run, or one test of its checkpoint."""
+    """A finished run, or one test of its checkpoint, as its file says."""
 
     folder: Path
-    name: str  # of the experiment
-    scale: str
-    seed: int
-    views: Views  # of the test
-    metrics: Mapping[Key, float]  # accuracies in percent
-    checkpoint: Path
-    config: Mapping[str, Any]  # all keys of the run, in plain containers
-    content: Mapping[str, Any]  # all that the file says: hardware, versions, absent and unreadable videos, ...
+    content: Mapping[str, Any]  # all of the file: hardware, versions, absent and unreadable videos, ...
 
     @classmethod
     def read(cls, file: Path) -> "Result":
@@ -52,32 +47,60 @@ class Result:
         """
         file = file / "result.json" if file.is_dir() else file
         try:
-            return cls.of(json.loads(file.read_text(encoding="utf-8")), file.parent)
+            found = cls(file.parent, json.loads(file.read_text(encoding="utf-8")))
+            assert found.name is not None
+            assert found.metrics is not None
+            assert found.views is not None
         except OSError as error:
             raise InputError(f"{file}: {error.strerror or error}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{file}: no result of a run ({error})") from None
+        return found
 
-    @classmethod
-    def of(cls, content: Mapping[str, Any], folder: Path) -> "Result":
-        """Return the result that a file in a run's folder holds."""
-        metrics = {Key.parse(name): float(value) for name, value in content["metrics"].items() if value is not None}
-        return cls(
-            folder=folder,
-            name=content["name"],
-            scale=content["scale"],
-            seed=content["seed"],
-            views=Views.parse(content.get("views") or content["config"]["views"]),
-            metrics=metrics,
-            checkpoint=folder / content["checkpoint"],
-            config=content["config"],
-            content=content,
-        )
+    def write(self, file: Path) -> None:
+        """Write the file, beside first and then renamed."""
+        write_json(file, dict(self.content))
 
     @property
     def id(self) -> str:
         """The run's id, the last part of its folder's name."""
         return str(self.content.get("id") or self.folder.name.rpartition("-")[2])
+
+    @property
+    def name(self) -> str:
+        """Name of the experiment."""
+        return str(self.content["name"])
+
+    @property
+    def scale(self) -> str:
+        """'tiny' or 'paper'."""
+        return str(self.content["scale"])
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.content["seed"])
+
+    @cached_property
+    def views(self) -> Views:
+        """Protocol of the test."""
+        return Views.parse(self.content.get("views") or self.content["config"]["views"])
+
+    @cached_property
+    def metrics(self) -> Mapping[Key, float]:
+        """All figures, accuracies in percent; those that the file has no number for are left out."""
+        return {Key.parse(name): float(v) for name, v in self.content["metrics"].items() if v is not None}
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """All keys of the run, in plain containers."""
+        found: Mapping[str, Any] = self.content["config"]
+        return found
+
+    @property
+    def checkpoint(self) -> Path:
+        """Path of the weights."""
+        return self.folder / str(self.content["checkpoint"])
 
     @property
     def top1(self) -> float:

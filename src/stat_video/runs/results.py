@@ -11,6 +11,7 @@ from typing import Any
 
 from ..config import Recipe
 from .identity import HOLD
+from .result import Result
 
 log = logging.getLogger(__name__)
 VIEWS = r"\d+x\d+"
@@ -23,7 +24,7 @@ NUMBERS = ("gmacs", "parameters", "train_seconds", "wall_seconds")  # that a res
 class Results:
     """The results that were found; unreadable files are kept with their reason, not dropped in silence."""
 
-    results: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)  # folder of the run, its result
+    results: list[Result] = field(default_factory=list)
     broken: list[tuple[Path, str]] = field(default_factory=list)  # file, what is wrong with it
 
 
@@ -43,7 +44,7 @@ def read_results(logs: Path) -> Results:
         except (OSError, ValueError, RecursionError) as error:
             found.broken.append((file, str(error)))
         else:
-            found.results.append((file.parent, result))
+            found.results.append(Result(file.parent, result))
     return found
 
 
@@ -76,16 +77,16 @@ def hold_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {key: recipe.get(key, default[key]) for key in HOLD} if held else default
 
 
-def ended_as_asked(recipe: Recipe, result: Mapping[str, Any], folder: Path) -> bool:
+def ended_as_asked(recipe: Recipe, result: Result) -> bool:
     """Return whether a finished run has the epochs that a recipe gives it, which is its own but for `hold_until`.
 
     A run that is not late is the same with and without, to the bit: so `hold_until` is no part of a run's id, and what
     was run before it was asked for counts, if its validations say that it would have ended there.
     """
-    then = hold_of(result.get("config", {}).get("recipe", {}))
+    then = hold_of(result.config.get("recipe", {}))
     if then == hold_of(vars(recipe)):
         return True
-    top1 = [value for _, value in validations(folder)]
+    top1 = [value for _, value in validations(result.folder)]
     return bool(top1) and recipe.epochs_after(top1) == replace(recipe, **then).epochs_after(top1)
 
 

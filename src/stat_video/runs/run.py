@@ -6,15 +6,16 @@ goes on, and a row of several tables is run once.
 """
 
 import contextlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import models
+from ..errors import InputError
 from ..files import before, locked
 from .identity import definition, hash_of, updated
+from .result import Result
 
 
 class Busy(Exception):
@@ -79,11 +80,10 @@ class Run:
         """Return the path of the CSV file with a row for each epoch."""
         return self.folder / "epochs.csv"
 
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> Result | None:
         """Return the result of a finished run, else None."""
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            result: dict[str, Any] = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
-            return result
+        with contextlib.suppress(InputError):
+            return Result.read(self.folder)
         return None
 
     @property

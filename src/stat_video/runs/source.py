@@ -1,6 +1,7 @@
 """Find the run that another one takes its first weights from: `init=trained_on=DATA`."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ def find_source(config: Config, logs: Path) -> Run:
     or more than one.
     """
     data = str(config.init).removeprefix(TRAINED_ON)
-    fitting = [(folder, r) for folder, r in read_results(logs).results if _fits(r["config"], data, config)]
+    fitting = [result for result in read_results(logs).results if _fits(result.config, data, config)]
     model = definition(asdict(config))["model"]
-    exact = [(folder, r) for folder, r in fitting if definition(r["config"])["model"] == model]
-    runs = sorted((Run(folder, r["id"]) for folder, r in exact or fitting), key=lambda run: run.checkpoint.exists())
+    exact = [result for result in fitting if definition(result.config)["model"] == model]
+    runs = [Run(result.folder, result.id) for result in exact or fitting]
+    runs.sort(key=lambda run: run.checkpoint.exists())
     found = list({run.id: run for run in runs}.values())  # the last of an id, which has weights if any has
     if not found:
         for file in logs.glob("*/*/config.json"):
@@ -48,7 +50,7 @@ def find_source(config: Config, logs: Path) -> Run:
     return found[0]
 
 
-def _fits(source: dict[str, Any], data: str, config: Config) -> bool:
+def _fits(source: Mapping[str, Any], data: str, config: Config) -> bool:
     if not {"clip", "model", "init"} <= source.keys():
         return False  # written by an earlier version
     same = all(source.get(key) == getattr(config, key) for key in SAME)

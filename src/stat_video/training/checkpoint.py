@@ -3,6 +3,7 @@
 import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,32 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..hardware import rank_zero
+from ..progress import say
+from ..runs.run import Run
 
 WEIGHTS = "model."  # prefix of the model's tensors in the VideoModule's state
 ZIP = b"PK\3\4"  # how files of torch.save begin since torch 1.6; torch.load tells older ones by it, too
 WRAPPED = ("state_dict", "model_state", "model_state_dict", "model")  # where other projects' files keep their weights
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint of this project carries, in plain containers."""
+
+    path: Path
+    weights: dict[str, Tensor]  # of the model, by name
+    config: dict[str, Any]  # as the file has it: `config.from_plain` checks it
+    classes: list[str]
+    manifest: str | None  # state of the data set that it was trained on
+    place: Mapping[str, int] | None = None  # inside an epoch: the epoch, and the clips of it that are done
+    epoch: int | None = None
+
+    @property
+    def goes_on_at(self) -> tuple[int, int]:
+        """(epoch, clips of it that are done) from which training goes on."""
+        place = self.place or {"epoch": (self.epoch or 0) + 1, "clips": 0}  # older ones are of an epoch's end
+        return place["epoch"], place["clips"]
 
 
 def damage(path: Path) -> str | None:
@@ -59,7 +82,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], list[str] | None]:
     content = load_plain(path)
     if isinstance(content, dict) and "stat_video" in content:
         ours = _parts(path, content)
-        return ours["weights"], list(ours["classes"])
+        return ours.weights, ours.classes
     for key in WRAPPED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -72,16 +95,34 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], list[str] | None]:
     return tensors, None
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return {'config', 'classes', 'manifest', 'place', 'weights', 'epoch'} of a checkpoint of this project.
-
-    Its config is as the file has it: `config.from_plain` checks it. Raises InputError if the file is missing, damaged,
-    or not written by this project.
-    """
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Return a checkpoint of this project; InputError if it is missing, damaged, or not written by this project."""
     return _parts(path, load_plain(path))
 
 
-def _parts(path: Path, content: Any) -> dict[str, Any]:
+def newest_whole(run: Run) -> Checkpoint | None:
+    """Return the newest checkpoint of a run that can be read, None if it has none.
+
+    Renames broken ones to `.broken` and prints a line for each. Raises InputError if there are checkpoints and none can
+    be read: only the user may decide to start over.
+    """
+    begun = run.checkpoints
+    for path in begun:
+        try:
+            found = read_checkpoint(path)
+        except InputError as error:
+            say(f"{error.line}; going on from the one before")
+        else:
+            if rank_zero():
+                for broken in begun[: begun.index(path)]:
+                    broken.replace(broken.with_suffix(".broken"))
+            return found
+    if begun:
+        raise InputError(f"{run.folder}: none of its checkpoints can be read; fresh=true sets it aside and starts over")
+    return None
+
+
+def _parts(path: Path, content: Any) -> Checkpoint:
     ours = content.get("stat_video") if isinstance(content, dict) else None
     if not isinstance(ours, dict) or not {"config", "classes"} <= ours.keys() or "state_dict" not in content:
         raise InputError(f"{path}: a checkpoint, but not one of this project's (no 'stat_video' entry in it)")
@@ -94,8 +135,8 @@ def _parts(path: Path, content: Any) -> dict[str, Any]:
         raise InputError(f"{path}: classes are not a list of names")
     weights = {k.removeprefix(WEIGHTS): v for k, v in state.items() if k.startswith(WEIGHTS)}
     _check_weights(path, weights)
-    known = {key: ours.get(key) for key in ("config", "classes", "manifest", "place")}
-    return {**known, "weights": weights, "epoch": content.get("epoch")}
+    where = {"place": ours.get("place"), "epoch": content.get("epoch")}
+    return Checkpoint(path, weights, config, list(classes), ours.get("manifest"), **where)
 
 
 def _check_weights(path: Path, weights: Mapping[str, Any]) -> None:

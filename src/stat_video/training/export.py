@@ -15,7 +15,7 @@ from ..config import Config
 from ..errors import InputError, in_a_line
 from ..files import replacing, with_ending, write_json
 from ..models.base import VideoModel
-from .testing import rebuild
+from .rebuild import rebuild
 
 CLOSE = 1e-4  # by how much a logit may differ from the checkpoint's
 Run = Callable[[Tensor], Tensor]

@@ -1,26 +1,23 @@
 """Take one run from its config to its result: train, test, write result.json; resume if it was killed."""
 
 import time
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import Logger
-from torch import Tensor
 
 from ..config import Config
 from ..data.lists import Lists, manifest_hash, read_counts
 from ..data.modules import VideoDataModule
 from ..data.sampling import Views
 from ..errors import InputError
-from ..files import remove_unfinished, replacing, write_json
+from ..files import remove_unfinished, write_json
 from ..hardware import (
     Pass,
     check_deterministic,
@@ -37,25 +34,27 @@ from ..hardware import (
 from ..instantiate import instantiate
 from ..models.base import VideoModel
 from ..models.count import Uncounted, gmacs
-from ..models.deterministic import ALERT, operator_of
 from ..models.parts.backend import BACKEND
 from ..models.parts.compiled import compile_parts
 from ..models.parts.recompute import recompute_units
-from ..models.weights import load_foreign, load_weights
 from ..paths import program
 from ..progress import say, watched
 from ..runs.code import computing, provenance
 from ..runs.identity import TRAINED_ON, definition, with_content
+from ..runs.result import Result
 from ..runs.results import ended_as_asked, hold_of
 from ..runs.run import Run, same_data
 from ..runs.source import find_source
 from .callbacks import Bar, EpochLog, StepLines, WaitingForData, callback_of
-from .checkpoint import read_checkpoint, read_weights
+from .checkpoint import newest_whole, read_weights
+from .explained import lost_worker_explained, nondeterminism_explained, out_of_memory_explained
 from .finite import NonFinite
+from .first_weights import load_first_weights
 from .history import HISTORY, CodeHistory
 from .hold import HoldPeak
 from .module import VideoModule
 from .optim import accumulation, describe_batch, parameter_groups
+from .outcome import hardware_of, save_logits, say_lacking
 from .ranks import SameOnAllRanks
 from .saving import CheckpointWriter, Saving
 from .unreadable import UnreadableVideos, said_once
@@ -64,14 +63,9 @@ from .untrained import Untrained
 if TYPE_CHECKING:
     pass
 
-MEANS = {
-    "absent": "Videos of the lists that are not there, and stand in no figure",
-    "unreadable": "Videos that could not be read, drawn anew in training and wrong in the test",
-}
 
-
-def fit(config: Config) -> dict[str, Any]:
-    """Train, test, write result.json; return it and the folder. A finished run is not repeated, a begun one goes on."""
+def fit(config: Config) -> Result:
+    """Train, test, write result.json; return it. A finished run is not repeated, a begun one goes on."""
     config, plain, run, manifest = identify(config)
     with run.alone() if rank_zero() else nullcontext():  # the first rank holds it for the others
         if config.fresh:
@@ -82,7 +76,7 @@ def fit(config: Config) -> dict[str, Any]:
         return _fit(config, plain, run, manifest)
 
 
-def finished(config: Config) -> dict[str, Any] | None:
+def finished(config: Config) -> Result | None:
     """Return the result of a run that was finished before, else None; raise Busy if another process is running it."""
     if config.fresh:
         return None
@@ -104,14 +98,14 @@ def identify(config: Config) -> tuple[Config, dict[str, Any], Run, str | None]:
     return config, plain, Run.of(plain, logs, manifest), manifest
 
 
-def _result(run: Run, config: Config, manifest: str | None) -> dict[str, Any] | None:
+def _result(run: Run, config: Config, manifest: str | None) -> Result | None:
     if (result := run.result()) is None:
         return None
-    _refuse_other_data(run, result.get("manifest"), manifest)
-    if not ended_as_asked(config.recipe, result, run.folder):
-        _refuse_other_hold(run, result.get("config", {}), config)
-    say(f"Finished before ({result['finished']}): {run.folder}; fresh=true runs it again")
-    return {**result, "name": config.name, "folder": str(run.folder)}
+    _refuse_other_data(run, result.content.get("manifest"), manifest)
+    if not ended_as_asked(config.recipe, result):
+        _refuse_other_hold(run, result.config, config)
+    say(f"Finished before ({result.content['finished']}): {run.folder}; fresh=true runs it again")
+    return Result(run.folder, {**result.content, "name": config.name})
 
 
 def _refuse_other_data(run: Run, then: str | None, now: str | None) -> None:
@@ -123,7 +117,7 @@ def _refuse_other_data(run: Run, then: str | None, now: str | None) -> None:
         )
 
 
-def _refuse_other_hold(run: Run, trained: dict[str, Any], config: Config) -> None:
+def _refuse_other_hold(run: Run, trained: Mapping[str, Any], config: Config) -> None:
     """Raise InputError if a run's config had another `hold_until`, which can give it other epochs."""
     then, now = hold_of(trained.get("recipe", {})), hold_of(vars(config.recipe))
     if then != now:
@@ -134,7 +128,7 @@ def _refuse_other_hold(run: Run, trained: dict[str, Any], config: Config) -> Non
         )
 
 
-def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) -> dict[str, Any]:
+def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) -> Result:
     # Gather: an error in the hardware, the files or the data shows here, before anything is begun.
     recipe, views, ranks = config.recipe, Views.parse(config.views), world_size(config.trainer)
     hardware, backends = lightning_arguments(config.trainer), choose_backends(config.trainer)
@@ -154,11 +148,11 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
     set_aside = config.fresh and not rank_zero()  # the first rank does it, now or soon: what is there is not ours
     if rank_zero():
         remove_unfinished(run.folder)
-    checkpoint, content = (None, {}) if set_aside else newest_whole(run)
+    checkpoint = None if set_aside else newest_whole(run)
     if checkpoint:
-        _refuse_other_data(run, content["manifest"], manifest)
-        _refuse_other_hold(run, content["config"], config)
-        data.start = place_of(content)
+        _refuse_other_data(run, checkpoint.manifest, manifest)
+        _refuse_other_hold(run, checkpoint.config, config)
+        data.start = checkpoint.goes_on_at
 
     own_callbacks = instantiate("callbacks", config.callbacks, Callback)
     own_loggers = instantiate("loggers", config.loggers, Logger, save_dir=str(run.folder))  # type: ignore[type-abstract]
@@ -201,9 +195,14 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
         trainer = make_trainer(config, run, callbacks, loggers, hardware, passes)
 
         # Run.
-        with out_of_memory_explained(clips), nondeterminism_explained(), _explained(trainer), said_once(trainer):
-            metrics = _trained_and_tested(trainer, module, data, checkpoint)
-            result = {
+        with (
+            out_of_memory_explained(clips),
+            nondeterminism_explained(),
+            lost_worker_explained(trainer),
+            said_once(trainer),
+        ):
+            metrics = _trained_and_tested(trainer, module, data, checkpoint.path if checkpoint else None)
+            told = {
                 "name": config.name,
                 "scale": config.scale,
                 "id": run.id,
@@ -234,15 +233,16 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
                 },
                 "config": plain,
             }
+            result = Result(run.folder, told)
             save_logits(module, run.folder / f"logits_{views}.pt")
             if trainer.is_global_zero:
                 say_lacking(result)
-                write_json(run.folder / "result.json", result)
+                result.write(run.folder / "result.json")
                 for path in run.checkpoints[1:]:  # a finished run is not resumed
                     path.unlink()
                 if logger:
                     log_result(logger, result, config, module, data, run)
-            return {**result, "folder": str(run.folder)}
+            return result
 
 
 def _trained_and_tested(
@@ -259,53 +259,6 @@ def _trained_and_tested(
     if not metrics or trainer.current_epoch % (trainer.check_val_every_n_epoch or 1):
         metrics = {k: float(v) for k, v in trainer.validate(module, datamodule=data, verbose=False)[0].items()}
     return metrics | {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
-
-
-@contextmanager
-def _explained(trainer: L.Trainer) -> Iterator[None]:
-    """Raise InputError, with one line, if a data worker was killed, as the system does when memory runs out."""
-    try:
-        yield
-    except (RuntimeError, EOFError, OSError) as error:
-        if not _is_of_lost_worker(error):
-            raise
-        saving = callback_of(trainer, Saving)
-        if saving.asked:  # the signal that ended the worker asked this process to stop, too
-            saving.stop(trainer)
-        reason = str(error).partition(". ")[0] if isinstance(error, RuntimeError) else "a DataLoader worker is gone"
-        raise InputError(
-            f"{reason}; if memory is short, fewer trainer.workers need less; the same command goes on"
-        ) from error
-
-
-@contextmanager
-def out_of_memory_explained(clips: int) -> Iterator[None]:
-    """Raise InputError, with one line, if the memory of a device runs out over passes of so many clips."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        fewer = f"fewer clips, such as {clips // 2}, " if clips > 1 else ""
-        raise InputError(
-            f"trainer.batch_per_device={clips}: the memory of the device has run out; {fewer}trainer.recompute=true "
-            f"and trainer.gradient_checkpointing=true take less"
-        ) from error
-
-
-@contextmanager
-def nondeterminism_explained() -> Iterator[None]:
-    """Raise InputError, with one line, if PyTorch refuses an operator because of trainer.deterministic=true."""
-    try:
-        yield
-    except RuntimeError as error:
-        if (operator := operator_of(error)) is None:
-            raise
-        raise InputError(f"trainer.deterministic=true: {operator} {ALERT}; false is allowed") from error
-
-
-def _is_of_lost_worker(error: BaseException) -> bool:
-    """Return whether a data worker was killed: PyTorch says so, or the batch that it was handing over breaks off."""
-    frames = (frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__))
-    return "DataLoader worker (pid" in str(error) or "_try_get_data" in frames
 
 
 def _multiply_adds(config: Config, num_classes: int) -> float | None:
@@ -363,24 +316,6 @@ def say_begin(
         )
 
 
-def say_lacking(result: dict[str, Any]) -> None:
-    """Print how many videos were absent or unreadable, if any."""
-    for what in ("absent", "unreadable"):
-        counts = {split: n if isinstance(n, int) else len(n) for split, n in result.get(what, {}).items()}
-        if any(counts.values()):
-            say(f"{MEANS[what]}: {', '.join(f'{n} in {split}' for split, n in counts.items() if n)}")
-
-
-def hardware_of(trainer: L.Trainer) -> dict[str, Any]:
-    """Return what a Trainer computes on, for the result."""
-    return {
-        "device": str(trainer.strategy.root_device),
-        "devices": trainer.world_size,
-        "threads": torch.get_num_threads(),
-        "precision": str(trainer.precision),
-    }
-
-
 def make_data(config: Config, views: Views, batch_size: int) -> VideoDataModule:
     """Return the data module of a config, with so many clips in a pass of a device.
 
@@ -404,34 +339,6 @@ def make_data(config: Config, views: Views, batch_size: int) -> VideoDataModule:
     )
     data.check_shared_memory(devices(config.trainer), world_size(config.trainer))
     return data
-
-
-def newest_whole(run: Run) -> tuple[Path | None, dict[str, Any]]:
-    """Return the newest checkpoint that can be read and what `read_checkpoint` returns for it; (None, {}) if none is.
-
-    Renames broken ones to `.broken` and prints a line for each. Raises InputError if there are checkpoints and none can
-    be read: only the user may decide to start over.
-    """
-    begun = run.checkpoints
-    for path in begun:
-        try:
-            content = read_checkpoint(path)
-        except InputError as error:
-            say(f"{error.line}; going on from the one before")
-        else:
-            if rank_zero():
-                for broken in begun[: begun.index(path)]:
-                    broken.replace(broken.with_suffix(".broken"))
-            return path, content
-    if begun:
-        raise InputError(f"{run.folder}: none of its checkpoints can be read; fresh=true sets it aside and starts over")
-    return None, {}
-
-
-def place_of(content: dict[str, Any]) -> tuple[int, int]:
-    """Return (epoch, clips of it that are done) from which a checkpoint goes on."""
-    place = content["place"] or {"epoch": content["epoch"] + 1, "clips": 0}  # older checkpoints are of an epoch's end
-    return place["epoch"], place["clips"]
 
 
 def progress_callbacks() -> tuple[list[Callback], bool]:
@@ -498,50 +405,3 @@ def make_trainer(
         )
     except (ValueError, L.fabric.utilities.exceptions.MisconfigurationException) as error:
         raise InputError(f"trainer: {error}") from None
-
-
-def load_first_weights(
-    model: VideoModel, weights: Mapping[str, Tensor], trained_on: list[str] | None, config: Config, classes: list[str]
-) -> list[str]:
-    """Load the weights of `init`; return a line for each change to them.
-
-    ``trained_on``: the class names of a run of ours, None for another project's file. Raises InputError if the weights
-    do not fit, are not finite, or their classifier is of other classes than ``classes``.
-    """
-    source, new_classifier = str(config.init), config.new_classifier
-    with named_weights(source, weights):
-        if trained_on is None:
-            return load_foreign(model, weights, new_classifier=new_classifier, share=config.init_share)
-        changes = load_weights(model, weights, new_classifier=new_classifier)
-    if len(trained_on) != len(classes) and not new_classifier:
-        raise InputError(f"init={source}: its classifier is of {len(trained_on)} classes, here are {len(classes)}")
-    if trained_on != classes and not new_classifier:
-        place = next(i for i, name in enumerate(trained_on) if name not in classes[i : i + 1])
-        order = ", in another order" if sorted(trained_on) == sorted(classes) else ""
-        raise InputError(
-            f"init={source}: its classifier is of other classes than data={config.data.name}{order}: class {place} is "
-            f"{trained_on[place]!r} there and {classes[place]!r} here; new_classifier=true draws a new one"
-        )
-    return changes
-
-
-@contextmanager
-def named_weights(source: str, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Raise InputError that names the file if its weights are not finite, or do not fit into the model."""
-    wrong = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
-    if wrong:
-        raise InputError(f"{source}: weights that are not finite, first {wrong[0]} ({len(wrong)} of {len(weights)})")
-    try:
-        yield
-    except ValueError as error:
-        raise InputError(f"{source}: {error}") from None
-
-
-def save_logits(module: VideoModule, path: Path) -> tuple[Tensor, Tensor]:
-    """Save and return the test's logits (videos, views, num_classes) and labels (videos,), in the order of the list."""
-    assert module.tested is not None
-    logits, labels = module.tested
-    if module.trainer.is_global_zero:
-        with replacing(path) as file:
-            torch.save({"logits": logits, "labels": labels, "views": str(module.views)}, file)
-    return logits, labels

@@ -14,7 +14,7 @@ from ..data.transforms import Normalize, ViewTransform
 from ..hardware import choose_backends
 from ..metrics.scores import likeliest
 from ..models.base import VideoModel
-from .testing import rebuild
+from .rebuild import rebuild
 
 Top = list[tuple[str, float]]  # (class, probability), best first
 

@@ -1,107 +1,59 @@
 """Test a checkpoint: rebuild its model, data and protocol from what it carries."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from .. import metrics
-from ..config import Config, EvaluateConfig, from_plain
+from ..config import EvaluateConfig
 from ..data.config import DataConfig
 from ..data.lists import manifest_hash
 from ..data.sampling import Views
 from ..errors import InputError
-from ..files import write_json
 from ..hardware import choose_backends, choose_pass_here, lightning_arguments, rank_zero
-from ..models.base import VideoModel
-from ..models.weights import load_weights
 from ..paths import program
 from ..progress import say
 from ..runs.code import computing, provenance
-from ..runs.identity import digest_of, updated
+from ..runs.identity import digest_of
+from ..runs.result import Result
 from ..runs.run import same_data
 from .checkpoint import read_checkpoint
-from .fit import (
-    hardware_of,
-    make_data,
-    named_weights,
-    nondeterminism_explained,
-    out_of_memory_explained,
-    progress_callbacks,
-    save_logits,
-    say_lacking,
-)
+from .explained import nondeterminism_explained, out_of_memory_explained
+from .fit import make_data, progress_callbacks
 from .metrics import ensemble_of
 from .module import VideoModule
+from .outcome import hardware_of, save_logits, say_lacking
 from .ranks import SameOnAllRanks
+from .rebuild import rebuild
 from .saving import Signals
 from .unreadable import UnreadableVideos, said_once
 
-LARGEST = 10_000  # number in a model's config
-SPARE = 2**31  # bytes that a model may need beyond its weights, such as its masks
 GENERATED = 20_000  # built-in videos that a test generates unasked
 
 
-def rebuild(path: Path) -> tuple[VideoModel, Config, list[str]]:
-    """Return the model with its weights in evaluation mode, the config of its run, and its class names.
-
-    Raises InputError if they don't fit together, or there is no file of this model here.
-    """
-    content = read_checkpoint(path)
-    try:
-        # Folders are those of the machine that trained, and its data sets.
-        config: Config = from_plain({**updated(content["config"]), "folders": {}})
-    except (OmegaConfBaseException, ValueError, KeyError, TypeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{path}: its config is of another version: {reason}") from None
-    _check_size(path, config, len(content["classes"]), content["weights"])
-    model = config.build(len(content["classes"]))
-    with named_weights(str(path), content["weights"]):
-        load_weights(model, content["weights"])
-    return model.eval(), config, content["classes"]
-
-
-def _check_size(path: Path, config: Config, num_classes: int, weights: Mapping[str, Tensor]) -> None:
-    """Raise InputError if the config describes a model much larger than its weights, before that takes memory."""
-
-    def bytes_of(tensors: Iterable[Tensor]) -> int:
-        return sum(t.numel() * t.element_size() for t in tensors)
-
-    for key, value in asdict(config.model).items():
-        if any(isinstance(n, int) and abs(n) > LARGEST for n in (value if isinstance(value, list) else [value])):
-            raise InputError(f"{path}: config.model.{key}={value} is absurd; {LARGEST} is the most that is read")
-    with torch.device("meta"):
-        model = config.build(num_classes)
-    needed, there = bytes_of(chain(model.parameters(), model.buffers())), bytes_of(weights.values())
-    if needed > 4 * there + SPARE:
-        raise InputError(f"{path}: its config is of a model of {needed:,} bytes, its weights are {there:,}")
-
-
-def evaluate(path: Path, asked: EvaluateConfig) -> dict[str, Any]:
+def evaluate(path: Path, asked: EvaluateConfig) -> Result:
     """Test on all views of the validation videos; write evaluation_<views>.json and the logits beside the file."""
     return _test(path, asked)[0]
 
 
-def evaluate_ensemble(paths: Sequence[Path], asked: EvaluateConfig) -> dict[str, Any]:
+def evaluate_ensemble(paths: Sequence[Path], asked: EvaluateConfig) -> list[Result]:
     """Test each checkpoint on the same views and average their scores after the softmax.
 
-    Writes what `evaluate` writes of each, and ensemble_<views>.json beside the first. Raises InputError before any
-    test if they are not of one data set.
+    Writes what `evaluate` writes of each, and ensemble_<views>.json beside the first; returns the results of each, then
+    that of the mean. Raises InputError before any test if they are not of one data set.
     """
     if len(set(paths)) < max(len(paths), 2):
         raise InputError(f"ensemble=[{','.join(map(str, paths))}]: allowed are two or more different runs")
-    contents = [read_checkpoint(path) for path in paths]
+    found = [read_checkpoint(path) for path in paths]
     for key, values in {
-        "classes": [content["classes"] for content in contents],
-        "data": [content["config"]["data"]["name"] for content in contents],
-        "views": [asked.views or content["config"]["views"] for content in contents],
+        "classes": [checkpoint.classes for checkpoint in found],
+        "data": [checkpoint.config["data"]["name"] for checkpoint in found],
+        "views": [asked.views or checkpoint.config["views"] for checkpoint in found],
     }.items():
         if any(value != values[0] for value in values):
             raise InputError(
@@ -110,21 +62,22 @@ def evaluate_ensemble(paths: Sequence[Path], asked: EvaluateConfig) -> dict[str,
             )
     results, tests = zip(*(_test(path, asked) for path in paths), strict=True)
     figures = metrics.figures(*ensemble_of(tests))
-    views = results[0]["views"]
-    result = {
+    views = results[0].views
+    content = {
         "name": "ensemble",
-        "members": [{"checkpoint": str(path), **result} for path, result in zip(paths, results, strict=True)],
+        "members": [{"checkpoint": str(path), **one.content} for path, one in zip(paths, results, strict=True)],
         "checkpoint": " and ".join(f"{path.parent.name}/{path.name}" for path in paths),
-        "scale": results[0]["scale"],
-        "views": views,
-        "videos": results[0]["videos"],
+        "scale": results[0].scale,
+        "views": str(views),
+        "videos": results[0].content["videos"],
         "metrics": {f"test/{name}_{views}": float(value) for name, value in figures.items()},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         **provenance(),
     }
+    result = Result(paths[0].parent, content)
     if rank_zero():
-        write_json(paths[0].parent / f"ensemble_{views}.json", result)
-    return result
+        result.write(paths[0].parent / f"ensemble_{views}.json")
+    return [*results, result]
 
 
 def _check_generation(path: Path, data: DataConfig) -> None:
@@ -140,7 +93,7 @@ def _check_generation(path: Path, data: DataConfig) -> None:
         )
 
 
-def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tensor, Tensor]]:
+def _test(path: Path, asked: EvaluateConfig) -> tuple[Result, tuple[Tensor, Tensor]]:
     model, config, classes = rebuild(path)
     views = Views.parse(asked.views or config.views)
     config.trainer, config.folders = asked.trainer, asked.folders
@@ -169,7 +122,7 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
             f"{path}: it knows {len(classes)} classes ({', '.join(classes[:2])}, ...), but data={config.data.name} "
             f"lists {len(found.classes)} ({', '.join(found.classes[:2])}, ...); they have to be the same"
         )
-    manifest, trained_on = manifest_hash(config.data), read_checkpoint(path)["manifest"]
+    manifest, trained_on = manifest_hash(config.data), read_checkpoint(path).manifest
     if not same_data(manifest, trained_on):
         say(f"The data set is not as it was in training: {manifest} now, {trained_on} then")
     kind: dict[str, Any] = {"class_groups": config.data.class_groups, "multi_label": config.data.multi_label}
@@ -183,7 +136,7 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
     say(f"Testing {path} on {found.counts['val']} videos, {views} views")
     with out_of_memory_explained(at_once.clips), nondeterminism_explained(), said_once(trainer):
         measured = {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
-    result = {
+    content = {
         "name": config.name,
         "scale": config.scale,
         "checkpoint": path.name,
@@ -199,8 +152,9 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[dict[str, Any], tuple[Tens
         "hardware": {**hardware_of(trainer), **backends},
         "config": asdict(config),
     }
+    result = Result(path.parent, content)
     test = save_logits(module, path.parent / f"logits_{views}.pt")
     if trainer.is_global_zero:
         say_lacking(result)
-        write_json(path.parent / f"evaluation_{views}.json", result)
+        result.write(path.parent / f"evaluation_{views}.json")
     return result, test

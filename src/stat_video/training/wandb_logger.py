@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 import wandb
 from lightning.pytorch.loggers import WandbLogger
+from torch import Tensor
 
 from ..config import Config
 from ..data.dataset import ViewRequest
@@ -26,6 +27,7 @@ from ..models.count import Uncounted, gmacs, parameters
 from ..paper import load
 from ..runs.differing import searchable
 from ..runs.identity import row_id
+from ..runs.result import Result
 from ..runs.run import Run
 from .module import VideoModule
 
@@ -159,7 +161,7 @@ def _tag(key: str, value: Any) -> str:
 
 def log_result(
     logger: RunLogger,
-    result: Mapping[str, Any],
+    result: Result,
     config: Config,
     module: VideoModule,
     data: VideoDataModule,
@@ -172,7 +174,7 @@ def log_result(
     """
     views, folder = module.views, run.folder
     parts: dict[str, Callable[[], None]] = {
-        "the summary": lambda: logger.experiment.summary.update(dict(result["metrics"])),
+        "the summary": lambda: logger.experiment.summary.update(dict(result.content["metrics"])),
         "accuracy by class": lambda: _log_classes(logger, folder / f"logits_{views}.pt", module.classes, str(views)),
         "pictures": lambda: _log_pictures(logger, config, module, data),
     }
@@ -221,8 +223,8 @@ def _log_pictures(logger: RunLogger, config: Config, module: VideoModule, data: 
         logger.experiment.log({"pictures": pictures})
 
 
-def _log_checkpoint(logger: RunLogger, run: Run, model: ModelConfig, result: Mapping[str, Any]) -> None:
-    known = {key: result[key] for key in ("name", "scale", "seed", "commit", "metrics")}
+def _log_checkpoint(logger: RunLogger, run: Run, model: ModelConfig, result: Result) -> None:
+    known = {key: result.content[key] for key in ("name", "scale", "seed", "commit", "metrics")}
     artifact = wandb.Artifact(f"{model.name}-{run.id}", type="model", metadata=known)
     artifact.add_file(str(run.checkpoint), policy="immutable")  # read where it lies instead of copied
     logger.experiment.log_artifact(artifact)

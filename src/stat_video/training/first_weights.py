@@ -1,0 +1,48 @@
+"""The weights that a model starts with, of a file: of a run of this project, or of another project."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from ..config import Config
+from ..errors import InputError
+from ..models.base import VideoModel
+from ..models.weights import load_foreign, load_weights
+
+
+def load_first_weights(
+    model: VideoModel, weights: Mapping[str, Tensor], trained_on: list[str] | None, config: Config, classes: list[str]
+) -> list[str]:
+    """Load the weights of `init`; return a line for each change to them.
+
+    ``trained_on``: the class names of a run of ours, None for another project's file. Raises InputError if the weights
+    do not fit, are not finite, or their classifier is of other classes than ``classes``.
+    """
+    source, new_classifier = str(config.init), config.new_classifier
+    with named_weights(source, weights):
+        if trained_on is None:
+            return load_foreign(model, weights, new_classifier=new_classifier, share=config.init_share)
+        changes = load_weights(model, weights, new_classifier=new_classifier)
+    if len(trained_on) != len(classes) and not new_classifier:
+        raise InputError(f"init={source}: its classifier is of {len(trained_on)} classes, here are {len(classes)}")
+    if trained_on != classes and not new_classifier:
+        place = next(i for i, name in enumerate(trained_on) if name not in classes[i : i + 1])
+        order = ", in another order" if sorted(trained_on) == sorted(classes) else ""
+        raise InputError(
+            f"init={source}: its classifier is of other classes than data={config.data.name}{order}: class {place} is "
+            f"{trained_on[place]!r} there and {classes[place]!r} here; new_classifier=true draws a new one"
+        )
+    return changes
+
+
+@contextmanager
+def named_weights(source: str, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Raise InputError that names the file if its weights are not finite, or do not fit into the model."""
+    wrong = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
+    if wrong:
+        raise InputError(f"{source}: weights that are not finite, first {wrong[0]} ({len(wrong)} of {len(weights)})")
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from None
