@@ -29,9 +29,9 @@ from torch.utils.data import DataLoader, default_collate
 from fake_cuda import DEVICE, FakeCuda, fake_cuda
 from stat_video.compose import rows
 from stat_video.config import Config
-from stat_video.data.dataset import Sample
 from stat_video.data.modules import VideoDataModule
 from stat_video.data.randaugment import RandAugment
+from stat_video.data.sample import Sample
 from stat_video.data.sampling import Views
 from stat_video.data.transforms import Normalize
 from stat_video.runs.run import Run

@@ -21,12 +21,12 @@ from PIL import Image
 
 from stat_video.data import loader, storage, verify
 from stat_video.data.config import DataConfig
-from stat_video.data.dataset import Sample
 from stat_video.data.lists import read_lists
 from stat_video.data.loader import joined
 from stat_video.data.manifest import OK, UNREADABLE
 from stat_video.data.modules import VideoDataModule
 from stat_video.data.reader import PathHandler
+from stat_video.data.sample import Sample
 from stat_video.data.sampling import Views
 from stat_video.data.storage import DiskGone, Lost, OnAllRanks, is_reachable, others_reachable
 from stat_video.data.transcode import Encoding, transcode

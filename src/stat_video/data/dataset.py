@@ -8,7 +8,7 @@ clip is seeded by (seed, epoch, video, repeat), so neither the number of data wo
 import logging
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,23 +25,13 @@ from .layouts.base import Label
 from .limits import Limits
 from .partners import seed_of_step
 from .reader import READ_ERRORS, PathHandler, reason_of
+from .sample import Sample
 from .sampling import ChooseFrames, Views, training_frames, view_frames
 from .storage import Lost
 from .transforms import TrainTransform, ViewTransform
 
 log = logging.getLogger(__name__)
 TRIES = 10  # videos tried, the one asked for among them, before training gives up
-
-
-class Sample(TypedDict):
-    """An item of the data set; in a batch each value has a leading B."""
-
-    video: Tensor  # uint8 (T, 3, crop, crop)
-    label: Any  # int, in a batch long (B,); of videos with several classes float (num_classes,), 0 or 1 of each
-    index: Any  # int, in a batch long (B,), as the next; place in the list of the video that was asked for
-    view: Any  # its number in the protocol; 0 in training
-    unreadable: Any  # the path that was asked for if it cannot be read, else ''; in a batch a list
-    operators: NotRequired[Any]  # of training: RandAugment's that are left to the device, `Drawn`; in a batch a list
 
 
 class TrainRequest(NamedTuple):

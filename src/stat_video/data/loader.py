@@ -18,8 +18,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ..errors import InputError
-from .dataset import ClipDataset, Sample
+from .dataset import ClipDataset
 from .partners import with_partners
+from .sample import Sample
 from .storage import (
     ALONE,
     ALONE_IN_ALL,

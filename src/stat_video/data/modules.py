@@ -11,9 +11,10 @@ from lightning import LightningDataModule
 from ..errors import InputError
 from ..models.base import Clip
 from .config import DataConfig
-from .dataset import ClipDataset, Sample, TrainSampler, ViewSampler
+from .dataset import ClipDataset, TrainSampler, ViewSampler
 from .lists import Lists, find_root, read_lists
 from .loader import BatchLoader, Waiting, check_shared_memory, joined
+from .sample import Sample
 from .sampling import Views
 from .storage import Ranks
 from .transforms import Augment, Normalize, TrainTransform, ViewTransform

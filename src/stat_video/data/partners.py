@@ -6,13 +6,12 @@ on how many clips fit into a pass: each pass comes with the partners of its clip
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    from .dataset import Sample
+from .sample import Sample
 
 
 def seed_of_step(seed: int, epoch: int, step: int, rank: int) -> int:
@@ -29,7 +28,7 @@ def partners(clips: int, seed: int) -> list[int]:
     return [int(i) for i in found]
 
 
-def with_partners(batches: Iterator[list["Sample"]], passes: int, seeds: Iterator[int]) -> Iterator[list["Sample"]]:
+def with_partners(batches: Iterator[list[Sample]], passes: int, seeds: Iterator[int]) -> Iterator[list[Sample]]:
     """Yield the parts of each pass, then one part with the partners of its clips; the passes of a step come at once.
 
     ``seeds``: that of each step. An incomplete last step is left out.
@@ -45,13 +44,13 @@ def with_partners(batches: Iterator[list["Sample"]], passes: int, seeds: Iterato
             yield [*parts, _gathered([places[n] for n in islice(chosen, own)])]
 
 
-def _copied(part: "Sample") -> "Sample":
+def _copied(part: Sample) -> Sample:
     """Return a part without shared memory of data workers, each tensor of which keeps a file open."""
     values = {k: v.clone() if torch.is_tensor(v) and v.is_shared() else v for k, v in part.items()}
     return values  # type: ignore[return-value]
 
 
-def _gathered(places: Sequence[tuple["Sample", int]]) -> "Sample":
+def _gathered(places: Sequence[tuple[Sample, int]]) -> Sample:
     """Return a part that is made of single clips of other parts, in pinned memory if they are."""
     values: dict[str, Any] = {}
     for key in places[0][0]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from ..data.dataset import Sample
+from ..data.sample import Sample
 from ..errors import InputError
 from ..files import replacing
 from .optim import gradients

@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..config import Recipe
-from ..data.dataset import Sample
 from ..data.partners import seed_of_step
 from ..data.randaugment_device import apply_operators
+from ..data.sample import Sample
 from ..data.sampling import Views
 from ..data.transforms import Erase, Normalize
 from ..models.base import VideoModel, check_logits

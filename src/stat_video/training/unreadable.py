@@ -7,7 +7,7 @@ from typing import Any
 import torch.distributed
 from lightning import Callback, LightningModule, Trainer
 
-from ..data.dataset import Sample
+from ..data.sample import Sample
 from ..data.storage import OnAllRanks
 from ..paths import program
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -13,9 +13,6 @@ from ..base import Panel
 from ..parts.resize import resize_maps
 from .attention import STA, pooled_grid
 from .block import STABlock
-
-if TYPE_CHECKING:
-    from .stat import STAT
 
 _TINY = torch.finfo(torch.float32).tiny  # weights that all underflow are even instead of 0 / 0
 
@@ -32,8 +29,8 @@ class Explanation:
 
 
 @torch.no_grad()
-def explain(model: STAT, clip: Tensor) -> Explanation:
-    """Return where the model looks in a normalised clip (1, 3, T, crop, crop), run in evaluation mode.
+def explain(model: Any, clip: Tensor) -> Explanation:
+    """Return where a STAT looks in a normalised clip (1, 3, T, crop, crop), run in evaluation mode.
 
     * `current`: the mean of all blocks' maps of the keys of CA, each resized bilinearly to the stem grid, with every
       key at the centre of its pooling window, and normalised to sum 1.
@@ -85,7 +82,7 @@ def explain(model: STAT, clip: Tensor) -> Explanation:
     )
 
 
-def panels(model: STAT, clip: Tensor) -> list[Panel]:
+def panels(model: Any, clip: Tensor) -> list[Panel]:
     """Return the rows of the picture of a normalised clip (1, 3, T, crop, crop): CA, LA and the aggregation."""
     e = explain(model, clip)
     return [
@@ -106,7 +103,7 @@ class QueryAttention:
 
 @torch.no_grad()
 def query_attention(
-    model: STAT, clip: Tensor, block: int, frame: int, query: tuple[int, int] | None = None
+    model: Any, clip: Tensor, block: int, frame: int, query: tuple[int, int] | None = None
 ) -> QueryAttention:
     """Return the attention of one query of `model.blocks[block]` in a normalised clip (1, 3, T, crop, crop).
 
