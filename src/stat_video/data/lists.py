@@ -258,7 +258,7 @@ def videos_of_test(config: DataConfig, labels: Sequence[int], val_videos: int | 
     return None
 
 
-def _once(videos: Sequence[tuple[Path, int]], about: dict[Path, os.stat_result]) -> list[tuple[Path, int]]:
+def _once(videos: Sequence[tuple[Path, Label]], about: dict[Path, os.stat_result]) -> list[tuple[Path, Label]]:
     """Return each file once that is listed several times with one label, by links or other paths."""
     tested = _by_inode(about)
     first = {path: _same_file(path, about, tested) for path in about}
