@@ -150,7 +150,7 @@ def test_a_forward_pass_that_asks_for_numbers_is_trained_without_a_count(swept, 
     assert said in refused(script("cost", "model=mine", "scale=tiny", STAT_VIDEO_OWN=str(folder)))
     done = script("report", "scales=[tiny]", f"folders.logs={logs}", STAT_VIDEO_OWN=str(folder))
     assert done.returncode == 0, done.stderr
-    assert "uncounted, scale tiny: 1 runs in 1 rows" in done.stdout
+    assert "uncounted, scale tiny: 1 row of 1 run" in done.stdout
     page = (logs / "report" / "index.html").read_text()
     assert "Nothing is run" not in page
     assert "mine-max" in page

@@ -127,7 +127,7 @@ def test_top1_stands_with_its_interval_and_n(mine):
     assert several["n"] == "3"
     assert " ± " in several["top-1"]
     assert (without["95 % interval"], without["top-1"] != "") == ("", True)
-    assert any("for lack of saved logits: lr=0.1" in note for note in table.notes)
+    assert any("for lack of saved logits of one class a video: lr=0.1" in note for note in table.notes)
     assert "top-5" not in table.columns  # of three classes
 
 

@@ -29,7 +29,9 @@ def report(config: ReportConfig) -> None:
     for part in parts:
         say(f"scale {part.scale}: {part.filled}")
     for experiment in own:
-        say(f"{experiment.name}, scale {experiment.scale}: {len(experiment.runs)} runs in {len(experiment.rows)} rows")
+        found = {"row": len(experiment.rows), "run": len(experiment.runs)}
+        said = " of ".join(f"{number} {what}{'s' * (number != 1)}" for what, number in found.items())
+        say(f"{experiment.name}, scale {experiment.scale}: {said}")
     if collection.broken:
         say(f"not readable: {len(collection.broken)}")
     for line in left_out(collection):

@@ -139,7 +139,9 @@ def _notes(experiment: Experiment) -> list[str]:
     if experiment.table is not None:
         notes.append(f"Runs of experiment={experiment.name} that fill no row of Table {experiment.table}.")
     if lacking := [row.name for row in experiment.rows if accuracy_of(row) is None]:
-        notes.append(f"No interval, pair, class or error, for lack of saved logits: {'; '.join(lacking)}.")
+        notes.append(
+            f"No interval, pair, class or error, for lack of saved logits of one class a video: {'; '.join(lacking)}."
+        )
     if alone := sum(len(row.runs) == 1 for row in experiment.rows):
         notes.append(
             f"Rows of one seed: {alone} of {len(experiment.rows)}. Their intervals are of the videos alone, and say "
