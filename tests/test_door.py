@@ -123,7 +123,7 @@ def test_a_file_that_is_wrong_is_one_line(own, tmp_path, place):
     for text, says in (
         ("def f(:\n", "model=mine: its file can't be imported (SyntaxError"),
         (own_model.MODEL.replace("import Tensor", "import Tensors"), "model=mine: its file can't be imported (Impo"),
-        ("x = 1\n", "model=mine: allowed are"),
+        ("x = 1\n", "model=mine: its file has no Config"),
     ):
         folder = own_model.write(tmp_path / str(hash(text)))
         (folder / "models" / "mine.py").write_text(text)

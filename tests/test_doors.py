@@ -1,6 +1,7 @@
 """What is added from outside: a part of each kind below STAT_VIDEO_OWN, used by one sweep, and seen by every script."""
 
 import json
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from torchmetrics.classification import MultilabelAveragePrecision
 import own_model
 from running import SMALL, Place, read_json, refused, script
 from stat_video import losses, metrics, paths
+from stat_video.data import lists
+from stat_video.data.config import DataConfig
 from stat_video.data.layouts import multi_label
 from stat_video.data.layouts.base import Split
 from stat_video.errors import InputError
@@ -148,8 +151,9 @@ def test_a_run_takes_all_of_them(swept, own, place):
 def test_other_scripts_know_them(swept, own, indexed, place):
     keys = [f"folders.indexed={indexed}", *place.keys]
     file = next((place.folder / "logs").glob("doors/*/last.ckpt"))
-    done = script("evaluate", f"ckpt={file}", "trainer=cpu", "views=1x1", *keys, STAT_VIDEO_OWN=str(own))
+    done = script("evaluate", f"ckpt={file}", "trainer=cpu", "views=1x1", *place.keys, STAT_VIDEO_OWN=str(own))
     assert done.returncode == 0, done.stderr
+    assert f"folders.indexed is not set: the videos are in {indexed}, as in training" in done.stdout
     assert "test/never_1x1" in read_json(file.parent / "evaluation_1x1.json")["metrics"]
     done = script("train", "--help", STAT_VIDEO_OWN=str(own))
     assert "callbacks: early_stopping, lr_monitor, notes" in done.stdout
@@ -174,7 +178,7 @@ def test_predicting_needs_the_model_alone(swept, own, place, videos, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["recipe.loss=focus"], "recipe.loss=focus: allowed are binary_cross_entropy, cross_entropy, focal, and those"),
+        (["recipe.loss=focus"], "recipe.loss=focus: allowed are binary_cross_entropy, cross_entropy, focal"),
         (["recipe.loss=focal", "recipe.loss_keys.beta=1"], "recipe.loss_keys.beta: must be one of gamma"),
         (["recipe.loss=focal", "recipe.label_smoothing=0.1"], "recipe.label_smoothing=0.1: must be 0"),
         (["recipe.augment.more=[white]"], "recipe.augment.more=white: allowed are black, grayscale, trivial_augment"),
@@ -189,6 +193,72 @@ def test_predicting_needs_the_model_alone(swept, own, place, videos, tmp_path):
 def test_what_is_wrong_is_one_line(words, says, own, place, tmp_path):
     assert says in refused(script("train", *words, *SMALL, *place.keys_with(tmp_path), STAT_VIDEO_OWN=str(own)))
     assert not list(tmp_path.rglob("last.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words", "says"),
+    [
+        ("losses/l.py", "def loss(logits): return 1", ["recipe.loss=l"], "recipe.loss=l: its function must be loss("),
+        (
+            "losses/l.py",
+            "def loss(a, b, *, w): return 1",
+            ["recipe.loss=l"],
+            "recipe.loss=l: its function must be loss(",
+        ),
+        ("losses/l.py", "def loss(a, b): return a.nope", ["recipe.loss=l"], "recipe.loss=l: its file raised Attribute"),
+        ("losses/l.py", "def loss(a, b): return a", ["recipe.loss=l"], "recipe.loss=l: returned torch.float32 (2, 3)"),
+        ("losses/l.py", "def los(a, b): return a", ["recipe.loss=l"], "recipe.loss=l: its file has no loss"),
+        ("losses/cross_entropy.py", "", [], "cross_entropy: the name is taken by "),
+        ("metrics/m.py", "def metric(a, b) return", [], "metric=m: its file can't be imported (SyntaxError"),
+        ("metrics/m.py", "def metrics(a, b): return 1", [], "metric=m: its file has no metric"),
+        ("metrics/m.py", "def metric(a, b): return b", [], "metric=m: returned (6,); must be one figure"),
+        ("metrics/m.py", "def metric(a, b): return b.nope", [], "metric=m: its file raised AttributeError"),
+        ("metrics/my-metric.py", "def metric(a, b): return 1", [], "metric=my-metric: the name of its file must be"),
+        ("metrics/loss.py", "def metric(a, b): return 1", [], "metric=loss: the name of its file must be"),
+        (
+            "augmentations/a.py",
+            "def augment(c): pass",
+            ["recipe.augment.more=[a]"],
+            "more=a: returned a NoneType; must",
+        ),
+        (
+            "augmentations/a.py",
+            "def augment(c): return c / 255",
+            ["recipe.augment.more=[a]"],
+            "more=a: returned torch.fl",
+        ),
+        ("layouts/y.py", "LAYOUT = 1", ["data.layout=y"], "data.layout=y: its file has no LAYOUT"),
+    ],
+)
+def test_a_file_that_is_wrong_is_one_line_before_any_work(file, text, words, says, tmp_path, place):
+    own = own_model.write(tmp_path / "own")
+    (own / file).parent.mkdir(exist_ok=True)
+    (own / file).write_text(text)
+    assert says in refused(script("train", *words, *SMALL, *place.keys_with(tmp_path), STAT_VIDEO_OWN=str(own)))
+
+
+@pytest.mark.parametrize(
+    ("read", "says"),
+    [
+        ("return 42", "data.layout=y: its file returned a int; must be a Listing"),
+        ("return Listing(['a', 'b'], {'train': []})", "entries['val'] that are a NoneType; must be a list"),
+        ("raise KeyError('activity')", "data.layout=y: its file raised KeyError: 'activity'"),
+        ("return Listing(['a', 'b'], {'train': [('x', 'a')], 'val': []})", "the label 'a' of 'x'; must be 0 to 1"),
+        ("return Listing(['a', 'b'], {'train': [('x', 7)], 'val': []})", "the label 7 of 'x'; must be 0 to 1"),
+    ],
+)
+def test_a_layout_that_reads_something_else_is_one_line(read, says, tmp_path, monkeypatch):
+    text = "from stat_video.data.layouts.base import Layout, Listing\n"
+    layout = tmp_path / "layout.py"
+    layout.write_text(f"{text}def read(files, how):\n    {read}\nLAYOUT = Layout('a form', {{}}, read)\n")
+    monkeypatch.setattr(lists.layouts, "find", lambda name: runpy.run_path(str(layout))["LAYOUT"])
+    with pytest.raises(InputError) as caught:
+        lists.read_listing(tmp_path, DataConfig(layout="y"))
+    assert says in caught.value.line
+
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path, place):
+    assert "no such folder" in refused(script("train", *SMALL, *place.keys, STAT_VIDEO_OWN=str(tmp_path / "none")))
 
 
 def test_videos_with_several_labels(videos, place, tmp_path):

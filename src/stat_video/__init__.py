@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .runs.result import Key, Result
     from .training.loaded import Loaded
 
+__version__ = "0.1.0"
 __all__ = ["InputError", "Key", "Loaded", "Result", "create_model", "evaluate", "load", "predict", "train"]
 _PLACES = {"InputError": "errors", "Key": "runs.result", "Result": "runs.result", "Loaded": "training.loaded"}
 

@@ -51,11 +51,14 @@ def create_model(
     if unknown := [key for key in keys if key not in known]:
         raise InputError(f"{unknown[0]}: no key of model={name}; must be one of {', '.join(known)}")
     (row,) = compose.rows("train", Config, [f"model={name}", "scale=paper"])
-    clip, size = row.config.clip, crop or row.config.clip.crop
+    clip = row.config.clip
+    size = clip.crop if crop is None else crop
     try:
-        clip = replace(clip, T=T or clip.T, crop=size, test_crop=None, short_side=max(size, 256))
+        clip = replace(clip, T=clip.T if T is None else T, crop=size, test_crop=None, short_side=max(size, 256))
+        if num_classes < 1:
+            raise InputError(f"num_classes={num_classes}: must be 1 or more")
         model = Config(model=replace(row.config.model, **keys), clip=clip).build(num_classes)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InputError(str(error)) from None
     if weights is not None:
         state, trained_on = read_weights(Path(weights))
@@ -65,9 +68,12 @@ def create_model(
     return model
 
 
-def load(checkpoint: str | Path) -> Loaded:
-    """Return the model of a checkpoint of this project in evaluation mode, with its config and classes."""
-    return Loaded.of(Path(checkpoint))
+def load(checkpoint: str | Path | Result) -> Loaded:
+    """Return the model of a checkpoint of this project in evaluation mode, with its config and classes.
+
+    A run's result or folder stands for its checkpoint, here and below.
+    """
+    return Loaded.of(_file_of(checkpoint))
 
 
 def train(*words: str) -> Result:
@@ -84,20 +90,28 @@ def train(*words: str) -> Result:
     return result
 
 
-def evaluate(checkpoint: str | Path, *words: str) -> Result:
+def evaluate(checkpoint: str | Path | Result, *words: str) -> Result:
     """Test a checkpoint as `src/evaluate.py` does: `evaluate("logs/.../last.ckpt", "views=3x3")`."""
-    path = Path(checkpoint)
+    path = _file_of(checkpoint)
     config = _composed("evaluate", EvaluateConfig, words)
     with _inside("evaluate", config):
         return testing.evaluate(path, config)
 
 
-def predict(checkpoint: str | Path, videos: Sequence[str | Path]) -> list[Prediction]:
+def predict(checkpoint: str | Path | Result, videos: str | Path | Sequence[str | Path]) -> list[Prediction]:
     """Return the five likeliest classes of each video; one that can't be read has a reason in their place."""
-    return list(predict_many(Path(checkpoint), [Path(video) for video in videos], None))
+    several = [videos] if isinstance(videos, str | Path) else videos
+    return list(predict_many(_file_of(checkpoint), [Path(video) for video in several], None))
+
+
+def _file_of(checkpoint: str | Path | Result) -> Path:
+    path = checkpoint.checkpoint if isinstance(checkpoint, Result) else Path(checkpoint)
+    return path / "last.ckpt" if path.is_dir() else path
 
 
 def _composed(script: str, schema: type, words: Sequence[str]) -> Any:
+    if wrong := [word for word in words if not isinstance(word, str)]:
+        raise InputError(f"{wrong[0]!r:.60}: must be a text, KEY=VALUE, each an argument of its own")
     if flags := [word for word in words if word.startswith("-")]:
         raise InputError(f"{flags[0]}: is of the command line alone; here KEY=VALUE")
     rows = compose.rows(script, schema, words)

@@ -32,6 +32,7 @@ from .config import SCALES, Config, Folders, Processes, Slurm, TrainerKeys, from
 from .errors import InputError
 from .models.base import Clip
 from .paths import CONF, PROJECT, as_run_here, program
+from .registry import check_own
 from .words import (
     SWEPT,
     check_of_hydra,
@@ -97,6 +98,10 @@ def read(script: str, schema: type, words: Sequence[str], every: bool = False) -
     systems of the experiment's table too. Raises InputError for words that belong to no row.
     """
     command, words = Command(), list(words)
+    try:
+        check_own()
+    except ValueError as error:
+        raise InputError(str(error)) from None
     flags = [word for word in words if word.startswith("-")]
     if unknown := [flag for flag in flags if flag not in FLAGS]:
         raise InputError(f"{unknown[0]}: {ALLOWED}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 from torch.nn.parameter import is_lazy
 
-from . import losses, models, paths
+from . import losses, metrics, models, paths
 from .data import augmentations, layouts
 from .data.config import DataConfig
 from .data.sampling import Views
@@ -286,10 +286,12 @@ class Config:
         """
         recipe = self.recipe
         try:
-            losses.check(recipe.loss or losses.usual(self.data.multi_label), recipe.loss_keys, recipe.label_smoothing)
+            several = self.data.multi_label
+            losses.check(recipe.loss or losses.usual(several), recipe.loss_keys, recipe.label_smoothing, several)
             layouts.find(self.data.layout)
+            metrics.check_own()
             for name in recipe.augment.more:
-                augmentations.find(name)
+                augmentations.check(name)
         except ValueError as error:
             raise InputError(str(error)) from None
 

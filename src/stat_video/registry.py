@@ -4,15 +4,32 @@ Each kind is a folder of this package, and each part a file in it. Files of your
 below those that the environment variable STAT_VIDEO_OWN names: `$STAT_VIDEO_OWN/losses/focal.py`.
 """
 
+import os
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import Generic, TypeVar
 
 from . import paths
+from .errors import in_a_line
 
 KINDS = ("models", "losses", "metrics", "layouts", "augmentations", "callbacks")
 Part = TypeVar("Part")
+
+
+def check_own() -> None:
+    """Raise ValueError if a folder of the user's own is not there, or a file in it would hide another of its name."""
+    for folder in paths.OWN:
+        if not folder.is_dir():
+            raise ValueError(f"STAT_VIDEO_OWN: {folder}: no such folder; '{os.pathsep}' stands between several")
+    for kind in KINDS:
+        tree = paths.PACKAGE / ("data" if kind in ("layouts", "augmentations") else "") / kind
+        first: dict[str, Path] = {}
+        for place in (tree, *(folder / kind for folder in paths.OWN)):
+            for module in iter_modules([str(place)]):
+                if (other := first.setdefault(module.name, place)) != place:
+                    raise ValueError(f"{place / module.name}: the name is taken by {other / module.name}; rename it")
 
 
 class Registry(Generic[Part]):
@@ -31,18 +48,15 @@ class Registry(Generic[Part]):
 
     def find(self, name: str) -> Part:
         """Return a part; ValueError names the parts there are, or says why the file can't be used."""
-        part = None
-        if name in self._files():
-            try:
-                part = self._part(name)
-            except Exception as error:
-                raise ValueError(
-                    f"{self.key}={name}: its file can't be imported ({type(error).__name__}: {error})"
-                ) from error
+        if name not in self._files():
+            raise ValueError(f"{self.key}={name}: allowed are {', '.join(self.names())}")
+        try:
+            part = self._part(name)
+        except Exception as error:
+            raise ValueError(f"{self.key}={name}: its file can't be imported ({in_a_line(error)})") from error
         if part is None:
-            raise ValueError(
-                f"{self.key}={name}: allowed are {', '.join(self.names())}, and those below $STAT_VIDEO_OWN"
-            )
+            found = f"its file has no {self.attribute}, or one that is something else"
+            raise ValueError(f"{self.key}={name}: {found}; allowed are {', '.join(self.names())}")
         return part
 
     def names(self) -> list[str]:
@@ -55,6 +69,12 @@ class Registry(Generic[Part]):
             except Exception:  # `find` says why
                 continue
         return found
+
+    def own(self) -> list[str]:
+        """Return the names of the user's own files, whether or not they can be used; not those that begin with '_'."""
+        kind = self.package.rpartition(".")[2]
+        files = iter_modules([str(folder / kind) for folder in paths.OWN])
+        return sorted(module.name for module in files if not module.name.startswith("_"))
 
     def _files(self) -> list[str]:
         return sorted({module.name for module in iter_modules(import_module(self.package).__path__)})

@@ -9,10 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISDIR
+from typing import Any
 
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
-from ..errors import InputError
+from ..errors import InputError, in_a_line
 from ..files import named_errors
 from ..paths import program
 from . import layouts
@@ -90,12 +91,35 @@ def read_listing(root: Path, config: DataConfig) -> Listing:
             f"{error.line}; {config.setting} names the folder that should hold {layout.about}; "
             f"for another form set data.layout to one of {others}"
         ) from None
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(f"data.layout={config.layout}: its file raised {in_a_line(error)}") from error
+    if (wrong := _not_as_asked(listing)) is not None:
+        raise InputError(f"data.layout={config.layout}: its file returned {wrong}")
     listing.files = files
     for twice in (name for name, number in Counter(listing.classes).items() if number > 1):
         raise InputError(f"{files.get('classes', root)}: class {twice!r} stands there twice")
     for odd in (name for name in listing.classes if len(name.splitlines()) != 1 or not _is_text(name)):
         raise InputError(f"{files.get('classes', root)}: class {odd!r}: allowed are names of one line, in UTF-8")
     return listing
+
+
+def _not_as_asked(listing: Any) -> str | None:
+    """Return in which way what a layout has read is no Listing; None if it is one."""
+    if not isinstance(listing, Listing):
+        return f"a {type(listing).__name__}; must be a Listing"
+    for split in SPLITS:
+        entries = listing.entries.get(split)
+        if not isinstance(entries, list):
+            return f"entries[{split!r}] that are a {type(entries).__name__}; must be a list of (video, label)"
+        for entry in entries:
+            if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str)):
+                return f"the entry {entry!r:.80} of {split}; must be (video, label)"
+            for number in numbers_of(entry[1]):
+                if not isinstance(number, int) or not 0 <= number < len(listing.classes):
+                    return f"the label {number!r:.40} of {entry[0]!r:.60}; must be 0 to {len(listing.classes) - 1}"
+    return None
 
 
 def _is_text(name: str) -> bool:

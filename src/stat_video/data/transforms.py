@@ -162,7 +162,7 @@ class TrainTransform(nn.Module):
                 self.left = randaugment
             else:
                 steps.append(randaugment)
-        steps += [v2.Lambda(augmentations.find(name)) for name in a.more]
+        steps += [augmentations.Named(name) for name in a.more]
         self.steps = v2.Compose(steps)
 
     def forward(self, frames: Tensor) -> Tensor:

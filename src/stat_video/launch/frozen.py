@@ -21,6 +21,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import write_json
 from ..hardware import devices, rank_zero
+from ..runs.result import Result
 from ..together import how
 from .rows import Outcome
 from .task import ended_file
@@ -100,7 +101,9 @@ def leave_outcome(file: Path, outcome: Outcome) -> None:
     ours = file.name.endswith(NAME)  # but not beside a config that a user starts from by hand
     written = outcome_file(file).exists()
     if ours and ((rank_zero() and not (outcome.lost and written)) or (outcome.reason is not None and not written)):
-        write_json(outcome_file(file), asdict(outcome))
+        result = outcome.returned
+        told = {"folder": str(result.folder), "content": dict(result.content)} if isinstance(result, Result) else None
+        write_json(outcome_file(file), {**vars(outcome), "returned": told})
 
 
 def forget_losses(file: Path) -> None:
@@ -115,7 +118,9 @@ def forget_losses(file: Path) -> None:
 
 def peek_outcome(file: Path) -> Outcome:
     """Return the outcome that a process wrote; OSError, ValueError or TypeError if it wrote none."""
-    return Outcome(**json.loads(outcome_file(file).read_text(encoding="utf-8")))
+    found = json.loads(outcome_file(file).read_text(encoding="utf-8"))
+    told = found["returned"]
+    return Outcome(**{**found, "returned": told and Result(Path(told["folder"]), told["content"])})
 
 
 def read_outcome(file: Path, code: int) -> Outcome:

@@ -9,8 +9,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from ..errors import in_a_line
 from ..registry import Registry
 
 Loss = Callable[..., Tensor]
@@ -24,9 +26,12 @@ def usual(multi_label: bool) -> str:
     return "binary_cross_entropy" if multi_label else "cross_entropy"
 
 
-def check(name: str, keys: Mapping[str, Any], label_smoothing: float) -> None:
-    """Raise ValueError if there is no such loss, or it does not take these arguments."""
-    taken = [p.name for p in inspect.signature(find(name)).parameters.values()][2:]
+def check(name: str, keys: Mapping[str, Any], label_smoothing: float, multi_label: bool) -> None:
+    """Raise ValueError if there is no such loss, or it can't be computed with these keys; tries it on a few numbers."""
+    parameters = [*inspect.signature(find(name)).parameters.values()]
+    if len([p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]) != 2:
+        raise ValueError(f"recipe.loss={name}: its function must be loss(logits, target, *, KEY=DEFAULT, ...)")
+    taken = [p.name for p in parameters][2:]
     own = [key for key in taken if key != "label_smoothing"]
     if unknown := [key for key in keys if key not in own]:
         raise ValueError(
@@ -36,3 +41,20 @@ def check(name: str, keys: Mapping[str, Any], label_smoothing: float) -> None:
         )
     if label_smoothing and "label_smoothing" not in taken:
         raise ValueError(f"recipe.label_smoothing={label_smoothing}: must be 0, recipe.loss={name} takes none")
+    smoothing = {"label_smoothing": label_smoothing} if label_smoothing else {}
+    target = torch.eye(2, 3) if multi_label else torch.arange(2)
+    compute(name, torch.zeros(2, 3), target, **keys, **smoothing)
+
+
+def compute(name: str, logits: Tensor, target: Tensor, **keys: Any) -> Tensor:
+    """Return a loss; ValueError, in one line, if its file raises an error or returns something else than a mean, ()."""
+    try:
+        loss = find(name)(logits, target, **keys)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"recipe.loss={name}: its file raised {in_a_line(error)}") from error
+    if isinstance(loss, Tensor) and loss.ndim == 0 and loss.is_floating_point():
+        return loss
+    kind = f"{loss.dtype} {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+    raise ValueError(f"recipe.loss={name}: returned {kind}; must be a mean over the clips, floating point ()")

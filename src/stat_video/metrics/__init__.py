@@ -6,11 +6,14 @@ figure, (); accuracies in percent. A video that could not be read has NaN for lo
 (scores.py). All metrics for the labels that a data set has are in each of its results and in the terminal's tables.
 """
 
+import re
 import sys
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
+from ..errors import InputError, in_a_line
 from ..registry import Registry
 
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -28,7 +31,33 @@ def names(multi_label: bool = False) -> list[str]:
 
 def figures(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Return the metrics of logits (videos, views, num_classes) and labels, (videos,) or (videos, num_classes)."""
-    return {name: find(name)(logits, labels) for name in names(multi_label=labels.ndim == 2)}
+    return {name: compute(name, logits, labels) for name in names(multi_label=labels.ndim == 2)}
+
+
+def compute(name: str, logits: Tensor, labels: Tensor) -> Tensor:
+    """Return a metric; InputError, in one line, if its file raises an error or returns something else than a figure."""
+    try:
+        found = torch.as_tensor(find(name)(logits, labels), dtype=torch.float32)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise InputError(f"metric={name}: its file raised {in_a_line(error)}") from error
+    if found.ndim:
+        raise InputError(f"metric={name}: returned {tuple(found.shape)}; must be one figure, ()")
+    return found
+
+
+def check_own() -> None:
+    """Raise InputError if a file of the user's own is no metric; tries each on a few numbers, before any training."""
+    for name in _registry.own():
+        try:
+            find(name)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        if not re.fullmatch(r"[a-z]\w*", name) or name == "loss":
+            raise InputError(f"metric={name}: the name of its file must be letters, digits and '_', and not loss")
+        several = _is_multi_label(name)
+        compute(name, torch.zeros(6, 2, 3), torch.eye(3).repeat(2, 1) if several else torch.arange(6) % 3)
 
 
 def _is_multi_label(name: str) -> bool:

@@ -78,7 +78,7 @@ def difference(a: TableRow, b: TableRow, metric: str = "top1") -> Difference | s
             return "tested on another state of the data set"
         one, other = (run.ranks for run in runs)
         if one is None or other is None:
-            return f"no saved logits of seed {seed}"
+            return f"no saved logits of one class a video of seed {seed}"
         (rank_a, labels_a), (rank_b, labels_b) = one, other
         if not np.array_equal(labels_a, labels_b):
             return "tested on other videos"

@@ -1,7 +1,7 @@
 """Experiments that are no table of the paper: the runs of each `name=`, in rows by what differs between them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +10,8 @@ from typing import Any
 
 from .. import paper
 from ..data.sampling import Views
-from ..runs.differing import differing
-from ..runs.identity import CONTENT, data_of_init, hash_of, row_id
+from ..runs.differing import differing, flat, short_name
+from ..runs.identity import CONTENT, data_of_init, hash_of, row_id, updated
 from ..runs.result import Key
 from .collect import Collection, FoundRun, TableRow, one_state
 
@@ -81,6 +81,7 @@ class Experiment:
     keys: Sequence[str]  # in which the rows differ
     rows: Sequence[OwnRow]
     same: Mapping[str, str]  # model, data, T, as far as all rows agree in them
+    beside: Sequence[str] = ()  # further keys that differ, with what the model or data set is: they may follow from it
     table: int | None = None  # the paper's table that the experiment reruns: these are its runs that fill no row of it
 
     @property
@@ -145,7 +146,21 @@ def experiment_of(name: str, scale: str, runs: Sequence[FoundRun], table: int | 
         rows = best_first(rows)
     if any(len(label) > LONGEST for label in labels):
         rows = [replace(row, label=f"row {n}") for n, row in enumerate(rows, 1)]
-    return Experiment(name, scale, keys, rows, {key: value for key, value in same.items() if key != "seed"}, table)
+    same = {key: value for key, value in same.items() if key != "seed"}
+    beside = beside_the_model([kept[0].result["config"] for kept, _ in states], varied)
+    return Experiment(name, scale, keys, rows, same, beside, table)
+
+
+def beside_the_model(configs: Sequence[Mapping[str, Any]], shown: Container[str]) -> list[str]:
+    """Return the keys of the recipe and the clip in which configs differ and which are not among the shown."""
+    rows = [dict(flat(updated(config))) for config in configs]
+    keys = list(dict.fromkeys(key for row in rows for key in row if key.startswith(("recipe.", "clip."))))
+    names = {key: short_name(key, list(rows[0])) for key in keys}
+    return [
+        key
+        for key in keys
+        if names[key] not in shown and key not in shown and len({str(row.get(key)) for row in rows}) > 1
+    ]
 
 
 def _labels(keys: Sequence[str], values: Sequence[Sequence[str]]) -> list[str]:

@@ -18,8 +18,13 @@ MOST_NUMBERS = 20  # classes of a confusion matrix with figures in its cells
 DARK, LIGHT, GREY = "#1d2430", "#ffffff", "#8a8f98"  # on coloured cells, which are the same on any page
 
 
-def top1_by_row(experiment: Experiment) -> Picture:
-    """Draw the top-1 of each row as a dot with its 95 % interval, the seeds as small dots around it."""
+def top1_by_row(experiment: Experiment) -> Picture | None:
+    """Draw the top-1 of each row as a dot with its 95 % interval, the seeds as small dots around it.
+
+    None if no test has a top-1, as those of several labels a video.
+    """
+    if all(row.top1 is None for row in experiment.rows):
+        return None
     rows = list(experiment.rows)
     title = f"{experiment.name}: top-1 of each row"
     if len(rows) > MOST_DOTS:

@@ -136,6 +136,12 @@ def _few_classes(row: OwnRow) -> bool:
 
 def _notes(experiment: Experiment) -> list[str]:
     notes = [f"All rows: {in_words(experiment.same)}."] if experiment.same and len(experiment.rows) > 1 else []
+    if beside := experiment.beside:
+        more = f" and {len(beside) - 8} more" if len(beside) > 8 else ""
+        notes.append(
+            f"Rows differ, beside the columns, in {', '.join(beside[:8])}{more}: as models and data sets have it, or as "
+            "it was set."
+        )
     if experiment.table is not None:
         notes.append(f"Runs of experiment={experiment.name} that fill no row of Table {experiment.table}.")
     if lacking := [row.name for row in experiment.rows if accuracy_of(row) is None]:

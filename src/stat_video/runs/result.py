@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,15 @@ from typing import Any, NamedTuple
 from ..data.sampling import Views
 from ..errors import InputError
 from ..files import write_json
+
+
+class Metrics(dict["Key", float]):
+    """Figures by their keys, or by the text of a key: `metrics["test/top1_5x1"]`."""
+
+    def __missing__(self, key: "Key | str") -> float:
+        if isinstance(key, str):
+            return self[Key.parse(key)]
+        raise KeyError(f"{key}; there are {', '.join(map(str, self))}")
 
 
 class Key(NamedTuple):
@@ -26,9 +35,9 @@ class Key(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Key":
-        """Return the key that is written so: 'test/top1_5x1_far'; ValueError if it is none."""
+        """Return the key that is written so: 'test/top1_5x1_far'; InputError if it is none."""
         if (found := re.fullmatch(r"(\w+)/(\w+?)_(\d+x\d+)(?:_(.+))?", text)) is None:
-            raise ValueError(f"{text}: must be STAGE/NAME_VIEWS or STAGE/NAME_VIEWS_GROUP, such as test/top1_5x1")
+            raise InputError(f"{text}: must be STAGE/NAME_VIEWS or STAGE/NAME_VIEWS_GROUP, such as test/top1_5x1")
         return cls(found[1], found[2], Views.parse(found[3]), found[4] or "")
 
 
@@ -37,14 +46,15 @@ class Result:
     """A finished run, or one test of its checkpoint, as its file says."""
 
     folder: Path
-    content: Mapping[str, Any]  # all of the file: hardware, versions, absent and unreadable videos, ...
+    content: Mapping[str, Any] = field(repr=False)  # all of the file: hardware, versions, absent videos, ...
 
     @classmethod
-    def read(cls, file: Path) -> "Result":
+    def read(cls, file: str | Path) -> "Result":
         """Return what a `result.json` or `evaluation_<views>.json` says, or that of a run's folder.
 
         Raises InputError if it can't be read or is no such file.
         """
+        file = Path(file)
         file = file / "result.json" if file.is_dir() else file
         try:
             found = cls(file.parent, json.loads(file.read_text(encoding="utf-8")))
@@ -87,9 +97,9 @@ class Result:
         return Views.parse(self.content.get("views") or self.content["config"]["views"])
 
     @cached_property
-    def metrics(self) -> Mapping[Key, float]:
+    def metrics(self) -> Metrics:
         """All figures, accuracies in percent; those that the file has no number for are left out."""
-        return {Key.parse(name): float(v) for name, v in self.content["metrics"].items() if v is not None}
+        return Metrics({Key.parse(name): float(v) for name, v in self.content["metrics"].items() if v is not None})
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -16,21 +16,26 @@ class Criterion:
     def __init__(self, recipe: Recipe, model: nn.Module, num_classes: int, multi_label: bool = False) -> None:
         self.model, self.num_classes = model, num_classes
         self.name = recipe.loss or losses.usual(multi_label)
-        self.loss = losses.find(self.name)
         self.keys = dict(recipe.loss_keys)
         self.smoothing = {"label_smoothing": recipe.label_smoothing} if recipe.label_smoothing else {}
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         logits = check_logits(self.model, logits, len(target), self.num_classes)
-        return check_loss(f"recipe.loss={self.name}", self.loss(logits, target, **self.keys, **self.smoothing))
+        return self._loss(logits, target, **self.smoothing)
 
     def unsmoothed(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss without label smoothing, as it is reported of a validation."""
-        return check_loss(f"recipe.loss={self.name}", self.loss(logits, target, **self.keys))
+        return self._loss(logits, target)
+
+    def _loss(self, logits: Tensor, target: Tensor, **smoothing: Any) -> Tensor:
+        try:
+            return losses.compute(self.name, logits, target, **self.keys, **smoothing)
+        except ValueError as error:
+            raise InputError(str(error)) from error
 
 
 def check_loss(what: str, loss: Any) -> Tensor:
-    """Return a loss; raise InputError unless it is a floating-point ()."""
+    """Return what a model's own `loss` returned; raise InputError unless it is a floating-point ()."""
     if isinstance(loss, Tensor) and loss.ndim == 0 and loss.is_floating_point():
         return loss
     kind = f"{loss.dtype} {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"

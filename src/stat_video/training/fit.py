@@ -39,7 +39,7 @@ from ..models.parts.compiled import compile_parts
 from ..models.parts.recompute import recompute_units
 from ..paths import program
 from ..progress import say, watched
-from ..runs.code import computing, provenance
+from ..runs.code import computing, is_same, provenance
 from ..runs.identity import TRAINED_ON, definition, with_content
 from ..runs.result import Result
 from ..runs.results import ended_as_asked, hold_of
@@ -104,7 +104,8 @@ def _result(run: Run, config: Config, manifest: str | None) -> Result | None:
     _refuse_other_data(run, result.content.get("manifest"), manifest)
     if not ended_as_asked(config.recipe, result):
         _refuse_other_hold(run, result.config, config)
-    say(f"Finished before ({result.content['finished']}): {run.folder}; fresh=true runs it again")
+    changed = "" if is_same(result.content, provenance()) else " by other code or packages"
+    say(f"Finished before ({result.content['finished']}){changed}: {run.folder}; fresh=true runs it again")
     return Result(run.folder, {**result.content, "name": config.name})
 
 

@@ -9,6 +9,7 @@ import torch
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from .. import models
 from ..config import Config, from_plain
 from ..errors import InputError
 from ..models.base import VideoModel
@@ -27,6 +28,10 @@ def rebuild(path: Path) -> tuple[VideoModel, Config, list[str]]:
     Raises InputError if they don't fit together, or there is no file of this model here.
     """
     found = read_checkpoint(path)
+    try:
+        models.find(str(dict(found.config.get("model") or {}).get("name")))
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
     try:
         # Folders are those of the machine that trained, and its data sets.
         config: Config = from_plain({**updated(found.config), "folders": {}})

@@ -10,7 +10,7 @@ import lightning as L
 from torch import Tensor
 
 from .. import metrics
-from ..config import EvaluateConfig
+from ..config import Config, EvaluateConfig
 from ..data.config import DataConfig
 from ..data.lists import manifest_hash
 from ..data.sampling import Views
@@ -93,6 +93,15 @@ def _check_generation(path: Path, data: DataConfig) -> None:
         )
 
 
+def _root(config: Config, told: str | None) -> str | None:
+    """Return the folder of the data set: as this machine's settings have it, else the run's own if it is there."""
+    of_run = config.data.root
+    if told is not None or of_run is None or not Path(of_run).expanduser().is_dir():
+        return told
+    say(f"{config.data.setting} is not set: the videos are in {of_run}, as in training")
+    return of_run
+
+
 def _test(path: Path, asked: EvaluateConfig) -> tuple[Result, tuple[Tensor, Tensor]]:
     model, config, classes = rebuild(path)
     views = Views.parse(asked.views or config.views)
@@ -100,7 +109,7 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[Result, tuple[Tensor, Tens
     folders = {f"folders.{f.name}": getattr(asked.folders, f.name) for f in fields(asked.folders)}
     if config.data.setting not in folders:
         raise InputError(f"{path}: data.setting={config.data.setting}: allowed are {', '.join(folders)}")
-    config.data.root = folders[config.data.setting]
+    config.data.root = _root(config, folders[config.data.setting])
     if asked.layout is not None:  # each layout has names of its own for the lists
         same = DataConfig()
         config.data = replace(
