@@ -198,12 +198,12 @@ def test_what_is_wrong_is_one_line(words, says, own, place, tmp_path):
 @pytest.mark.parametrize(
     ("file", "text", "words", "says"),
     [
-        ("losses/l.py", "def loss(logits): return 1", ["recipe.loss=l"], "recipe.loss=l: its function must be loss("),
+        ("losses/l.py", "def loss(logits): return 1", ["recipe.loss=l"], "its function must be loss(logits, target, *"),
         (
             "losses/l.py",
             "def loss(a, b, *, w): return 1",
             ["recipe.loss=l"],
-            "recipe.loss=l: its function must be loss(",
+            "its function must be loss(logits, target",
         ),
         ("losses/l.py", "def loss(a, b): return a.nope", ["recipe.loss=l"], "recipe.loss=l: its file raised Attribute"),
         ("losses/l.py", "def loss(a, b): return a", ["recipe.loss=l"], "recipe.loss=l: returned torch.float32 (2, 3)"),
@@ -219,13 +219,13 @@ def test_what_is_wrong_is_one_line(words, says, own, place, tmp_path):
             "augmentations/a.py",
             "def augment(c): pass",
             ["recipe.augment.more=[a]"],
-            "more=a: returned a NoneType; must",
+            "returned a NoneType; must be uint8",
         ),
         (
             "augmentations/a.py",
             "def augment(c): return c / 255",
             ["recipe.augment.more=[a]"],
-            "more=a: returned torch.fl",
+            "returned torch.float32",
         ),
         ("layouts/y.py", "LAYOUT = 1", ["data.layout=y"], "data.layout=y: its file has no LAYOUT"),
     ],

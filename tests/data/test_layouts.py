@@ -180,6 +180,7 @@ def test_a_video_that_is_gone_is_named(form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", layouts.names())
 def test_a_folder_without_the_lists_says_what_is_looked_for(layout: str, tmp_path: Path) -> None:
     config = DataConfig("some", root=str(tmp_path), setting="folders.some", layout=layout)
+    config.multi_label = layouts.find(layout).multi_label
     assert manifest_hash(config) is None
     with pytest.raises(InputError) as caught:
         read_lists(tmp_path, config)

@@ -345,7 +345,6 @@ def test_motion_folder_with_files_missing_names_the_setting(tmp_path: Path, moti
         ("std", 0.0, "allowed is more than 0"),
         ("std", -1.0, "allowed is more than 0"),
         ("fold", 4, "allowed are 1, 2, 3"),
-        ("layout", "tar", "allowed are lists, folders, own, kinetics, ssv2, ucf101, hmdb51"),
         ("max_absent", 1.0, "allowed is 0 to below 1"),
         ("max_unreadable", -0.1, "allowed is 0 to below 1"),
         ("short_side", 0, "allowed is 1 or more"),

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from prepare import prepare
 from running import SMALL, Place, only, read_json, refused, script
+from stat_video.commands.prepare import prepare
 from stat_video.config import Config, Folders, PrepareConfig
 from stat_video.data.config import DataConfig
 from stat_video.data.lists import manifest_hash
@@ -69,13 +69,14 @@ def test_a_run_of_another_state_of_its_data_is_refused(root: Path, tmp_path: Pat
     now = f"{manifest_hash(data)}.now"
     run = Run.of(asdict(config), tmp_path / "logs", now)
     for then, refusal in ((now.replace("now", "then"), True), (now, False), (now.partition(".")[0], False)):
-        write_json(run.folder / "result.json", {"manifest": then, "finished": "before"})
+        result = {"name": "a", "views": "1x1", "metrics": {}, "config": {}, "manifest": then, "finished": "before"}
+        write_json(run.folder / "result.json", result)
         with patch.object(training, "manifest_hash", lambda _: now):
             if refusal:
                 with pytest.raises(InputError, match=rf"{run.id}: its data set has changed .* from {then} to {now}"):
                     training.fit(config)
             else:
-                assert training.fit(config)["finished"] == "before"
+                assert training.fit(config).content["finished"] == "before"
 
 
 @pytest.mark.slow

@@ -191,7 +191,7 @@ def test_rows_are_compared_pair_by_pair(mine):
     right = [scores(row.runs[0])[0].argmax(1) == scores(row.runs[0])[1] for row in (a, b)]
     right[1] &= ~np.isnan(scores(b.runs[0])[0]).any(1)
     assert d.mean == pytest.approx(100 * (right[0].mean() - right[1].mean()))
-    assert [why for *_, why in others] == ["no saved logits of seed 0"] * 2
+    assert [why for *_, why in others] == ["no saved logits of one class a video of seed 0"] * 2
 
 
 def test_many_rows_are_compared_with_the_best_alone(mine, videos, logs, tmp_path):

@@ -15,7 +15,7 @@ from stat_video.config import Config
 from stat_video.data.config import DataConfig
 from stat_video.errors import InputError
 from stat_video.models.base import Clip, Panel, VideoModel
-from stat_video.training import prediction
+from stat_video.training import loaded, prediction
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -54,7 +54,7 @@ def predicted(model, video, monkeypatch, tmp_path, **keys):
     config = Config(
         clip=Clip(T=4, crop=16, test_crop=32, mean=[0.0], std=[1.0]), data=DataConfig(short_side=40, mean=0.9)
     )
-    monkeypatch.setattr(prediction, "rebuild", lambda path: (model.eval(), config, ["red", "green", "blue"]))
+    monkeypatch.setattr(loaded, "rebuild", lambda path: (model.eval(), config, ["red", "green", "blue"]))
     return prediction.predict(tmp_path / "last.ckpt", video, **keys)
 
 
@@ -80,7 +80,7 @@ def test_a_picture_of_any_model(model, video, monkeypatch, tmp_path):
 
 def test_many_are_predicted_and_what_cannot_be_read_is_named(video, monkeypatch, tmp_path):
     config = Config(clip=Clip(T=4, crop=16, test_crop=32, mean=[0.0], std=[1.0]), data=DataConfig(short_side=40))
-    monkeypatch.setattr(prediction, "rebuild", lambda path: (Colours().eval(), config, ["red", "green", "blue"]))
+    monkeypatch.setattr(loaded, "rebuild", lambda path: (Colours().eval(), config, ["red", "green", "blue"]))
     (tmp_path / "list.txt").write_text("a video\nnowhere.mp4\na video 2\n\n")
     videos = prediction.videos_of(tmp_path / "list.txt")
     assert videos == [video, tmp_path / "nowhere.mp4", video]
@@ -167,7 +167,7 @@ def test_what_is_made_of_a_video_is_named_after_it(tmp_path, monkeypatch):
 
 def test_a_picture_that_cannot_be_written_is_no_broken_video(video, monkeypatch, tmp_path):
     config = Config(clip=Clip(T=4, crop=16, test_crop=32), data=DataConfig(short_side=40))
-    monkeypatch.setattr(prediction, "rebuild", lambda path: (Colours().eval(), config, ["red", "green", "blue"]))
+    monkeypatch.setattr(loaded, "rebuild", lambda path: (Colours().eval(), config, ["red", "green", "blue"]))
     (tmp_path / "pictures").touch()  # where a folder should be
     with pytest.raises(InputError, match=r"000000_a video\.png: could not be written"):
         list(prediction.predict_many(tmp_path / "last.ckpt", [video], tmp_path / "pictures"))

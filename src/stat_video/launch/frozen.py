@@ -102,8 +102,9 @@ def leave_outcome(file: Path, outcome: Outcome) -> None:
     written = outcome_file(file).exists()
     if ours and ((rank_zero() and not (outcome.lost and written)) or (outcome.reason is not None and not written)):
         result = outcome.returned
-        told = {"folder": str(result.folder), "content": dict(result.content)} if isinstance(result, Result) else None
-        write_json(outcome_file(file), {**vars(outcome), "returned": told})
+        if isinstance(result, Result):
+            result = {"folder": str(result.folder), "content": dict(result.content)}
+        write_json(outcome_file(file), {**vars(outcome), "returned": result})
 
 
 def forget_losses(file: Path) -> None:
@@ -119,8 +120,10 @@ def forget_losses(file: Path) -> None:
 def peek_outcome(file: Path) -> Outcome:
     """Return the outcome that a process wrote; OSError, ValueError or TypeError if it wrote none."""
     found = json.loads(outcome_file(file).read_text(encoding="utf-8"))
-    told = found["returned"]
-    return Outcome(**{**found, "returned": told and Result(Path(told["folder"]), told["content"])})
+    told = found.get("returned")
+    if isinstance(told, dict) and told.keys() == {"folder", "content"}:
+        found["returned"] = Result(Path(told["folder"]), told["content"])
+    return Outcome(**found)
 
 
 def read_outcome(file: Path, code: int) -> Outcome:

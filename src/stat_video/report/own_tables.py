@@ -139,8 +139,7 @@ def _notes(experiment: Experiment) -> list[str]:
     if beside := experiment.beside:
         more = f" and {len(beside) - 8} more" if len(beside) > 8 else ""
         notes.append(
-            f"Rows differ, beside the columns, in {', '.join(beside[:8])}{more}: as models and data sets have it, or as "
-            "it was set."
+            f"Rows also differ in {', '.join(beside[:8])}{more}: as models and data sets have it, or as it was set."
         )
     if experiment.table is not None:
         notes.append(f"Runs of experiment={experiment.name} that fill no row of Table {experiment.table}.")

@@ -50,7 +50,7 @@ class Loaded:
 
     def normalized(self, pixels: Tensor) -> Tensor:
         """Return the model's input of pixels, on its device."""
-        weight = next(self.model.parameters())
+        weight = next(self.model.parameters(), torch.empty(0))  # of a model without any: the CPU
         clip: Tensor = self._normalize(pixels[None].to(weight.device))
         return clip.to(weight.dtype)
 
