@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 from pkgutil import iter_modules
 
-from . import commands
+from . import __version__, commands
 from .errors import printable
 from .launch.command import become
 
@@ -16,6 +16,9 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
         print(f"stat-video {'|'.join(NAMES)} [KEY=VALUE ...]; stat-video NAME --help says more of one")
+        return
+    if name == "--version":
+        print(__version__)
         return
     if name not in NAMES:
         print(f"error: {printable(name)}: must be one of {', '.join(NAMES)}", file=sys.stderr)
