@@ -54,8 +54,8 @@ from stat_video.hardware import cores
 from stat_video.models.base import Clip, VideoModel
 from stat_video.paths import PROJECT
 from stat_video.runs.code import provenance
-from stat_video.training.fit import make_data
 from stat_video.training.optim import make_optimizer
+from stat_video.training.session import make_data
 
 T, CROP, HEIGHT, WIDTH, FRAMES, FPS = 16, 224, 256, 340, 250, 25
 GOPS = (12, 50, 250)

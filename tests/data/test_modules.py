@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -21,10 +22,12 @@ import torch
 from stat_video.data import lists as lists_file
 from stat_video.data import modules
 from stat_video.data.config import DataConfig
+from stat_video.data.dataset import ClipDataset
 from stat_video.data.lists import find_root, read_lists
 from stat_video.data.loader import joined
 from stat_video.data.modules import VideoDataModule
 from stat_video.data.motion import MotionConfig
+from stat_video.data.sample import Sample
 from stat_video.data.sampling import Views
 from stat_video.data.transforms import Augment
 from stat_video.errors import InputError
@@ -384,6 +387,43 @@ def test_a_data_worker_outlives_a_sigterm_to_the_whole_job_for_a_while(monkeypat
     assert worker.is_alive()
     worker.join(30)
     assert not worker.is_alive()
+
+
+class Garbage:
+    """Notes in which process it is collected."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.cycle = folder, self
+
+    def __del__(self) -> None:
+        (self.folder / str(os.getpid())).touch()
+
+
+class Collecting(ClipDataset):
+    """Collects garbage in the process that reads."""
+
+    def __getitems__(self, requests: Any) -> list[Sample]:
+        gc.collect()
+        return super().__getitems__(requests)
+
+
+def test_data_workers_collect_no_garbage_of_the_process_that_trains(
+    motion_folder: Path, motion_config: MotionConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that frees a decoder of that process hangs: the decoder's threads are not in a fork."""
+    monkeypatch.setattr(modules, "ClipDataset", Collecting)
+    config = DataConfig(root=str(motion_folder.parent), motion=motion_config)
+    loader = make_module(config, batch_size=4, workers=2).train_dataloader()
+    gc.collect()
+    gc.disable()
+    try:
+        Garbage(tmp_path)
+        assert len(list(loader)) > 1
+    finally:
+        gc.enable()
+    assert list(tmp_path.iterdir()) == []
+    gc.collect()  # here it is
+    assert [file.name for file in tmp_path.iterdir()] == [str(os.getpid())]
 
 
 @pytest.mark.parametrize(("ranks", "passes"), [(1, 8), (2, 4), (8, 1), (16, 1)])

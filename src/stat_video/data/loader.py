@@ -4,6 +4,7 @@ A worker that made a whole batch of 64 clips would need seconds for an epoch's f
 ones; and each of them would hold its batches in shared memory.
 """
 
+import gc
 import logging
 import shutil
 import time
@@ -140,7 +141,14 @@ class BatchLoader(DataLoader[Sample]):
         return len(self.batch_sampler)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[list[Sample]]:  # type: ignore[override]
-        batches = self._batches(super().__iter__())  # workers start now
+        # Workers are forked now. What is garbage in this process must not be collected in them: an FFmpeg decoder would
+        # wait without end for its threads, which a fork does not have.
+        gc.freeze()
+        try:
+            parts = super().__iter__()
+        finally:
+            gc.unfreeze()
+        batches = self._batches(parts)
         sampler = self.batch_sampler.sampler  # type: ignore[union-attr]
         return batches if self.mixed == 1 else with_partners(batches, self.mixed, sampler.seeds_of_steps())
 

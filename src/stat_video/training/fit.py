@@ -6,62 +6,41 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import Logger
 
 from ..config import Config
-from ..data.lists import Lists, manifest_hash, read_counts
-from ..data.modules import VideoDataModule
-from ..data.sampling import Views
+from ..data.lists import manifest_hash
 from ..errors import InputError
-from ..files import remove_unfinished, write_json
+from ..files import write_json
 from ..hardware import (
-    Pass,
-    check_deterministic,
-    choose_backends,
-    choose_pass_here,
     cores_of_device,
-    data_workers,
-    devices,
-    lightning_arguments,
     on_cuda,
     rank_zero,
-    world_size,
 )
-from ..instantiate import instantiate
-from ..models.base import VideoModel
-from ..models.count import Uncounted, gmacs
-from ..models.parts.backend import BACKEND
-from ..models.parts.compiled import compile_parts
-from ..models.parts.recompute import recompute_units
 from ..paths import program
 from ..progress import say, watched
 from ..runs.code import computing, is_same, provenance
 from ..runs.identity import TRAINED_ON, definition, with_content
 from ..runs.result import Result
-from ..runs.results import ended_as_asked, hold_of
-from ..runs.run import Run, same_data
+from ..runs.results import ended_as_asked
+from ..runs.run import Run
 from ..runs.source import find_source
 from .callbacks import Bar, EpochLog, StepLines, WaitingForData, callback_of
-from .checkpoint import newest_whole, read_weights
 from .explained import lost_worker_explained, nondeterminism_explained, out_of_memory_explained
 from .finite import NonFinite
-from .first_weights import load_first_weights
 from .history import HISTORY, CodeHistory
 from .hold import HoldPeak
 from .module import VideoModule
-from .optim import accumulation, describe_batch, parameter_groups
 from .outcome import hardware_of, save_logits, say_lacking
 from .ranks import SameOnAllRanks
 from .saving import CheckpointWriter, Saving
+from .session import Session, refuse_other_data, refuse_other_hold
 from .unreadable import UnreadableVideos, said_once
 from .untrained import Untrained
-
-if TYPE_CHECKING:
-    pass
 
 
 def fit(config: Config) -> Result:
@@ -73,7 +52,7 @@ def fit(config: Config) -> Result:
                 run.set_aside()
         elif (result := _result(run, config, manifest)) is not None:
             return result
-        return _fit(config, plain, run, manifest)
+        return _train_and_test(Session.of(config, plain, run, manifest))
 
 
 def finished(config: Config) -> Result | None:
@@ -101,141 +80,60 @@ def identify(config: Config) -> tuple[Config, dict[str, Any], Run, str | None]:
 def _result(run: Run, config: Config, manifest: str | None) -> Result | None:
     if (result := run.result()) is None:
         return None
-    _refuse_other_data(run, result.content.get("manifest"), manifest)
+    refuse_other_data(run, result.content.get("manifest"), manifest)
     if not ended_as_asked(config.recipe, result):
-        _refuse_other_hold(run, result.config, config)
+        refuse_other_hold(run, result.config, config)
     changed = "" if is_same(result.content, provenance()) else " by other code or packages"
     say(f"Finished before ({result.content['finished']}){changed}: {run.folder}; fresh=true runs it again")
     return Result(run.folder, {**result.content, "name": config.name})
 
 
-def _refuse_other_data(run: Run, then: str | None, now: str | None) -> None:
-    """Raise InputError if a run's data set has changed: all of a run, from first step to test, sees one state of it."""
-    if not same_data(then, now):
-        raise InputError(
-            f"{run.folder}: its data set has changed since, from {then} to {now} (a manifest of do=verify); "
-            f"with fresh=true the run is set aside and begins anew"
-        )
-
-
-def _refuse_other_hold(run: Run, trained: Mapping[str, Any], config: Config) -> None:
-    """Raise InputError if a run's config had another `hold_until`, which can give it other epochs."""
-    then, now = hold_of(trained.get("recipe", {})), hold_of(vars(config.recipe))
-    if then != now:
-        had, asked = (", ".join(f"recipe.{key}={value}" for key, value in keys.items()) for keys in (then, now))
-        raise InputError(
-            f"{run.folder}: its epochs are those of {had}, not of {asked}; with fresh=true the run is set aside and "
-            f"begins anew"
-        )
-
-
-def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) -> Result:
-    # Gather: an error in the hardware, the files or the data shows here, before anything is begun.
-    recipe, views, ranks = config.recipe, Views.parse(config.views), world_size(config.trainer)
-    hardware, backends = lightning_arguments(config.trainer), choose_backends(config.trainer)
-    classes = read_counts(config.data)[0] or 2  # if there are no lists, data.check says so
-    check_deterministic(config, classes)
-    at_once = choose_pass_here(config, classes)
-    BACKEND.recompute = at_once.recompute
-    clips, passes = accumulation(recipe, ranks, at_once.clips)
-    if config.init is not None and plain["init"].startswith(TRAINED_ON) and not Path(config.init).exists():
-        raise InputError(
-            f"init={plain['init']}: {config.init} is not there, as of a run that was kept without its weights; the "
-            f"command of that run with fresh=true trains them again"
-        )
-    weights = read_weights(Path(config.init)) if config.init is not None else None
-    data = make_data(config, views, batch_size=clips)
-    lists = data.check()
-    set_aside = config.fresh and not rank_zero()  # the first rank does it, now or soon: what is there is not ours
-    if rank_zero():
-        remove_unfinished(run.folder)
-    checkpoint = None if set_aside else newest_whole(run)
-    if checkpoint:
-        _refuse_other_data(run, checkpoint.manifest, manifest)
-        _refuse_other_hold(run, checkpoint.config, config)
-        data.start = checkpoint.goes_on_at
-
-    own_callbacks = instantiate("callbacks", config.callbacks, Callback)
-    own_loggers = instantiate("loggers", config.loggers, Logger, save_dir=str(run.folder))  # type: ignore[type-abstract]
-
-    # Build.
-    L.seed_everything(config.seed, workers=True, verbose=False)
-    model = config.build(len(lists.classes))
-    parameter_groups(model, recipe)  # refuses recipe.lr_scale of unknown names before training
-    if weights is not None:
-        for change in load_first_weights(model, *weights, config, lists.classes):
-            say(f"init: {change}")
-    multiply_adds = _multiply_adds(config, len(lists.classes))
-    _prepare_for_training(model, config)
+def _train_and_test(session: Session) -> Result:
+    config, run, data = session.config, session.run, session.data
     module = VideoModule(
-        model, recipe, data.normalize, lists.classes, views, plain, config.data.class_groups, manifest,
+        session.model,
+        config.recipe,
+        data.normalize,
+        session.lists.classes,
+        session.views,
+        session.plain,
+        config.data.class_groups,
+        session.manifest,
         config.data.multi_label,
-    )  # fmt: skip
-    batch = describe_batch(model, recipe, ranks, clips, passes)
-    say_begin(config, run, model, lists, batch, at_once, resumed=checkpoint is not None)
+    )
+    say_begin(session)
     if rank_zero():
-        write_json(run.folder / "config.json", plain)
+        write_json(run.folder / "config.json", session.plain)
     started, code = time.monotonic(), provenance()
     logger = None
     if rank_zero() and config.logger.mode != "off":
         from .wandb_logger import log_result, make_logger  # W&B takes half a second, which no other run should wait for
 
-        logger = make_logger(config, plain, run, len(lists.classes))
+        logger = make_logger(config, session.plain, run, len(session.lists.classes))
     with ExitStack() as at_the_end:
         if logger:
             at_the_end.callback(logger.finish)
-            logger.log_hyperparams({"batch": batch})
-        for other in own_loggers:
-            other.log_hyperparams({**plain, "batch": batch})
+            logger.log_hyperparams({"batch": session.batch})
+        for other in session.loggers:
+            other.log_hyperparams({**session.plain, "batch": session.batch})
         history = CodeHistory(code, say)
-        unreadable = UnreadableVideos(lists.counts, config.data.max_unreadable)
-        same = SameOnAllRanks({**_agreed(plain, manifest, data, batch), **computing()})
+        unreadable = UnreadableVideos(session.lists.counts, config.data.max_unreadable)
+        same = SameOnAllRanks({**_agreed(session), **computing()})
         # The user's own come first: what they change at an event is seen by ours, and is in a checkpoint of that event.
-        callbacks = [*own_callbacks, unreadable, same, history, *run_callbacks(config, run)]
-        loggers = [*([logger] if logger else []), *own_loggers]
-        trainer = make_trainer(config, run, callbacks, loggers, hardware, passes)
-
-        # Run.
+        callbacks = [*session.callbacks, unreadable, same, history, *run_callbacks(config, run)]
+        loggers = [*([logger] if logger else []), *session.loggers]
+        trainer = make_trainer(config, run, callbacks, loggers, session.hardware, session.passes)
         with (
-            out_of_memory_explained(clips),
+            out_of_memory_explained(session.clips),
             nondeterminism_explained(),
             lost_worker_explained(trainer),
             said_once(trainer),
         ):
-            metrics = _trained_and_tested(trainer, module, data, checkpoint.path if checkpoint else None)
-            told = {
-                "name": config.name,
-                "scale": config.scale,
-                "id": run.id,
-                "model": config.model.label,
-                "metrics": metrics,
-                "videos": lists.counts,
-                "absent": {split: len(names) for split, names in lists.absent.items()},
-                "unreadable": unreadable.result(),
-                "manifest": manifest,
-                "gmacs": multiply_adds,
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "epochs": trainer.current_epoch,
-                "steps": trainer.global_step,
-                "batch": batch,
-                "train_seconds": round(callback_of(trainer, EpochLog).seconds_at_end, 1),
-                "data_wait": round(callback_of(trainer, EpochLog).data_wait, 4),
-                "wall_seconds": round(time.monotonic() - started, 1),
-                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-                "seed": config.seed,
-                "checkpoint": run.checkpoint.name,
-                **code,
-                HISTORY: history.parts,
-                "hardware": {
-                    **hardware_of(trainer),
-                    **backends,
-                    "recompute": at_once.recompute,
-                    "compile": config.trainer.compile,
-                },
-                "config": plain,
-            }
-            result = Result(run.folder, told)
-            save_logits(module, run.folder / f"logits_{views}.pt")
+            metrics = _trained_and_tested(trainer, module, session)
+            result = _result_of(
+                session, trainer, metrics, unreadable, round(time.monotonic() - started, 1), code, history
+            )
+            save_logits(module, run.folder / f"logits_{session.views}.pt")
             if trainer.is_global_zero:
                 say_lacking(result)
                 result.write(run.folder / "result.json")
@@ -246,11 +144,54 @@ def _fit(config: Config, plain: dict[str, Any], run: Run, manifest: str | None) 
             return result
 
 
-def _trained_and_tested(
-    trainer: L.Trainer, module: VideoModule, data: VideoDataModule, checkpoint: Path | None
-) -> dict[str, float]:
+def _result_of(
+    session: Session,
+    trainer: L.Trainer,
+    metrics: dict[str, float],
+    unreadable: UnreadableVideos,
+    wall_seconds: float,
+    code: Mapping[str, Any],
+    history: CodeHistory,
+) -> Result:
+    config, lists, epochs = session.config, session.lists, callback_of(trainer, EpochLog)
+    told = {
+        "name": config.name,
+        "scale": config.scale,
+        "id": session.run.id,
+        "model": config.model.label,
+        "metrics": metrics,
+        "videos": lists.counts,
+        "absent": {split: len(names) for split, names in lists.absent.items()},
+        "unreadable": unreadable.result(),
+        "manifest": session.manifest,
+        "gmacs": session.gmacs,
+        "parameters": sum(p.numel() for p in session.model.parameters()),
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "batch": session.batch,
+        "train_seconds": round(epochs.seconds_at_end, 1),
+        "data_wait": round(epochs.data_wait, 4),
+        "wall_seconds": wall_seconds,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": config.seed,
+        "checkpoint": session.run.checkpoint.name,
+        **code,
+        HISTORY: history.parts,
+        "hardware": {
+            **hardware_of(trainer),
+            **session.backends,
+            "recompute": session.at_once.recompute,
+            "compile": config.trainer.compile,
+        },
+        "config": session.plain,
+    }
+    return Result(session.run.folder, told)
+
+
+def _trained_and_tested(trainer: L.Trainer, module: VideoModule, session: Session) -> dict[str, float]:
     """Train, from a checkpoint if given, then test; return the metrics of the last validation and of the test."""
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    data, path = session.data, session.checkpoint.path if session.checkpoint else None
+    trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EMAWeightAveraging):
             # Lightning skips on_train_end when no epoch is left; call it so that the averaged weights are swapped in.
@@ -262,41 +203,19 @@ def _trained_and_tested(
     return metrics | {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
 
 
-def _multiply_adds(config: Config, num_classes: int) -> float | None:
-    """Return 1e9 multiply-adds of a view; None, and say why, if they can't be counted: a run does without."""
-    try:
-        return gmacs(config.model, config.clip, num_classes)
-    except Uncounted as error:
-        say(f"{error}; the run goes on without")
-        return None
-
-
-def _prepare_for_training(model: VideoModel, config: Config) -> None:
-    if config.trainer.gradient_checkpointing:
-        if not list(model.units()):
-            raise InputError(
-                f"trainer.gradient_checkpointing=true: model={config.model.name} has no units to recompute"
-            )
-        recompute_units(model)
-    if config.trainer.compile:
-        compile_parts(model)
-
-
-def _agreed(
-    plain: dict[str, Any], manifest: str | None, data: VideoDataModule, batch: dict[str, Any]
-) -> dict[str, Any]:
+def _agreed(session: Session) -> dict[str, Any]:
     """Return the values in which all ranks of a run have to agree."""
-    trainer = {key: value for key, value in plain["trainer"].items() if key not in ("workers", "clips_per_second")}
-    return {**definition(plain), "manifest": manifest, "trainer": trainer, "batch": batch, "begins_at": data.start}
+    trainer = {k: v for k, v in session.plain["trainer"].items() if k not in ("workers", "clips_per_second")}
+    own = {"manifest": session.manifest, "trainer": trainer, "batch": session.batch, "begins_at": session.data.start}
+    return {**definition(session.plain), **own}
 
 
-def say_begin(
-    config: Config, run: Run, model: VideoModel, lists: Lists, batch: dict[str, Any], at_once: Pass, resumed: bool
-) -> None:
+def say_begin(session: Session) -> None:
     """Print the model, its data and the make-up of a step before training begins."""
-    recipe, millions = config.recipe, sum(p.numel() for p in model.parameters()) / 1e6
+    recipe, batch, lists, at_once = session.config.recipe, session.batch, session.lists, session.at_once
+    millions = sum(p.numel() for p in session.model.parameters()) / 1e6
     say(
-        f"{'Resuming' if resumed else 'Training'} {run.folder.name}: {millions:.2f} M parameters, "
+        f"{'Resuming' if session.checkpoint else 'Training'} {session.run.folder.name}: {millions:.2f} M parameters, "
         f"{lists.counts['train']} training and {lists.counts['val']} validation videos, {len(lists.classes)} classes; "
         f"{recipe.batch_size} clips a step: {recipe.repeats} of a video, {batch['devices']} devices x "
         f"{batch['clips_per_device_and_pass']} clips x {batch['passes']} passes; "
@@ -315,31 +234,6 @@ def say_begin(
             f"Chosen by the devices' memory: {clips} clips a pass, recompute={str(at_once.recompute).lower()}; "
             f"{at_once.needs.whole(clips) / 2**30:.1f} GiB by the count"
         )
-
-
-def make_data(config: Config, views: Views, batch_size: int) -> VideoDataModule:
-    """Return the data module of a config, with so many clips in a pass of a device.
-
-    Raises InputError if there is no memory for its workers.
-    """
-    data = VideoDataModule(
-        config.data,
-        clip=config.clip,
-        short_side=config.short_side,
-        normalization=config.normalization,
-        views=views,
-        augment=config.recipe.augment,
-        seed=config.seed,
-        repeats=config.recipe.repeats,
-        share_frames=config.recipe.repeats_share_frames,
-        val_videos=config.recipe.val_videos,
-        batch_size=batch_size,
-        step=config.recipe.batch_size,
-        mix=bool(config.recipe.mixup or config.recipe.cutmix),
-        workers=data_workers(config.trainer),
-    )
-    data.check_shared_memory(devices(config.trainer), world_size(config.trainer))
-    return data
 
 
 def progress_callbacks() -> tuple[list[Callback], bool]:

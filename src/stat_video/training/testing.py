@@ -24,13 +24,14 @@ from ..runs.result import Result
 from ..runs.run import same_data
 from .checkpoint import read_checkpoint
 from .explained import nondeterminism_explained, out_of_memory_explained
-from .fit import make_data, progress_callbacks
+from .fit import progress_callbacks
 from .metrics import ensemble_of
 from .module import VideoModule
 from .outcome import hardware_of, save_logits, say_lacking
 from .ranks import SameOnAllRanks
 from .rebuild import rebuild
 from .saving import Signals
+from .session import make_data
 from .unreadable import UnreadableVideos, said_once
 
 GENERATED = 20_000  # built-in videos that a test generates unasked
