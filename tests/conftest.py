@@ -13,8 +13,9 @@ from running import SMALL, Place, only, script
 from stat_video import models, paths
 
 LONGEST = (
-    "test_report", "test_scripts", "test_compose", "test_unreadable", "test_door", "test_identity", "test_every",
-    "test_words", "test_printed", "test_golden", "test_memory", "test_fit", "test_run", "test_code", "test_endurance",
+    "test_report", "test_scripts", "test_compose", "test_fit", "test_unreadable", "test_golden", "test_every",
+    "test_memory", "test_words", "test_identity", "test_doors", "test_run", "test_hardware", "test_door",
+    "test_printed", "test_code", "test_package", "test_motion", "test_endurance",
 )  # fmt: skip
 
 

@@ -548,6 +548,7 @@ def test_a_sweep_names_the_rows_that_failed(place):
     assert "t_o=4" in lines[1]
 
 
+@pytest.mark.slow
 def test_what_stops_every_row_of_a_sweep_is_said_once(place):
     line = refused(script("train", "-m", "scale=paper", "experiment=ablation_window", "t_o=3,5", *place.keys))
     assert "folders.kinetics400=FOLDER" in line

@@ -132,10 +132,7 @@ def test_a_file_that_is_wrong_is_one_line(own, tmp_path, place):
 
 
 def test_a_forward_pass_that_asks_for_numbers_is_trained_without_a_count(swept, logs, tmp_path, place):
-    """Such a pass does not run on the meta device; that shows before training, and takes nothing from a run.
-
-    The report shows it in a section of its own.
-    """
+    """Such a pass does not run on the meta device; that shows before training, and takes nothing from a run."""
     folder = own_model.write(tmp_path / "own")
     text = own_model.MODEL.replace("return self.head(x", "return self.head((1 + (x.mean().item() > 0)) * x")
     (folder / "models" / "mine.py").write_text(text)
@@ -148,17 +145,21 @@ def test_a_forward_pass_that_asks_for_numbers_is_trained_without_a_count(swept, 
     result = read_json(only("result.json", logs / "uncounted"))
     assert (result["gmacs"], result["parameters"]) == (None, 388)
     assert said in refused(script("cost", "model=mine", "scale=tiny", STAT_VIDEO_OWN=str(folder)))
-    done = script("report", "scales=[tiny]", f"folders.logs={logs}", STAT_VIDEO_OWN=str(folder))
-    assert done.returncode == 0, done.stderr
-    assert "uncounted, scale tiny: 1 row of 1 run" in done.stdout
-    page = (logs / "report" / "index.html").read_text()
-    assert "Nothing is run" not in page
-    assert "mine-max" in page
-    assert all(read_json(file)["id"] in page for file in logs.glob("*/*/result.json"))
     sweep = ["-m", "model=mine", "plan=true", "pool=mean,max", *words[1:]]
     done = script("train", *sweep, STAT_VIDEO_OWN=str(folder))
     assert done.returncode == 0, done.stderr
     assert "2 runs, 1 not done; device hours left: -" in done.stdout
+
+
+@pytest.mark.slow
+def test_it_is_reported_in_a_section_of_its_own(swept, own, logs):
+    done = script("report", "scales=[tiny]", f"folders.logs={logs}", STAT_VIDEO_OWN=str(own))
+    assert done.returncode == 0, done.stderr
+    assert "door, scale tiny: 2 rows of 2 runs" in done.stdout
+    page = (logs / "report" / "index.html").read_text()
+    assert "Nothing is run" not in page
+    assert "mine-max" in page
+    assert all(read_json(file)["id"] in page for file in logs.glob("*/*/result.json"))
 
 
 def test_what_is_no_logits_is_refused_at_the_first_step(tmp_path, place):

@@ -39,6 +39,7 @@ def run(installed: Path, folder: Path, *words: str) -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.slow
 def test_the_wheel_trains_in_a_sweep_and_evaluates_elsewhere(installed: Path, tmp_path: Path) -> None:
     """Each row is a process of its own, which starts from the package."""
     words = ["-m", "stat_video", "train", "-m", "modules=ca,ca_sa", *SMALL, "recipe.epochs=1", "views=1x1"]

@@ -360,11 +360,11 @@ def test_ones_own_videos_are_verified_and_transcoded(odd, tmp_path):
         ("train", ["data=own", "folders.own={}", "folders.logs={}"]),
         ("evaluate", ["ckpt={}"]),
         ("predict", ["{ckpt}", "{video}", "out={}", "pictures=true"]),
-        ("export", ["{ckpt}", "out={}"]),
+        pytest.param("export", ["{ckpt}", "out={}"], marks=pytest.mark.slow),
         ("prepare", ["do=verify", "data=own", "folders.own={odd}", "data.manifest={}"]),
         ("prepare", ["do=transcode", "data=own", "folders.own={odd}", "out={}"]),
         ("dashboard", ["folders.logs={}", "dry_run=true"]),
-        ("cost", ["T=16", "measured={}"]),
+        pytest.param("cost", ["T=16", "measured={}"], marks=pytest.mark.slow),
     ],
 )
 def test_a_folder_that_cannot_be_is_one_line(name, words, trained, odd, tmp_path):
@@ -457,6 +457,7 @@ def test_wandb_offline_and_without_an_account(place):
     assert only("result.json", place.folder / "logs" / "online")
 
 
+@pytest.mark.slow
 def test_cost_prints_the_ten_rows():
     done = script("cost")
     assert done.returncode == 0, done.stderr

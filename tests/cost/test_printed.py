@@ -23,7 +23,7 @@ def own():
     return printed.own_costs()
 
 
-@pytest.fixture(scope="module", params=[6, 7])
+@pytest.fixture(scope="module", params=[6, pytest.param(7, marks=pytest.mark.slow)])
 def systems(request):
     return request.param, {row.row.id: row for row in printed.system_costs(request.param)}
 

@@ -709,6 +709,7 @@ def test_a_slurm_task_has_a_worker_a_core(
     assert f"#SBATCH --cpus-per-task={cores}" in (little / "script.sh").read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_a_row_runs_as_a_submitit_job(little: Path) -> None:
     """By submitit's executor for one machine, as SLURM would: a job of one task."""
     jobs = SlurmJobs(little / "launched", Slurm(cluster="local", cpus_per_gpu=1))
