@@ -453,5 +453,5 @@ def test_values_that_are_not_allowed(name, key, value):
 def test_a_name_that_no_model_has():
     with pytest.raises(ValueError, match=r"model=tms: allowed are .*stat.*tsm"):
         models.find("tms")
-    with pytest.raises(ValueError, match="model=frames: allowed are"):  # a file without a Config
+    with pytest.raises(ValueError, match="model=frames: its file has no Config"):  # a file without a Config
         models.find("frames")

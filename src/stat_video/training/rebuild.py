@@ -29,7 +29,8 @@ def rebuild(path: Path) -> tuple[VideoModel, Config, list[str]]:
     """
     found = read_checkpoint(path)
     try:
-        models.find(str(dict(found.config.get("model") or {}).get("name")))
+        if isinstance(model_keys := found.config.get("model"), dict):
+            models.find(str(model_keys.get("name")))  # its line says best what is missing
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     try:
