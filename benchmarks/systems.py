@@ -38,7 +38,7 @@ def read(logs: Path) -> dict[str, Any]:
     """Return what is kept of the run of each model with the lowest seed, under whatever experiment it was begun."""
     wanted = {row_id(asdict(row_of(name))): name for name in names()}
     found: dict[str, dict[str, Any]] = {}
-    for _, result in sorted(read_results(logs).results, key=lambda pair: -pair[1]["seed"]):
+    for result in (run.content for run in sorted(read_results(logs).results, key=lambda run: -run.seed)):
         if name := wanted.get(row_id(result["config"])):
             found[name] = {key: result[key] for key in KEPT}
             found[name] |= {"lr": result["batch"]["lr"], "epochs": result["epochs"]}
