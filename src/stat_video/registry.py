@@ -23,7 +23,7 @@ def check_own() -> None:
     for folder in paths.OWN:
         if not folder.is_dir():
             raise ValueError(f"STAT_VIDEO_OWN: {folder}: no such folder; '{os.pathsep}' stands between several")
-    for kind in KINDS:
+    for kind in KINDS if paths.OWN else ():
         tree = paths.PACKAGE / ("data" if kind in ("layouts", "augmentations") else "") / kind
         first: dict[str, Path] = {}
         for place in (tree, *(folder / kind for folder in paths.OWN)):

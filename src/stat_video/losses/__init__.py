@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import in_a_line
+from ..errors import InputError, in_a_line
 from ..registry import Registry
 
 Loss = Callable[..., Tensor]
@@ -43,18 +43,23 @@ def check(name: str, keys: Mapping[str, Any], label_smoothing: float, multi_labe
         raise ValueError(f"recipe.label_smoothing={label_smoothing}: must be 0, recipe.loss={name} takes none")
     smoothing = {"label_smoothing": label_smoothing} if label_smoothing else {}
     target = torch.eye(2, 3) if multi_label else torch.arange(2)
-    compute(name, torch.zeros(2, 3), target, **keys, **smoothing)
+    compute(name, find(name), torch.zeros(2, 3), target, **keys, **smoothing)
 
 
-def compute(name: str, logits: Tensor, target: Tensor, **keys: Any) -> Tensor:
+def compute(name: str, function: Loss, logits: Tensor, target: Tensor, **keys: Any) -> Tensor:
     """Return a loss; ValueError, in one line, if its file raises an error or returns something else than a mean, ()."""
     try:
-        loss = find(name)(logits, target, **keys)
+        loss = function(logits, target, **keys)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         raise ValueError(f"recipe.loss={name}: its file raised {in_a_line(error)}") from error
+    return check_mean(f"recipe.loss={name}", loss)
+
+
+def check_mean(what: str, loss: Any) -> Tensor:
+    """Return what a loss returned; raise InputError unless it is a floating-point ()."""
     if isinstance(loss, Tensor) and loss.ndim == 0 and loss.is_floating_point():
         return loss
     kind = f"{loss.dtype} {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-    raise ValueError(f"recipe.loss={name}: returned {kind}; must be a mean over the clips, floating point ()")
+    raise InputError(f"{what}: returned {kind}; must be a mean over the clips, floating point ()")

@@ -16,6 +16,7 @@ class Criterion:
     def __init__(self, recipe: Recipe, model: nn.Module, num_classes: int, multi_label: bool = False) -> None:
         self.model, self.num_classes = model, num_classes
         self.name = recipe.loss or losses.usual(multi_label)
+        self.function = losses.find(self.name)  # once: it looks into folders
         self.keys = dict(recipe.loss_keys)
         self.smoothing = {"label_smoothing": recipe.label_smoothing} if recipe.label_smoothing else {}
 
@@ -29,14 +30,6 @@ class Criterion:
 
     def _loss(self, logits: Tensor, target: Tensor, **smoothing: Any) -> Tensor:
         try:
-            return losses.compute(self.name, logits, target, **self.keys, **smoothing)
+            return losses.compute(self.name, self.function, logits, target, **self.keys, **smoothing)
         except ValueError as error:
             raise InputError(str(error)) from error
-
-
-def check_loss(what: str, loss: Any) -> Tensor:
-    """Return what a model's own `loss` returned; raise InputError unless it is a floating-point ()."""
-    if isinstance(loss, Tensor) and loss.ndim == 0 and loss.is_floating_point():
-        return loss
-    kind = f"{loss.dtype} {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-    raise InputError(f"{what}: returned {kind}; must be a mean over the clips, floating point ()")

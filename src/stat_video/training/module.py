@@ -17,8 +17,9 @@ from ..data.randaugment_device import apply_operators
 from ..data.sample import Sample
 from ..data.sampling import Views
 from ..data.transforms import Erase, Normalize
+from ..losses import check_mean
 from ..models.base import VideoModel, check_logits
-from .criterion import Criterion, check_loss
+from .criterion import Criterion
 from .metrics import OF_GROUP, MeanLoss, MultiViewAccuracy
 from .mixing import Mix
 from .optim import gradients, lr_factor, make_optimizer
@@ -106,7 +107,7 @@ class VideoModule(LightningModule):
         """Return the loss of a batch after the operators left to the device, erasing and mixing."""
         video = apply_operators(batch["video"], batch.get("operators", []))
         video, labels = self.mix(self.erase(self.normalize(video)), batch["label"])
-        loss = check_loss(f"{type(self.model).__name__}.loss", self.model.loss(video, labels, self.criterion))
+        loss = check_mean(f"{type(self.model).__name__}.loss", self.model.loss(video, labels, self.criterion))
         self.epoch_loss.update(loss, len(video))
         # Lightning waits for the device at each pass to have what a bar shows, also where no bar is.
         self.log("train/loss_step", loss, prog_bar=self.trainer.progress_bar_callback is not None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ class Session:
         """Protocol of the test."""
         return Views.parse(self.config.views)
 
-    @property
+    @cached_property
     def batch(self) -> dict[str, Any]:
         """Make-up of an optimizer step, for the result."""
         return describe_batch(self.model, self.config.recipe, world_size(self.config.trainer), self.clips, self.passes)
