@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import InputError
 from ..reader import has_video
+from ..splits import SPLITS
 
 VIDEOS = {
     ".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
@@ -82,6 +83,16 @@ def entry(file: Path, number: int, line: str, classes: int) -> Entry:
     if label.startswith("-") or len(label) > 9 or int(label) >= classes:
         raise InputError(f"{file}, line {number}: label {label:.20} is outside the class list (0 to {classes - 1})")
     return path, int(label)
+
+
+def read_lists(files: Mapping[str, Path], read: Callable[[Path, int, str, int], Entry]) -> Listing:
+    """Read one class per line, and lists by what reads a line: (file, its number, the line, the number of classes)."""
+    classes = read_lines(files["classes"])
+    listing = Listing(classes)
+    for split in SPLITS:
+        lines = enumerate(read_lines(files[split]), 1)
+        listing.entries[split] = [read(files[split], i, line, len(classes)) for i, line in lines]
+    return listing
 
 
 def split_number(line: str) -> tuple[str, str]:

@@ -4,18 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ...errors import InputError
-from ..splits import SPLITS
-from .base import Entry, Layout, Listing, Split, entry, read_lines, split_number
+from .base import Entry, Layout, Listing, Split, entry, read_lists, split_number
 
 
 def read(files: Mapping[str, Path], how: Split) -> Listing:
     """Read one class per line, and lists of a path and as many labels as a video has, one or more."""
-    classes = read_lines(files["classes"])
-    listing = Listing(classes)
-    for split in SPLITS:
-        lines = enumerate(read_lines(files[split]), 1)
-        listing.entries[split] = [_entry(files[split], i, line, len(classes)) for i, line in lines]
-    return listing
+    return read_lists(files, _entry)
 
 
 def _entry(file: Path, number: int, line: str, classes: int) -> Entry:
