@@ -61,10 +61,10 @@ def create_model(
     except (ValueError, TypeError) as error:
         raise InputError(str(error)) from None
     if weights is not None:
-        state, trained_on = read_weights(Path(weights))
-        load = load_foreign if trained_on is None else load_weights
-        with named_weights(str(weights), state):
-            load(model, state, new_classifier=new_classifier)
+        found = read_weights(Path(weights))
+        load = load_foreign if found.classes is None else load_weights
+        with named_weights(str(weights), found.tensors):
+            load(model, found.tensors, new_classifier=new_classifier)
     return model
 
 
@@ -101,7 +101,7 @@ def evaluate(checkpoint: str | Path | Result, *words: str) -> Result:
 def predict(checkpoint: str | Path | Result, videos: str | Path | Sequence[str | Path]) -> list[Prediction]:
     """Return the five likeliest classes of each video; one that can't be read has a reason in their place."""
     several = [videos] if isinstance(videos, str | Path) else videos
-    return list(predict_many(_file_of(checkpoint), [Path(video) for video in several], None))
+    return list(predict_many(load(checkpoint), [Path(video) for video in several], None))
 
 
 def _file_of(checkpoint: str | Path | Result) -> Path:

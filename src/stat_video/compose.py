@@ -80,19 +80,22 @@ class Command:
     text: str | None = None  # --help, --cfg job: what to print instead of running anything
 
 
-def rows(script: str, schema: type, words: Sequence[str], every: bool = False) -> list[Row]:
-    """Return the rows of conf/<script>.yaml under words; with ``every`` all of an experiment without -m.
+def rows(script: str, schema: type, words: Sequence[str], every: bool = False, conf: str | None = None) -> list[Row]:
+    """Return the rows of a script under words (`read`).
 
     Raises InputError if one of them is not allowed.
     """
-    command = read(script, schema, words, every)
+    command = read(script, schema, words, every, conf)
     for reason, refused in command.refused.items():
         raise InputError(f"{' '.join(refused[0])} | {reason}" if len(command.rows) else reason)
     return command.rows
 
 
-def read(script: str, schema: type, words: Sequence[str], every: bool = False) -> Command:
+def read(script: str, schema: type, words: Sequence[str], every: bool = False, conf: str | None = None) -> Command:
     """Return what a command line asks for: its rows, those that are refused, and where they are to run.
+
+    ``conf`` is the name of its file in conf/, the script's own without; ``every`` takes all rows of an experiment
+    without -m.
 
     `seeds=3` means `seed=0,1,2`, `experiment=a,b` one sweep after another, and `systems=all` the rows of the other
     systems of the experiment's table too. Raises InputError for words that belong to no row.
@@ -112,12 +115,13 @@ def read(script: str, schema: type, words: Sequence[str], every: bool = False) -
             raise InputError("--cfg: allowed is --cfg job")
         del words[at + 1]
     words = [word for word in words if word not in FLAGS]
-    with composing(script, schema):
+    conf = conf or script
+    with composing(conf, schema):
         if {"-h", "--help"} & set(flags):
-            command.text = help_text(script)
+            command.text = help_text(conf)
             return command
         several = command.multirun or every
-        grammar = Grammar(script, schema)
+        grammar = Grammar(script, schema, conf)
         settings, words = _settings_and_words(grammar, words, command.multirun)
         for word in settings:
             if len(grammar.choices(word)) > 1:
@@ -143,8 +147,8 @@ def read(script: str, schema: type, words: Sequence[str], every: bool = False) -
 class Grammar:
     """The words of a script: what each sweeps over, and how Hydra gets it."""
 
-    def __init__(self, script: str, schema: type) -> None:
-        self.script, self.schema, self.own = script, schema, _own_keys(schema)
+    def __init__(self, script: str, schema: type, conf: str) -> None:
+        self.script, self.schema, self.conf, self.own = script, schema, conf, _own_keys(schema)
         self.paths, self.open, self.nested = path_keys(schema), open_keys(schema), nested_keys(schema)
         if self.own:
             of_models = [f for name in models.names() for f in fields(models.find(name))]
@@ -387,7 +391,7 @@ def model_keys() -> list[str]:
 
 
 def _compose(grammar: Grammar, words: Sequence[str]) -> DictConfig:
-    """Compose conf/<script>.yaml under words that sweep over nothing, with Hydra's own part of the config.
+    """Compose a script's file of conf/ under words that sweep over nothing, with Hydra's own part of the config.
 
     Raises InputError if Hydra or OmegaConf refuses.
     """
@@ -398,7 +402,7 @@ def _compose(grammar: Grammar, words: Sequence[str]) -> DictConfig:
     placed = [grammar.for_hydra(word) for word in words]
     own_conf = ",".join(_quoted(escaped(f"file://{folder.resolve()}/conf")) for folder in paths.OWN)
     try:
-        composed = hydra_compose(grammar.script, [f"hydra.searchpath=[{own_conf}]", *placed], return_hydra_config=True)
+        composed = hydra_compose(grammar.conf, [f"hydra.searchpath=[{own_conf}]", *placed], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, AssertionError) as error:
         raise InputError(one_line(error)) from None
     except ValueError as error:  # of a group that is given no name: model=null

@@ -352,21 +352,31 @@ class EvaluateConfig:
 
 
 @dataclass
-class PredictConfig:
-    """Everything that `src/predict.py` is told."""
+class PredictKeys:
+    """Which videos are looked at, and what is written of them."""
 
-    ckpt: str | None = path()
     video: str | None = path()  # a file, a folder of videos, or a list (.txt, .csv) with a path a line
     picture: str | None = path()  # of one video; default: beside the checkpoint, named after the video
     pictures: bool = False  # of many: draw each, into the folder `out`
     out: str | None = path()  # of many: <out>.csv and <out>.jsonl; default: beside the checkpoint, named after `video`
+    # Also write what the classifier sees of each video: <out>_features.npz or .safetensors; true: npz.
+    features: Any = one_of(False, (False, True, "npz", "safetensors"))
 
 
 @dataclass
-class ExportConfig:
-    """Everything that `src/export.py` is told."""
+class PredictConfig(PredictKeys):
+    """Everything that `src/predict.py` is told; the rest it reads from the checkpoint."""
 
     ckpt: str | None = path()
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass
+class ExportKeys:
+    """What is written of a model."""
+
     to: Any = "pt2"  # or onnx, or [pt2,onnx]
     out: str | None = path()  # <out>.pt2, <out>.onnx, <out>.json; default: 'model' beside the checkpoint
 
@@ -375,6 +385,43 @@ class ExportConfig:
         if not forms or not all(form in ("pt2", "onnx") for form in forms):
             raise InputError(f"to={self.to}: allowed are pt2, onnx, [pt2,onnx]")
         self.to = forms
+
+
+@dataclass
+class ExportConfig(ExportKeys):
+    """Everything that `src/export.py` is told; the rest it reads from the checkpoint."""
+
+    ckpt: str | None = path()
+
+
+@dataclass
+class WeightsConfig(Config):
+    """A file of weights of any form, and the model, clips and data that it is for: the keys of `src/train.py`."""
+
+    weights: str | None = path()
+    # Whose order the logits have: a known one (weights/class_orders/), a file with a name a line, or `data`, the data
+    # set's own; null: that of a checkpoint of ours, or the known one of the data set's name.
+    classes: str | None = path()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("init", "plan", "fresh", "new_classifier"):
+            if self.weights is not None and (value := getattr(self, key)):
+                raise InputError(f"{key}={value}: is of training; weights=FILE trains nothing")
+
+
+@dataclass
+class PredictWeights(PredictKeys, WeightsConfig):
+    """Everything that `src/predict.py weights=FILE` is told."""
+
+
+@dataclass
+class ExportWeights(ExportKeys, WeightsConfig):
+    """Everything that `src/export.py weights=FILE` is told."""
+
+    def __post_init__(self) -> None:
+        WeightsConfig.__post_init__(self)
+        ExportKeys.__post_init__(self)
 
 
 @dataclass

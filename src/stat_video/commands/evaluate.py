@@ -1,15 +1,16 @@
-"""Test a checkpoint, or the mean of several, with any views: `src/evaluate.py ckpt=logs/.../last.ckpt views=3x3`."""
+"""Test a checkpoint, the mean of several, or a published file of weights: `src/evaluate.py ckpt=... views=3x3`."""
 
 from collections.abc import Sequence
 
 import stat_video.launch.early  # isort: skip  # noqa: F401
-from stat_video.config import EvaluateConfig
+from stat_video.config import EvaluateConfig, WeightsConfig
 from stat_video.errors import InputError
 from stat_video.launch.script import path_of, script
+from stat_video.launch.weights import CONF, names_weights
 from stat_video.progress import say, show_table
 from stat_video.runs.result import Result
 from stat_video.terminal import evaluation_table
-from stat_video.training.testing import evaluate, evaluate_ensemble
+from stat_video.training.testing import evaluate, evaluate_ensemble, evaluate_weights
 
 
 def run(config: EvaluateConfig) -> None:
@@ -23,6 +24,11 @@ def run(config: EvaluateConfig) -> None:
     show_tests(evaluate_ensemble([path / "last.ckpt" if path.is_dir() else path for path in paths], config))
 
 
+def run_weights(config: WeightsConfig) -> None:
+    """Test a file of weights by the model and the data that the words name, and print the figures."""
+    show_tests([evaluate_weights(config)])
+
+
 def show_tests(results: Sequence[Result]) -> None:
     """Print which test it was and its figures, for each."""
     for result in results:
@@ -32,7 +38,10 @@ def show_tests(results: Sequence[Result]) -> None:
 
 def main() -> None:
     """Run the command line."""
-    script("evaluate", EvaluateConfig, run)
+    if names_weights():
+        script("evaluate", WeightsConfig, run_weights, conf=CONF)
+    else:
+        script("evaluate", EvaluateConfig, run)
 
 
 if __name__ == "__main__":

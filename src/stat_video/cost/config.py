@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..config import Config
+from ..config import WeightsConfig
 from ..errors import InputError, check_ranges, one_of, path, ranged
 from .gpus import find_gpu
 
@@ -28,12 +28,12 @@ class Hardware:
 
 
 @dataclass
-class CostConfig(Hardware, Config):
+class CostConfig(Hardware, WeightsConfig):
     """Everything that `src/cost.py` is told."""
 
     table: int | None = one_of(None, SYSTEMS_IN)  # show that table of the paper, other systems' GFLOPs beside ours
 
     def __post_init__(self) -> None:
-        Config.__post_init__(self)
+        WeightsConfig.__post_init__(self)
         Hardware.__post_init__(self)
         find_gpu(self.gpu).kind(self.trainer.precision)

@@ -38,13 +38,15 @@ def script(
     known: Task = lambda config: None,
     show: Callable[[list[Any]], None] | None = None,
     every: bool = False,
+    conf: str | None = None,
 ) -> None:
     """Run ``task(config)`` for each row that the command line stands for; exit with 0, 2 or a signal's code.
 
-    ``name`` is that of conf/<name>.yaml, ``schema`` the dataclass of its keys. If ``known(config)`` returns a result,
-    the task is not run. ``show`` gets what the rows returned. With ``every`` all rows of an experiment are run without
-    -m. Bad input ends in one line on stderr and exit code 2; an error of ours shows its trace. In a sweep a row that
-    fails is named at the end and does not stop the others; one that another process is running is left until last.
+    ``name`` is the script's and, without ``conf``, that of conf/<name>.yaml, ``schema`` the dataclass of its keys. If
+    ``known(config)`` returns a result, the task is not run. ``show`` gets what the rows returned. With ``every`` all
+    rows of an experiment are run without -m. Bad input ends in one line on stderr and exit code 2; an error of ours
+    shows its trace. In a sweep a row that fails is named at the end and does not stop the others; one that another
+    process is running is left until last.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # of `early`
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -59,7 +61,7 @@ def script(
         if len(words) == 1 and words[0].startswith(FROZEN):
             code = run_frozen(Path(words[0].removeprefix(FROZEN)), schema, task)
         else:
-            run_command(name, schema, words, task, known, show, every, done)
+            run_command(name, schema, words, task, known, show, every, done, conf)
     except KeyboardInterrupt:  # before anything has begun: training answers Ctrl-C itself
         together.ended(None, 128 + signal.SIGINT)
         print("error: stopped by SIGINT; the same command goes on", file=sys.stderr)
@@ -114,10 +116,11 @@ def run_command(
     show: Callable[[list[Any]], None] | None,
     every: bool,
     done: Done,
+    conf: str | None = None,
 ) -> None:
     """Read a command line, run its rows, show the results; write what fails into `done`."""
     try:
-        command = read(name, schema, words, every)
+        command = read(name, schema, words, every, conf)
     except Exception as error:  # raised by Hydra, its parser or YAML before anything has begun
         raise InputError(reason_of(error) or one_line(error)) from error
     if command.text is not None:

@@ -9,6 +9,8 @@ from .base import VideoModel
 
 SHARE = 0.95  # of a model's numbers that a file of first weights has to hold
 CLASSIFIER = r"(^|\.)(fc|new_fc|head\w*|classifier|projection|pre_logits|pred_[wb]|proj)\.?\w*$"  # in others' files
+# What a file's names may begin with, of modules that wrap a network; of one in another, each in turn.
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "encoder.", "base_model.", "student.")
 # Whose names are whose, by what none of the others has. Prefixes are gone by then.
 FORMATS = {
     "PySlowFast": r"^s\d+(_fuse\.|\.pathway\d)|^patch_embed\.proj\.|\.attn\.(pool|norm)_[qkv]\.|^head\.(lin_5|conv_5)",
@@ -20,6 +22,10 @@ FORMATS = {
     "transformers": r"^(\w+\.)?(encoder\.layers?\.\d+\.|embeddings\.|layers\.\d+\.(attention|layernorm))",
     "Caffe2": r"^(res\d_\d+_branch|conv1_w$|pred_w$)",
 }
+
+
+class OtherClassifier(ValueError):
+    """Weights that fit but for their classifier, which is of another number of classes."""
 
 
 def load_weights(model: VideoModel, state: Mapping[str, Tensor], *, new_classifier: bool = False) -> list[str]:
@@ -49,21 +55,23 @@ def load_weights(model: VideoModel, state: Mapping[str, Tensor], *, new_classifi
 def load_foreign(
     model: VideoModel, state: Mapping[str, Tensor], *, new_classifier: bool = False, share: float = SHARE
 ) -> list[str]:
-    """Load another project's weights; return what was taken, resized, left and drawn anew, one line each.
+    """Load another project's weights; return what was taken, made, resized, left and drawn anew, one line each.
 
-    The file's names become the model's by `VideoModel.renames`, its shapes by `VideoModel.adapt`. The classifier is the
-    file's if the file has one, and drawn anew with ``new_classifier``, or if the file has none. ``share`` is the least
-    part of the model's numbers that the file has to hold, without the classifier and `VideoModel.new_parts`.
+    The file's names become the model's by `VideoModel.renames`, without a wrapper's prefix (PREFIXES), its shapes by
+    `VideoModel.adapt`. The classifier is the file's if the file has one, and drawn anew with ``new_classifier``, or if
+    the file has none. ``share`` is the least part of the model's numbers that the file has to hold, without the
+    classifier and `VideoModel.new_parts`.
 
     Raises:
-        ValueError: if less is in it, or a tensor of the same name has another shape; one line.
+        ValueError: if less is in it, it is of another network, or a tensor has another shape; one line.
     """
     own = model.state_dict()
-    theirs = {rename(name, model.renames): name for name in state}
+    theirs = _named_as_here(model, state, own)
     given = model.adapt({ours: state[name] for ours, name in theirs.items()})
     found = {n: t for n, t in given.items() if n in own and not (new_classifier and in_module(n, model.classifier))}
     left = [theirs.get(n, n) for n in given if n not in found]
     renamed = sum(theirs.get(n, n) != n for n in found)
+    made = [n for n, tensor in found.items() if n not in theirs or not same_memory(tensor, state[theirs[n]])]
     changes = _resize(model, found, own)
     _refuse_shapes(model, found, own)
     if odd := [n for n in found if own[n].is_floating_point() and not found[n].is_floating_point()]:
@@ -80,11 +88,31 @@ def load_foreign(
     anew = [n for n in own if n not in found and not n.endswith("num_batches_tracked")]
     model.load_state_dict(found, strict=False)
     summary = [f"{len(found)} of {len(own)} tensors taken from {len(state)} in the file, {renamed} of them renamed"]
+    if made:
+        summary.append(f"made of the file's by inflating, splitting, joining or folding: {some(made)}")
     if left:
         summary.append(f"left in the file: {some(left)}")
     if anew:
         summary.append(f"drawn anew: {some(anew)}")
     return [*summary, *changes]
+
+
+def _named_as_here(model: VideoModel, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return the names in a file by the names that they have in the model, without the prefix that fits best."""
+
+    def named(prefix: str) -> dict[str, str]:
+        return {rename(name.removeprefix(prefix), model.renames): name for name in state}
+
+    prefixes, longest = [""], ""
+    while more := next((p for p in PREFIXES if 2 * sum(n.startswith(longest + p) for n in state) > len(state)), None):
+        longest += more
+        prefixes.append(longest)
+    return max(map(named, prefixes), key=lambda found: len(found.keys() & own.keys()))
+
+
+def same_memory(a: Tensor, b: Tensor) -> bool:
+    """Return whether two tensors are the same numbers in memory, whatever their shapes."""
+    return a.data_ptr() == b.data_ptr() and a.numel() == b.numel() and a.dtype == b.dtype
 
 
 def expected(model: VideoModel, new_parts: bool) -> list[str]:
@@ -109,9 +137,15 @@ def _all_used(state: Mapping[str, Tensor], left: Sequence[str], share: float) ->
 
 def format_of(names: Sequence[str]) -> str:
     """Return which of the known projects has names like these, for a message."""
+    project = project_of(names)
+    return f"its names are like those of {project}" if project else "its names are of no known project"
+
+
+def project_of(names: Sequence[str]) -> str | None:
+    """Return which of the known projects (FORMATS) has names like these; None if none has."""
     hits = {form: sum(bool(re.search(pattern, name)) for name in names) for form, pattern in FORMATS.items()}
     nearest = max(hits, key=lambda form: hits[form])
-    return f"its names are like those of {nearest}" if hits[nearest] else "its names are of no known project"
+    return nearest if hits[nearest] else None
 
 
 def rename(name: str, renames: Sequence[tuple[str, str]]) -> str:
@@ -145,9 +179,10 @@ def _refuse_shapes(model: VideoModel, taken: Mapping[str, Tensor], own: Mapping[
     wrong = [n for n in own if n in taken and taken[n].shape != own[n].shape]
     if wrong:
         shapes = [f"{n} {tuple(taken[n].shape)}, here {tuple(own[n].shape)}" for n in wrong]
-        only_head = all(in_module(n, model.classifier) for n in wrong)
-        hint = "; new_classifier=true draws a new classifier" if only_head else ""
-        raise ValueError(f"these weights do not fit: {some(shapes)}{hint}")
+        line = f"these weights do not fit: {some(shapes)}"
+        if all(in_module(n, model.classifier) for n in wrong):
+            raise OtherClassifier(line)
+        raise ValueError(line)
 
 
 def some(names: Sequence[str], most: int = 3) -> str:

@@ -1,7 +1,6 @@
 """Open checkpoints as plain data; refuse in one line a file that is damaged or holds something else."""
 
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,9 @@ from ..errors import InputError
 from ..hardware import rank_zero
 from ..progress import say
 from ..runs.run import Run
+from ..weights.read import ZIP, WeightFile, check_tensors, damage, found_in, load
 
 WEIGHTS = "model."  # prefix of the model's tensors in the VideoModule's state
-ZIP = b"PK\3\4"  # how files of torch.save begin since torch 1.6; torch.load tells older ones by it, too
-WRAPPED = ("state_dict", "model_state", "model_state_dict", "model")  # where other projects' files keep their weights
 
 
 @dataclass(frozen=True)
@@ -37,19 +35,6 @@ class Checkpoint:
         """(epoch, clips of it that are done) from which training goes on."""
         place = self.place or {"epoch": (self.epoch or 0) + 1, "clips": 0}  # older ones are of an epoch's end
         return place["epoch"], place["clips"]
-
-
-def damage(path: Path) -> str | None:
-    """Return what is wrong with a zip file that torch.save wrote; None if every part has the CRC stored with it."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            packed = [part.filename for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED]
-            if packed:
-                return f"{packed[0]} is compressed, which torch.save never does"
-            part = archive.testzip()
-    except Exception as error:  # zipfile and its decompressors raise many kinds for a broken directory
-        return str(error) or type(error).__name__
-    return None if part is None else f"{part} does not have the CRC that it was written with"
 
 
 def load_plain(path: Path) -> Any:
@@ -73,26 +58,16 @@ def load_plain(path: Path) -> Any:
         raise InputError(f"{path}: not a readable checkpoint ({reason[:120]})") from None
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], list[str] | None]:
-    """Return the weights in a file by name, and the class names of a checkpoint of this project; None of another's.
+def read_weights(path: Path) -> WeightFile:
+    """Return the weights in a file of any form, with the class names if it is a checkpoint of this project.
 
-    In another project's file they may be wrapped (WRAPPED) and have DataParallel's prefix `module.`. Raises InputError
-    if there are none.
+    Raises InputError if there are none.
     """
-    content = load_plain(path)
+    content, container = load(path)
     if isinstance(content, dict) and "stat_video" in content:
         ours = _parts(path, content)
-        return ours.weights, ours.classes
-    for key in WRAPPED:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    tensors = {}
-    if isinstance(content, Mapping):
-        tensors = {str(k).removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
-        _check_weights(path, tensors)
-    if not tensors:
-        raise InputError(f"{path}: no weights in it: neither this project's nor a dictionary of tensors by name")
-    return tensors, None
+        return WeightFile(ours.weights, "a checkpoint of this project", ours.classes)
+    return found_in(path, content, container)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -134,17 +109,6 @@ def _parts(path: Path, content: Any) -> Checkpoint:
     if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
         raise InputError(f"{path}: classes are not a list of names")
     weights = {k.removeprefix(WEIGHTS): v for k, v in state.items() if k.startswith(WEIGHTS)}
-    _check_weights(path, weights)
+    check_tensors(path, weights)
     where = {"place": ours.get("place"), "epoch": content.get("epoch")}
     return Checkpoint(path, weights, config, list(classes), ours.get("manifest"), **where)
-
-
-def _check_weights(path: Path, weights: Mapping[str, Any]) -> None:
-    """Raise InputError unless each is a tensor of plain numbers that lies whole in the file."""
-    for name, weight in weights.items():
-        if not isinstance(weight, Tensor):
-            raise InputError(f"{path}: {name} is a {type(weight).__name__}, where a tensor is expected")
-        if weight.layout != torch.strided or weight.device.type != "cpu" or weight.is_quantized:
-            raise InputError(f"{path}: {name} is a tensor without plain values (sparse, meta or quantized)")
-        if weight.numel() * weight.element_size() > weight.untyped_storage().nbytes():
-            raise InputError(f"{path}: {name} is said to have {weight.numel():,} numbers, more than the file holds")

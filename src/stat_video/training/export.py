@@ -11,17 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import Config
 from ..errors import InputError, in_a_line
 from ..files import replacing, with_ending, write_json
 from ..models.base import VideoModel
-from .rebuild import rebuild
+from .loaded import Loaded
 
 CLOSE = 1e-4  # by how much a logit may differ from the checkpoint's
 Run = Callable[[Tensor], Tensor]
 
 
-def export(ckpt: Path, forms: Sequence[str], out: Path) -> list[Path]:
+def export(loaded: Loaded, forms: Sequence[str], out: Path) -> list[Path]:
     """Write <out>.<form> for each of `forms`, and <out>.json, which says how a clip is made; return their paths.
 
     Each program is loaded back and must give the checkpoint's logits on clips that it was not made with; else
@@ -30,19 +29,18 @@ def export(ckpt: Path, forms: Sequence[str], out: Path) -> list[Path]:
     paths = {form: with_ending(out, f".{form}") for form in forms}
     if "onnx" in forms:
         _check_onnx()
-    model, config, classes = rebuild(ckpt)
-    clip = config.clip
+    model, clip = loaded.model, loaded.config.clip
     clips = torch.randn(2, 3, clip.T, clip.view_crop, clip.view_crop, generator=torch.Generator().manual_seed(0))
     program, batch = _program(model, clips)
     contents = {}
     for form, path in paths.items():
-        contents[path], loaded = FORMS[form](program)
-        _compare(model, loaded, clips.flip(0)[: batch or 2], path)
+        contents[path], again = FORMS[form](program)
+        _compare(model, again, clips.flip(0)[: batch or 2], path)
     for path, content in contents.items():
         with replacing(path) as file:
             file.write(content)
     about = with_ending(out, ".json")
-    write_json(about, _description(ckpt, config, classes, batch))
+    write_json(about, _description(loaded, batch))
     return [*contents, about]
 
 
@@ -99,13 +97,14 @@ def _compare(model: VideoModel, loaded: Run, clips: Tensor, path: Path) -> None:
         raise InputError(f"{path}: its logits are {apart:.2g} from the checkpoint's, {CLOSE:g} is allowed; not written")
 
 
-def _description(ckpt: Path, config: Config, classes: list[str], batch: int | None) -> dict[str, Any]:
+def _description(loaded: Loaded, batch: int | None) -> dict[str, Any]:
     """Return how a clip is made of a video, and what the logits are of."""
+    config = loaded.config
     mean, std = config.normalization
     side = config.clip.view_crop
     sampling = {key: asdict(config.clip)[key] for key in ("T", "sampling", "stride", "snippet")}
     return {
-        "checkpoint": str(ckpt),
+        "checkpoint": str(loaded.file),
         "model": config.model.label,
         "input": {"shape": [batch or "any", 3, config.clip.T, side, side], "type": "float32", "channels": "RGB"},
         "frames": sampling,
@@ -115,5 +114,5 @@ def _description(ckpt: Path, config: Config, classes: list[str], batch: int | No
         "std": std,
         "pixels": "0 to 1, less mean, over std",
         "output": "logits (clips, classes)",
-        "classes": classes,
+        "classes": loaded.classes,
     }

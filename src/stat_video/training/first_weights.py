@@ -8,22 +8,25 @@ from torch import Tensor
 from ..config import Config
 from ..errors import InputError
 from ..models.base import VideoModel
-from ..models.weights import load_foreign, load_weights
+from ..models.weights import OtherClassifier, load_foreign, load_weights, project_of
+from ..weights.read import WeightFile
 
 
-def load_first_weights(
-    model: VideoModel, weights: Mapping[str, Tensor], trained_on: list[str] | None, config: Config, classes: list[str]
-) -> list[str]:
+def load_first_weights(model: VideoModel, weights: WeightFile, config: Config, classes: list[str]) -> list[str]:
     """Load the weights of `init`; return a line for each change to them.
 
-    ``trained_on``: the class names of a run of ours, None for another project's file. Raises InputError if the weights
-    do not fit, are not finite, or their classifier is of other classes than ``classes``.
+    Raises InputError if the weights do not fit, are not finite, or the classifier of a run of ours is of other classes
+    than ``classes``.
     """
-    source, new_classifier = str(config.init), config.new_classifier
-    with named_weights(source, weights):
-        if trained_on is None:
-            return load_foreign(model, weights, new_classifier=new_classifier, share=config.init_share)
-        changes = load_weights(model, weights, new_classifier=new_classifier)
+    source, new_classifier, trained_on = str(config.init), config.new_classifier, weights.classes
+    with named_weights(source, weights.tensors):
+        try:
+            if trained_on is None:
+                lines = load_foreign(model, weights.tensors, new_classifier=new_classifier, share=config.init_share)
+                return [described(weights), *lines]
+            changes = load_weights(model, weights.tensors, new_classifier=new_classifier)
+        except OtherClassifier as error:
+            raise ValueError(f"{error}; new_classifier=true draws a new classifier") from None
     if len(trained_on) != len(classes) and not new_classifier:
         raise InputError(f"init={source}: its classifier is of {len(trained_on)} classes, here are {len(classes)}")
     if trained_on != classes and not new_classifier:
@@ -34,6 +37,14 @@ def load_first_weights(
             f"{trained_on[place]!r} there and {classes[place]!r} here; new_classifier=true draws a new one"
         )
     return changes
+
+
+def described(weights: WeightFile) -> str:
+    """Return which form a file has, whose names are in it, and with which settings it was written, if it says so."""
+    names = project_of(list(weights.tensors))
+    line = f"{weights.container}, {f'with names of {names}' if names else 'its names are of no known project'}"
+    settings = ", ".join(f"{key}={value}" for key, value in weights.settings.items())
+    return f"{line}; written with {settings}" if settings else line
 
 
 @contextmanager

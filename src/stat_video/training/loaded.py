@@ -29,12 +29,13 @@ class Loaded:
     model: VideoModel
     config: Config
     classes: list[str]
+    file: Path  # that the weights are of
 
     @classmethod
     def of(cls, checkpoint: Path) -> "Loaded":
         """Return the model of a checkpoint of this project; InputError if it is none or does not fit together."""
         choose_backends(TrainerKeys(accelerator="cpu"))  # not those of the run, which may have had a GPU
-        return cls(*rebuild(checkpoint))
+        return cls(*rebuild(checkpoint), checkpoint)
 
     def pixels(self, video: str | Path) -> Tensor:
         """Return the centre view of a video as the model sees it: uint8 (T, 3, view_crop, view_crop).
@@ -54,33 +55,34 @@ class Loaded:
         clip: Tensor = self._normalize(pixels[None].to(weight.device))
         return clip.to(weight.dtype)
 
-    @torch.no_grad()
     def predict(self, video: str | Path, top: int = 5) -> Top:
         """Return the likeliest classes of a video's centre view with their probabilities, best first.
 
         Of one class a video by softmax, so that all probabilities sum to one; of several (`data.multi_label`) each by
         its own sigmoid.
         """
-        return self.top(self.model(self.clip(video))[0], top)
+        return self.seen(self.clip(video), top)[0]
 
-    def top(self, logits: Tensor, number: int = 5) -> Top:
-        """Return the likeliest classes of logits (num_classes,) with their probabilities, best first."""
-        return likeliest(logits.float().cpu(), self.classes, number, multi_label=self.config.data.multi_label)
-
-    @torch.no_grad()
     def features(self, video: str | Path) -> Tensor:
         """Return what the classifier sees of a video's centre view: (D,), on the CPU.
 
         Of a model that classifies frames or segments and averages, the mean over them.
         """
-        seen: list[Tensor] = []
+        return self.seen(self.clip(video))[1]
+
+    @torch.no_grad()
+    def seen(self, clip: Tensor, top: int = 5) -> tuple[Top, Tensor]:
+        """Return `predict`'s likeliest classes and `features` of a clip as `clip` returns it, of one forward pass."""
+        inputs: list[Tensor] = []
         classifier: nn.Module = self.model.get_submodule(self.model.classifier)
-        handle = classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        handle = classifier.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
         try:
-            self.model(self.clip(video))
+            logits = self.model(clip)[0]
         finally:
             handle.remove()
-        return seen[0].float().reshape(-1, seen[0].shape[-1]).mean(0).cpu()
+        features = inputs[0].float().reshape(-1, inputs[0].shape[-1]).mean(0).cpu()
+        several = self.config.data.multi_label
+        return likeliest(logits.float().cpu(), self.classes, top, multi_label=several), features
 
     @cached_property
     def _reader(self) -> PathHandler:

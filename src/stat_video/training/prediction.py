@@ -3,12 +3,15 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors.torch import save
+from torch import Tensor
 
 from ..data.frame_folder import PICTURES
 from ..data.layouts.base import is_video, read_lines, split_number
@@ -30,32 +33,20 @@ class Prediction:
     top: Top  # empty if the video can't be read
     reason: str = ""  # why it can't
     picture: Path | None = None
+    features: Tensor | None = None  # (D,): what the classifier saw
 
 
-def predictor(ckpt: Path) -> Callable[[Path], tuple[Top, Callable[[Path], None]]]:
-    """Return what gives the top 5 of a video's centre view, and what draws that into a file."""
-    loaded = Loaded.of(ckpt)
+def predict_one(loaded: Loaded, video: Path, picture: Path | None = None) -> Prediction:
+    """Return what a model says of a video, and draw what it looked at into a picture.
 
-    def predict_one(video: Path) -> tuple[Top, Callable[[Path], None]]:
-        pixels = loaded.pixels(video)  # (T, 3, view_crop, view_crop)
-        clip = loaded.normalized(pixels)
-        with torch.no_grad():
-            top = loaded.top(loaded.model(clip)[0])
-
-        def draw_into(picture: Path) -> None:
-            draw(pixels.permute(0, 2, 3, 1), loaded.model.look(clip), top, picture, title=video.name)
-
-        return top, draw_into
-
-    return predict_one
-
-
-def predict(ckpt: Path, video: Path, picture: str | None = None) -> tuple[Top, Path]:
-    """Return the top 5 of a video, and the path of the picture that was written."""
-    path = Path(picture) if picture else ckpt.parent / f"predict_{name_of(video)}.png"
-    top, draw_into = predictor(ckpt)(video)
-    draw_into(path)
-    return top, path
+    Raises one of `data.reader.READ_ERRORS` if the video can't be read.
+    """
+    pixels = loaded.pixels(video)  # (T, 3, view_crop, view_crop)
+    clip = loaded.normalized(pixels)
+    top, features = loaded.seen(clip)
+    if picture is not None:
+        draw(pixels.permute(0, 2, 3, 1), loaded.model.look(clip), top, picture, title=video.name)
+    return Prediction(video, top, picture=picture, features=features)
 
 
 def name_of(video: Path) -> str:
@@ -64,22 +55,16 @@ def name_of(video: Path) -> str:
     return video.resolve().name if video.name in ("", "..") else video.name if video.is_dir() else video.stem
 
 
-def predict_many(ckpt: Path, videos: Sequence[Path], pictures: Path | None) -> Iterator[Prediction]:
+def predict_many(loaded: Loaded, videos: Sequence[Path], pictures: Path | None) -> Iterator[Prediction]:
     """Yield what the model says of each video; one that can't be read is named, and the others go on.
 
     ``pictures`` is a folder for the pictures, which are numbered as the videos are; None: none are drawn.
     """
-    predict_one = predictor(ckpt)
     for i, video in enumerate(videos):
         try:
-            top, draw_into = predict_one(video)
+            yield predict_one(loaded, video, pictures / f"{i:06d}_{name_of(video)}.png" if pictures else None)
         except READ_ERRORS as error:
             yield Prediction(video, [], reason_of(error, str(video)))
-            continue
-        picture = pictures / f"{i:06d}_{name_of(video)}.png" if pictures else None
-        if picture:
-            draw_into(picture)
-        yield Prediction(video, top, picture=picture)
 
 
 def videos_of(path: Path) -> list[Path]:
@@ -145,3 +130,25 @@ def write_predictions(predictions: Sequence[Prediction], out: Path) -> list[Path
         with replacing(path) as file:
             file.write(content.encode("utf-8", "surrogateescape"))
     return paths
+
+
+def write_features(predictions: Sequence[Prediction], out: Path, form: str) -> Path:
+    """Write <out>_features.npz or .safetensors with what the classifier saw of each video that could be read.
+
+    ``features`` (N, D) and the paths of the videos as they were given: the array ``videos`` (N,) of an npz file, a JSON
+    list under ``videos`` in the metadata of a safetensors file.
+    """
+    seen = [(str(p.video), p.features) for p in predictions if p.features is not None]
+    if not seen:
+        raise InputError("features: no video could be read")
+    names, features = [name for name, _ in seen], torch.stack([tensor for _, tensor in seen])
+    path = with_ending(out, f"_features.{form}")
+    if form == "npz":
+        file = io.BytesIO()
+        np.savez(file, features=features.numpy(), videos=np.array(names))
+        content = file.getvalue()
+    else:
+        content = save({"features": features}, metadata={"videos": json.dumps(names)})
+    with replacing(path) as file_:
+        file_.write(content)
+    return path

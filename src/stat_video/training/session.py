@@ -9,7 +9,6 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from torch import Tensor
 
 from ..config import Config
 from ..data.lists import Lists, read_counts
@@ -38,6 +37,7 @@ from ..progress import say
 from ..runs.identity import TRAINED_ON
 from ..runs.results import hold_of
 from ..runs.run import Run, same_data
+from ..weights.read import WeightFile
 from .checkpoint import Checkpoint, newest_whole, read_weights
 from .first_weights import load_first_weights
 from .optim import accumulation, describe_batch, parameter_groups
@@ -86,7 +86,7 @@ class Session:
         model = config.build(len(lists.classes))
         parameter_groups(model, config.recipe)  # refuses recipe.lr_scale of unknown names before training
         if weights is not None:
-            for change in load_first_weights(model, *weights, config, lists.classes):
+            for change in load_first_weights(model, weights, config, lists.classes):
                 say(f"init: {change}")
         counted = _multiply_adds(config, len(lists.classes))
         _prepare_for_training(model, config)
@@ -106,7 +106,7 @@ class Session:
         return describe_batch(self.model, self.config.recipe, world_size(self.config.trainer), self.clips, self.passes)
 
 
-def _first_weights(config: Config, plain: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str] | None] | None:
+def _first_weights(config: Config, plain: Mapping[str, Any]) -> WeightFile | None:
     """Return what `read_weights` returns of `init`, None without."""
     if config.init is None:
         return None

@@ -1,7 +1,7 @@
 """Test a checkpoint: rebuild its model, data and protocol from what it carries."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,24 +10,28 @@ import lightning as L
 from torch import Tensor
 
 from .. import metrics
-from ..config import Config, EvaluateConfig
+from ..config import Config, EvaluateConfig, WeightsConfig
 from ..data.config import DataConfig
 from ..data.lists import manifest_hash
 from ..data.sampling import Views
 from ..errors import InputError
 from ..hardware import choose_backends, choose_pass_here, lightning_arguments, rank_zero
+from ..models.base import VideoModel
 from ..paths import program
 from ..progress import say
 from ..runs.code import computing, provenance
 from ..runs.identity import digest_of
 from ..runs.result import Result
 from ..runs.run import same_data
+from ..weights.classes import columns_for
 from .checkpoint import read_checkpoint
 from .explained import nondeterminism_explained, out_of_memory_explained
 from .fit import progress_callbacks
+from .loaded import Loaded
 from .metrics import ensemble_of
 from .module import VideoModule
 from .outcome import hardware_of, save_logits, say_lacking
+from .published import of_weights
 from .ranks import SameOnAllRanks
 from .rebuild import rebuild
 from .saving import Signals
@@ -37,9 +41,32 @@ from .unreadable import UnreadableVideos, said_once
 GENERATED = 20_000  # built-in videos that a test generates unasked
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is tested, and where its results go."""
+
+    loaded: Loaded
+    folder: Path
+    views: Views
+    trained_on: str | None = None  # state of the data set in training; None: not known
+    about: Mapping[str, Any] = field(default_factory=dict)  # for the result, beside what is measured
+
+
 def evaluate(path: Path, asked: EvaluateConfig) -> Result:
     """Test on all views of the validation videos; write evaluation_<views>.json and the logits beside the file."""
-    return _test(path, asked)[0]
+    return _test(_of_checkpoint(path, asked))[0]
+
+
+def evaluate_weights(config: WeightsConfig) -> Result:
+    """Test a file of weights as a config says, without a training.
+
+    Writes what `evaluate` writes, into the folder weights/<model>-<data>-<digest of the file> below the logs.
+    """
+    loaded = of_weights(config)
+    digest = digest_of(loaded.file)
+    folder = Path(config.folders.logs) / "weights" / f"{config.model.label}-{config.data.name}-{digest[:8]}"
+    about = {"weights": {"file": loaded.file.name, "sha256": digest}, "classes": loaded.classes}
+    return _test(Subject(loaded, folder, Views.parse(config.views), about=about))[0]
 
 
 def evaluate_ensemble(paths: Sequence[Path], asked: EvaluateConfig) -> list[Result]:
@@ -61,7 +88,7 @@ def evaluate_ensemble(paths: Sequence[Path], asked: EvaluateConfig) -> list[Resu
                 f"ensemble: {paths[0]} and {paths[[value != values[0] for value in values].index(True)]} have other "
                 f"{key}; allowed are runs of one data set" + (", with views=CxS for all" if key == "views" else "")
             )
-    results, tests = zip(*(_test(path, asked) for path in paths), strict=True)
+    results, tests = zip(*(_test(_of_checkpoint(path, asked)) for path in paths), strict=True)
     figures = metrics.figures(*ensemble_of(tests))
     views = results[0].views
     content = {
@@ -103,9 +130,9 @@ def _root(config: Config, told: str | None) -> str | None:
     return of_run
 
 
-def _test(path: Path, asked: EvaluateConfig) -> tuple[Result, tuple[Tensor, Tensor]]:
+def _of_checkpoint(path: Path, asked: EvaluateConfig) -> Subject:
+    """Return a checkpoint of ours with its config as this machine and this test have it."""
     model, config, classes = rebuild(path)
-    views = Views.parse(asked.views or config.views)
     config.trainer, config.folders = asked.trainer, asked.folders
     folders = {f"folders.{f.name}": getattr(asked.folders, f.name) for f in fields(asked.folders)}
     if config.data.setting not in folders:
@@ -123,33 +150,37 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[Result, tuple[Tensor, Tens
     }
     config.data = replace(config.data, **of_run)
     _check_generation(path, config.data)
+    loaded, views = Loaded(model, config, classes, path), Views.parse(asked.views or config.views)
+    return Subject(loaded, path.parent, views, read_checkpoint(path).manifest)
+
+
+def _test(subject: Subject) -> tuple[Result, tuple[Tensor, Tensor]]:
+    loaded, views, folder = subject.loaded, subject.views, subject.folder
+    config, file = loaded.config, loaded.file
     # Batch norm has its statistics by now, so a pass has what fits.
-    at_once = choose_pass_here(replace(config, recipe=replace(config.recipe, norm_clips=None)), len(classes))
+    recipe = replace(config.recipe, norm_clips=None)
+    at_once = choose_pass_here(replace(config, recipe=recipe), len(loaded.classes))
     data = make_data(config, views, at_once.clips)
     found = data.check()
-    if found.classes != classes:
-        raise InputError(
-            f"{path}: it knows {len(classes)} classes ({', '.join(classes[:2])}, ...), but data={config.data.name} "
-            f"lists {len(found.classes)} ({', '.join(found.classes[:2])}, ...); they have to be the same"
-        )
-    manifest, trained_on = manifest_hash(config.data), read_checkpoint(path).manifest
-    if not same_data(manifest, trained_on):
-        say(f"The data set is not as it was in training: {manifest} now, {trained_on} then")
+    model = _in_order_of(found.classes, subject)
+    manifest = manifest_hash(config.data)
+    if subject.trained_on is not None and not same_data(manifest, subject.trained_on):
+        say(f"The data set is not as it was in training: {manifest} now, {subject.trained_on} then")
     kind: dict[str, Any] = {"class_groups": config.data.class_groups, "multi_label": config.data.multi_label}
-    module = VideoModule(model, config.recipe, data.normalize, classes, views, **kind)
+    module = VideoModule(model, config.recipe, data.normalize, found.classes, views, **kind)
     callbacks, bar = progress_callbacks()
     unreadable = UnreadableVideos(found.counts, config.data.max_unreadable, "max_unreadable")
-    same_test = {"checkpoint": digest_of(path), "manifest": manifest, "views": str(views), **computing()}
+    same_test = {"checkpoint": digest_of(file), "manifest": manifest, "views": str(views), **computing()}
     callbacks += [unreadable, SameOnAllRanks(same_test), Signals()]
     hardware, backends = lightning_arguments(config.trainer), choose_backends(config.trainer)
     trainer = L.Trainer(**hardware, callbacks=callbacks, enable_progress_bar=bar)
-    say(f"Testing {path} on {found.counts['val']} videos, {views} views")
+    say(f"Testing {file} on {found.counts['val']} videos, {views} views")
     with out_of_memory_explained(at_once.clips), nondeterminism_explained(), said_once(trainer):
         measured = {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
     content = {
         "name": config.name,
         "scale": config.scale,
-        "checkpoint": path.name,
+        "checkpoint": file.name,
         "views": str(views),
         "metrics": measured,
         "videos": found.counts["val"],
@@ -161,10 +192,37 @@ def _test(path: Path, asked: EvaluateConfig) -> tuple[Result, tuple[Tensor, Tens
         **provenance(),
         "hardware": {**hardware_of(trainer), **backends},
         "config": asdict(config),
+        **subject.about,
     }
-    result = Result(path.parent, content)
-    test = save_logits(module, path.parent / f"logits_{views}.pt")
+    result = Result(folder, content)
+    if trainer.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+    test = save_logits(module, folder / f"logits_{views}.pt")
     if trainer.is_global_zero:
         say_lacking(result)
-        result.write(path.parent / f"evaluation_{views}.json")
+        result.write(folder / f"evaluation_{views}.json")
     return result, test
+
+
+def _in_order_of(classes: list[str], subject: Subject) -> VideoModel:
+    """Return the model with its logits in the order of the data set's classes; InputError if it has others.
+
+    A run of ours must have been trained on these classes in this order: its data set has changed otherwise.
+    """
+    known, model, file = subject.loaded.classes, subject.loaded.model, subject.loaded.file
+    data = subject.loaded.config.data.name
+    if known == classes:
+        return model
+    if "weights" not in subject.about:
+        raise InputError(
+            f"{file}: it knows {len(known)} classes ({', '.join(known[:2])}, ...), but data={data} "
+            f"lists {len(classes)} ({', '.join(classes[:2])}, ...); they have to be the same"
+        )
+    try:
+        columns = columns_for(known, classes)
+    except InputError as error:
+        raise InputError(f"{file}: {error}, data={data}; classes=FILE names the weights' own") from None
+    if columns != list(range(len(columns))):
+        say(f"classes: the weights' order is not that of data={data}; the logits are put into the latter")
+        model.register_forward_hook(lambda _, clips, logits: logits[:, columns])
+    return model
