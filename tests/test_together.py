@@ -51,6 +51,17 @@ def test_ranks_that_live_leave_each_other_alone(store: torch.distributed.Store) 
     assert [rank.ends for rank in ranks] == [[], [], []]
 
 
+def test_a_host_is_known_long_before_the_second_look(
+    store: torch.distributed.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network may be cut before: then nobody could say which host is gone."""
+    monkeypatch.setattr(together, "INTERVAL", 2.0)
+    ranks = [Rank(rank, store) for rank in range(2)]
+    wait(lambda: all(rank.watch.hosts for rank in ranks), seconds=1)
+    for rank in reversed(ranks):
+        rank.watch.ended(None, 0)
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_rank_that_ends_ends_the_others(first: int, store: torch.distributed.Store) -> None:
     ranks = [Rank(rank, store) for rank in range(2)]

@@ -62,7 +62,7 @@ class Together:
         numbers: dict[int, int] = {}
         try:
             self.store.set(f"host/{self.rank}", socket.gethostname())
-            while not self._stop.wait(INTERVAL):
+            while not self._stop.wait(INTERVAL if len(self.hosts) == len(self.watched) else INTERVAL / 20):
                 self.store.add(f"alive/{self.rank}", 1)
                 for other in self.watched:
                     number = self.store.add(f"alive/{other}", 0)
