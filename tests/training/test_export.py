@@ -18,7 +18,9 @@ from stat_video.data.config import DataConfig
 from stat_video.errors import InputError
 from stat_video.models.base import Clip, VideoModel
 from stat_video.training import export as module
+from stat_video.training import loaded as of_a_checkpoint
 from stat_video.training.export import export
+from stat_video.training.loaded import Loaded
 from stat_video.training.rebuild import rebuild
 
 ONNX = all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
@@ -57,7 +59,7 @@ def of(monkeypatch: pytest.MonkeyPatch) -> Any:
     config = Config(clip=Clip(T=8, crop=16, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6]), data=DataConfig(short_side=20))
 
     def use(model: VideoModel) -> VideoModel:
-        monkeypatch.setattr(module, "rebuild", lambda path: (model.eval(), config, list("abcd")))
+        monkeypatch.setattr(of_a_checkpoint, "rebuild", lambda path: (model.eval(), config, list("abcd")))
         return model
 
     return use
@@ -66,7 +68,7 @@ def of(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(("model", "batch"), [(AnyNumber(), "any"), (One(), 1)])
 def test_a_program_gives_the_models_logits(model: VideoModel, batch: object, of: Any, tmp_path: Path) -> None:
     of(model)
-    program, about = export(tmp_path / "last.ckpt", ["pt2"], tmp_path / "out" / "model")
+    program, about = export(Loaded.of(tmp_path / "last.ckpt"), ["pt2"], tmp_path / "out" / "model")
     said = json.loads(about.read_text())
     assert said["input"]["shape"] == [batch, 3, 8, 16, 16]
     assert (said["mean"], said["std"], said["short_side"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6], 20)
@@ -91,7 +93,7 @@ def test_a_program_that_gives_other_logits_is_not_written(
 
         monkeypatch.setitem(module.FORMS, "pt2", changed)
         with pytest.raises(InputError, match=r"model\.pt2: its logits are .* from the checkpoint's.*not written"):
-            export(tmp_path / "last.ckpt", ["pt2"], tmp_path / "out" / "model")
+            export(Loaded.of(tmp_path / "last.ckpt"), ["pt2"], tmp_path / "out" / "model")
         assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -100,7 +102,7 @@ def test_a_forward_pass_that_cannot_be_followed_is_one_line(
 ) -> None:
     of(Branching())
     with pytest.raises(InputError, match=r"^torch.export can't follow Branching.forward \([A-Za-z]+: .+\)$"):
-        export(tmp_path / "last.ckpt", ["pt2"], tmp_path / "out")
+        export(Loaded.of(tmp_path / "last.ckpt"), ["pt2"], tmp_path / "out")
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr().err == ""
 
@@ -121,7 +123,7 @@ def test_a_trained_model_is_exported(trained: Path, place: Place, tmp_path: Path
 def test_a_library_that_is_missing_is_named_with_the_extra(of: Any, tmp_path: Path) -> None:
     of(AnyNumber())
     with pytest.raises(InputError, match=r"to=onnx: No module named .*pip install -e '\.\[onnx\]' brings it"):
-        export(tmp_path / "last.ckpt", ["onnx"], tmp_path / "model")
+        export(Loaded.of(tmp_path / "last.ckpt"), ["onnx"], tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -131,11 +133,11 @@ def test_nothing_is_written_if_one_of_two_forms_cannot_be(
     of(AnyNumber())
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
     with pytest.raises(InputError, match=r"to=onnx: .*brings it"):
-        export(tmp_path / "last.ckpt", ["pt2", "onnx"], tmp_path / "model")
+        export(Loaded.of(tmp_path / "last.ckpt"), ["pt2", "onnx"], tmp_path / "model")
     monkeypatch.setattr(module, "_check_onnx", lambda: None)
     monkeypatch.setitem(module.FORMS, "onnx", lambda program: (b"", lambda clips: torch.full((len(clips), 4), 9.0)))
     with pytest.raises(InputError, match=r"model\.onnx: its logits are"):
-        export(tmp_path / "last.ckpt", ["pt2", "onnx"], tmp_path / "model")
+        export(Loaded.of(tmp_path / "last.ckpt"), ["pt2", "onnx"], tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -143,7 +145,7 @@ def test_nothing_is_written_if_one_of_two_forms_cannot_be(
 def test_a_path_without_a_name_is_refused(out: str, of: Any, tmp_path: Path) -> None:
     of(AnyNumber())
     with pytest.raises(InputError, match=r"out="):
-        export(tmp_path / "last.ckpt", ["pt2"], Path(out))
+        export(Loaded.of(tmp_path / "last.ckpt"), ["pt2"], Path(out))
 
 
 @pytest.mark.skipif(not ONNX, reason="needs pip install -e '.[onnx]'")
@@ -152,7 +154,7 @@ def test_onnx_gives_the_models_logits(model: VideoModel, of: Any, tmp_path: Path
     import onnxruntime
 
     of(model)
-    file, _ = export(tmp_path / "last.ckpt", ["onnx"], tmp_path / "model")
+    file, _ = export(Loaded.of(tmp_path / "last.ckpt"), ["onnx"], tmp_path / "model")
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     clip = torch.randn(1, 3, 8, 16, 16)
     (logits,) = session.run(None, {session.get_inputs()[0].name: clip.numpy()})

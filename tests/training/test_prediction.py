@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 from stat_video.config import Config
 from stat_video.data.config import DataConfig
@@ -50,26 +51,25 @@ def video(tmp_path):
     return folder
 
 
-def predicted(model, video, monkeypatch, tmp_path, **keys):
+def predicted(model, video, monkeypatch, tmp_path):
     config = Config(
         clip=Clip(T=4, crop=16, test_crop=32, mean=[0.0], std=[1.0]), data=DataConfig(short_side=40, mean=0.9)
     )
     monkeypatch.setattr(loaded, "rebuild", lambda path: (model.eval(), config, ["red", "green", "blue"]))
-    return prediction.predict(tmp_path / "last.ckpt", video, **keys)
+    picture = tmp_path / "seen.png"
+    return prediction.predict_one(loaded.Loaded.of(tmp_path / "last.ckpt"), video, picture).top, picture
 
 
 def test_the_centre_view_and_its_classes(video, monkeypatch, tmp_path):
-    top, picture = predicted(Colours(), video, monkeypatch, tmp_path)
+    top, _ = predicted(Colours(), video, monkeypatch, tmp_path)
     likeliest = math.exp(2) / (math.exp(2) + 2)
     assert top[0][0] == "green"
     assert [p for _, p in top] == pytest.approx([likeliest, *[(1 - likeliest) / 2] * 2], abs=1e-6)
-    assert picture == tmp_path / "predict_a video.png"
 
 
 @pytest.mark.parametrize("model", [Colours(), Looking()], ids=["blind", "looking"])
 def test_a_picture_of_any_model(model, video, monkeypatch, tmp_path):
-    _, picture = predicted(model, video, monkeypatch, tmp_path, picture=str(tmp_path / "seen.png"))
-    assert picture == tmp_path / "seen.png"
+    _, picture = predicted(model, video, monkeypatch, tmp_path)
     with Image.open(picture) as image:
         colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 24)}
         height = image.height
@@ -84,7 +84,7 @@ def test_many_are_predicted_and_what_cannot_be_read_is_named(video, monkeypatch,
     (tmp_path / "list.txt").write_text("a video\nnowhere.mp4\na video 2\n\n")
     videos = prediction.videos_of(tmp_path / "list.txt")
     assert videos == [video, tmp_path / "nowhere.mp4", video]
-    found = list(prediction.predict_many(tmp_path / "last.ckpt", videos, tmp_path / "seen"))
+    found = list(prediction.predict_many(loaded.Loaded.of(tmp_path / "last.ckpt"), videos, tmp_path / "seen"))
     top, _ = predicted(Colours(), video, monkeypatch, tmp_path)
     assert [p.top for p in found] == [top, [], top]
     assert [p.reason for p in found] == ["", "no such video", ""]
@@ -170,7 +170,7 @@ def test_a_picture_that_cannot_be_written_is_no_broken_video(video, monkeypatch,
     monkeypatch.setattr(loaded, "rebuild", lambda path: (Colours().eval(), config, ["red", "green", "blue"]))
     (tmp_path / "pictures").touch()  # where a folder should be
     with pytest.raises(InputError, match=r"000000_a video\.png: could not be written"):
-        list(prediction.predict_many(tmp_path / "last.ckpt", [video], tmp_path / "pictures"))
+        list(prediction.predict_many(loaded.Loaded.of(tmp_path / "last.ckpt"), [video], tmp_path / "pictures"))
 
 
 def test_lines_of_predictions_are_strict_json(tmp_path):
@@ -179,3 +179,45 @@ def test_lines_of_predictions_are_strict_json(tmp_path):
     said = json.loads(lines.read_text(), parse_constant=lambda name: pytest.fail(name))
     assert [one["probability"] for one in said["top"]] == [None, 0.5]
     assert said["video"] == str(tmp_path / "a\udcff, b")
+
+
+class WithHead(VideoModel):
+    """Calls its classifier with a vector of each frame."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(3, 3)
+
+    def forward(self, clip):
+        return self.head(clip.mean((3, 4)).transpose(1, 2)).mean(1)
+
+
+@pytest.mark.parametrize("form", ["npz", "safetensors"])
+def test_features_of_a_list_are_written_with_their_names(form, video, monkeypatch, tmp_path):
+    config = Config(clip=Clip(T=4, crop=16, mean=[0.0], std=[1.0]), data=DataConfig(short_side=40))
+    monkeypatch.setattr(loaded, "rebuild", lambda path: (WithHead().eval(), config, ["red", "green", "blue"]))
+    of = loaded.Loaded.of(tmp_path / "last.ckpt")
+    found = list(prediction.predict_many(of, [video, tmp_path / "nowhere.mp4", video], None))
+    path = prediction.write_features(found, tmp_path / "out", form)
+    assert path == tmp_path / f"out_features.{form}"
+    if form == "npz":
+        with np.load(path, allow_pickle=False) as file:
+            features, names = torch.from_numpy(file["features"]), file["videos"].tolist()
+    else:
+        with safe_open(path, "pt") as file:
+            features, names = file.get_tensor("features"), json.loads(file.metadata()["videos"])
+    assert names == [str(video)] * 2
+    assert features.shape == (2, 3)
+    green = of.clip(video).mean((0, 2, 3, 4))  # the mean over frames of what the head is given
+    torch.testing.assert_close(features[0], green)
+    torch.testing.assert_close(of.features(video), green)
+
+
+def test_a_model_that_does_not_call_its_classifier_has_no_features(video, monkeypatch, tmp_path):
+    config = Config(clip=Clip(T=4, crop=16, test_crop=32), data=DataConfig(short_side=40))
+    monkeypatch.setattr(loaded, "rebuild", lambda path: (Colours().eval(), config, ["red", "green", "blue"]))
+    of = loaded.Loaded.of(tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match=r"Colours\.forward does not call its classifier"):
+        of.features(video)
+    with pytest.raises(InputError, match="features: there are none"):
+        prediction.write_features([prediction.predict_one(of, video)], tmp_path / "out", "npz")

@@ -23,8 +23,9 @@ from stat_video.errors import InputError, Stopped
 from stat_video.runs.run import Run
 from stat_video.slurm_job import requeue
 from stat_video.training import saving as saving_file
-from stat_video.training.checkpoint import damage, newest_whole, read_checkpoint
+from stat_video.training.checkpoint import newest_whole, read_checkpoint
 from stat_video.training.saving import AtomicCheckpointIO, CheckpointWriter, Saving, Signals, on_host
+from stat_video.weights.read import damage
 
 OURS = {
     "stat_video": {"config": {"seed": 3}, "classes": ["a"], "format": 1, "place": {"epoch": 1, "clips": 16}},

@@ -11,6 +11,7 @@ from ..config import Config, TrainerKeys
 from ..data.reader import PathHandler
 from ..data.sampling import view_frames
 from ..data.transforms import Normalize, ViewTransform
+from ..errors import InputError
 from ..hardware import choose_backends
 from ..metrics.scores import likeliest
 from ..models.base import VideoModel
@@ -68,21 +69,27 @@ class Loaded:
 
         Of a model that classifies frames or segments and averages, the mean over them.
         """
-        return self.seen(self.clip(video))[1]
+        features = self.seen(self.clip(video))[1]
+        if features is None:
+            raise InputError(f"{type(self.model).__name__}.forward does not call its classifier, so it has no features")
+        return features
 
     @torch.no_grad()
-    def seen(self, clip: Tensor, top: int = 5) -> tuple[Top, Tensor]:
-        """Return `predict`'s likeliest classes and `features` of a clip as `clip` returns it, of one forward pass."""
+    def seen(self, clip: Tensor, top: int = 5) -> tuple[Top, Tensor | None]:
+        """Return `predict`'s likeliest classes and `features` of a clip as `clip` returns it, of one forward pass.
+
+        No features of a model that uses its classifier's weights without calling it.
+        """
         inputs: list[Tensor] = []
-        classifier: nn.Module = self.model.get_submodule(self.model.classifier)
+        classifier = dict(self.model.named_modules()).get(self.model.classifier, nn.Identity())
         handle = classifier.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
         try:
             logits = self.model(clip)[0]
         finally:
             handle.remove()
-        features = inputs[0].float().reshape(-1, inputs[0].shape[-1]).mean(0).cpu()
         several = self.config.data.multi_label
-        return likeliest(logits.float().cpu(), self.classes, top, multi_label=several), features
+        found = likeliest(logits.float().cpu(), self.classes, top, multi_label=several)
+        return found, inputs[0].float().reshape(-1, inputs[0].shape[-1]).mean(0).cpu() if inputs else None
 
     @cached_property
     def _reader(self) -> PathHandler:

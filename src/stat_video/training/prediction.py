@@ -41,7 +41,10 @@ def predict_one(loaded: Loaded, video: Path, picture: Path | None = None) -> Pre
 
     Raises one of `data.reader.READ_ERRORS` if the video can't be read.
     """
-    pixels = loaded.pixels(video)  # (T, 3, view_crop, view_crop)
+    return _of_pixels(loaded, video, loaded.pixels(video), picture)
+
+
+def _of_pixels(loaded: Loaded, video: Path, pixels: Tensor, picture: Path | None) -> Prediction:
     clip = loaded.normalized(pixels)
     top, features = loaded.seen(clip)
     if picture is not None:
@@ -62,9 +65,11 @@ def predict_many(loaded: Loaded, videos: Sequence[Path], pictures: Path | None) 
     """
     for i, video in enumerate(videos):
         try:
-            yield predict_one(loaded, video, pictures / f"{i:06d}_{name_of(video)}.png" if pictures else None)
+            pixels = loaded.pixels(video)
         except READ_ERRORS as error:
             yield Prediction(video, [], reason_of(error, str(video)))
+            continue
+        yield _of_pixels(loaded, video, pixels, pictures / f"{i:06d}_{name_of(video)}.png" if pictures else None)
 
 
 def videos_of(path: Path) -> list[Path]:
@@ -140,7 +145,7 @@ def write_features(predictions: Sequence[Prediction], out: Path, form: str) -> P
     """
     seen = [(str(p.video), p.features) for p in predictions if p.features is not None]
     if not seen:
-        raise InputError("features: no video could be read")
+        raise InputError("features: there are none: no video could be read, or the model does not call its classifier")
     names, features = [name for name, _ in seen], torch.stack([tensor for _, tensor in seen])
     path = with_ending(out, f"_features.{form}")
     if form == "npz":

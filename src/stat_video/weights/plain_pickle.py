@@ -91,6 +91,12 @@ def _scalar(kind: Any, content: Any = b"") -> Any:
     return StandIn() if number is None else number.item()
 
 
+def _from_buffer(content: Any, kind: Any, shape: Any, order: Any, *_: Any) -> Array:
+    array = Array()
+    array.state = (1, shape, kind, order == "F", bytes(content) if isinstance(content, bytes | bytearray) else None)
+    return array
+
+
 def _rebuilt(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> torch.Tensor:
     tensor: torch.Tensor = torch._utils._rebuild_tensor(storage, offset, size, stride)
     return tensor
@@ -127,6 +133,7 @@ BUILT: dict[tuple[str, str], Callable[..., Any]] = {
     ("copyreg", "_reconstructor"): _by_copyreg,
     ("numpy", "dtype"): Kind,
     ("numpy", "ndarray"): Array,
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
     **{
         (f"numpy.{core}.multiarray", name): what
         for core in ("core", "_core")
