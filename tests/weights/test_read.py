@@ -37,10 +37,7 @@ def same(found: dict[str, torch.Tensor]) -> bool:
     ("content", "where"),
     [
         (WEIGHTS, ""),
-        (
-            {"state_dict": collections.OrderedDict(WEIGHTS), "best_prec1": np.float64(3.5), "arch": "x"},
-            "its state_dict",
-        ),
+        ({"state_dict": collections.OrderedDict(WEIGHTS), "best_prec1": np.float64(3.5)}, "its state_dict"),
         ({"model_state": WEIGHTS, "cfg": "MODEL: {ARCH: i3d}", "args": argparse.Namespace(lr=0.1)}, "its model_state"),
         ({"model": WEIGHTS, "cfg": Settings(A=Settings(B=(1, 2)))}, "its model"),
         ({"module": WEIGHTS, "optimizer": None, "ds_config": Settings()}, "its module"),  # DeepSpeed's
@@ -130,10 +127,11 @@ def test_code_in_a_file_does_not_run(tmp_path: Path, kind: type, how: str) -> No
             path.write_bytes(pickle.dumps(content))
         else:
             torch.save(content, path, _use_new_zipfile_serialization=how == "zip")
-        try:
+        if isinstance(content, dict):
             assert same(read(path).tensors)
-        except InputError as error:
-            assert error.line.startswith(f"{path}: ")
+        else:
+            with pytest.raises(InputError, match=r"an object that is not built|no weights in it"):
+                read(path)
         assert not (tmp_path / "ran").exists()
 
 
@@ -142,8 +140,8 @@ HOSTILE = {
     "wrappers in wrappers": b"\x80\x02" + b"}U\x05blobs" * 100_000 + b"}" + b"s" * 100_000 + b".",
     "a memo of gigabytes": b"\x80\x02Nr\xff\xff\xff\x7f.",
     "a text of terabytes": b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"abc.",
-    "an array of terabytes": b"\x80\x02}U\x01wcnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-    b"(K\x01J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R\x89U\x04abcdtbs.",
+    "an array of terabytes": b"\x80\x02}U\x01wcnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85"
+    b"U\x01b\x87R(K\x01J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R\x89U\x04abcdtbs.",
     "a header of terabytes": (10**12).to_bytes(8, "little") + b"{}",
     "a list by extension": b"\x80\x02\x82\x01.",
     "attributes of a module": b"\x80\x04\x8c\x02os\x8c\x0bpath.os.path\x93.",

@@ -11,7 +11,7 @@ SHARE = 0.95  # of a model's numbers that a file of first weights has to hold
 CLASSIFIER = r"(^|\.)(fc|new_fc|head\w*|classifier|projection|pre_logits|pred_[wb]|proj)\.?\w*$"  # in others' files
 # What a file's names may begin with, of modules that wrap a network; of one in another, each in turn.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "encoder.", "base_model.", "student.")
-# Whose names are whose, by what none of the others has. Prefixes are gone by then.
+# Whose names are whose, by what none of the others has, with a wrapper's prefix or without.
 FORMATS = {
     "PySlowFast": r"^s\d+(_fuse\.|\.pathway\d)|^patch_embed\.proj\.|\.attn\.(pool|norm)_[qkv]\.|^head\.(lin_5|conv_5)",
     "PyTorchVideo": r"^blocks\.\d+\.(multipathway|res_blocks|pool)|^blocks\.\d+\.(conv|norm)\.",
@@ -103,11 +103,16 @@ def _named_as_here(model: VideoModel, state: Mapping[str, Tensor], own: Mapping[
     def named(prefix: str) -> dict[str, str]:
         return {rename(name.removeprefix(prefix), model.renames): name for name in state}
 
-    prefixes, longest = [""], ""
-    while more := next((p for p in PREFIXES if 2 * sum(n.startswith(longest + p) for n in state) > len(state)), None):
+    return max(map(named, prefixes_of(list(state))), key=lambda found: len(found.keys() & own.keys()))
+
+
+def prefixes_of(names: Sequence[str]) -> list[str]:
+    """Return what most of the names begin with, of modules that wrap a network: '', 'module.', 'module.model.' ..."""
+    found, longest = [""], ""
+    while more := next((p for p in PREFIXES if 2 * sum(n.startswith(longest + p) for n in names) > len(names)), None):
         longest += more
-        prefixes.append(longest)
-    return max(map(named, prefixes), key=lambda found: len(found.keys() & own.keys()))
+        found.append(longest)
+    return found
 
 
 def same_memory(a: Tensor, b: Tensor) -> bool:
@@ -143,6 +148,7 @@ def format_of(names: Sequence[str]) -> str:
 
 def project_of(names: Sequence[str]) -> str | None:
     """Return which of the known projects (FORMATS) has names like these; None if none has."""
+    names = [name.removeprefix(prefix) for prefix in prefixes_of(names) for name in names]
     hits = {form: sum(bool(re.search(pattern, name)) for name in names) for form, pattern in FORMATS.items()}
     nearest = max(hits, key=lambda form: hits[form])
     return nearest if hits[nearest] else None

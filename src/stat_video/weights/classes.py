@@ -51,15 +51,15 @@ def columns_for(order: Sequence[str], classes: Sequence[str]) -> list[int]:
 
     Raises InputError, with the first name that is missing, unless both have the same classes.
     """
-    places = {_plain(name): i for i, name in enumerate(order)}
-    wanted = [_plain(name) for name in classes]
-    lacking = [name for name, plain in zip(classes, wanted, strict=True) if plain not in places]
+    plain = _plain if all(len(set(map(_plain, names))) == len(names) for names in (order, classes)) else str
+    places = {plain(name): i for i, name in enumerate(order)}
+    lacking = [name for name in classes if plain(name) not in places]
     if lacking or len(order) != len(classes):
-        more = [name for name in order if _plain(name) not in wanted]
+        more = [name for name in order if plain(name) not in set(map(plain, classes))]
         which = [f"only the data has {lacking[0]!r}"] if lacking else []
         which += [f"only the weights have {more[0]!r}"] if more else []
         raise InputError(f"the weights are of {len(order)} classes, the data of {len(classes)}: {'; '.join(which)}")
-    return [places[plain] for plain in wanted]
+    return [places[plain(name)] for name in classes]
 
 
 def _plain(name: str) -> str:
