@@ -84,12 +84,15 @@ def test_the_lines_of_the_page_run(trained: Path, place: Place, monkeypatch: pyt
     """In order, on small runs: the words of the page's training are replaced, and so are the names of videos."""
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     video = next((place.folder / "data").rglob("*.mp4"))
     code = "\n".join(blocks).replace('"scale=tiny", "experiment=ablation_window", "t_o=5"', "*SMALL")
     code = re.sub(r'"(video|a|b)\.mp4"', repr(str(video)), code).replace('"views=3x3"', "*TEST")
+    code = code.replace('"SLOWFAST_8x8_R50.pkl"', "FILE").replace('"model=slowfast", "data=kinetics400"', "*WORDS")
     built_in = f"folders.built_in={place.folder / 'data'}"
+    words = ["model=stat", *(w for w in SMALL if not w.startswith("recipe")), "trainer=cpu", *place.keys]
     names = {"SMALL": [*SMALL, *place.keys, "name=trained"], "TEST": ["views=3x3", "trainer=cpu", built_in]}
+    names |= {"FILE": trained / "last.ckpt", "WORDS": words}
     exec(compile(code, "docs/api.md", "exec"), names)
     result, loaded = names["run"], names["loaded"]
     assert result.folder == trained  # found, not run again

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import compose, models
-from .config import Config, EvaluateConfig
+from .config import Config, EvaluateConfig, WeightsConfig
 from .errors import InputError
 from .launch.command import acting_as
 from .launch.frozen import frozen_for_devices
@@ -22,6 +22,7 @@ from .training.first_weights import named_weights
 from .training.fit import finished, fit
 from .training.loaded import Loaded
 from .training.prediction import Prediction, predict_many
+from .training.published import of_weights
 
 
 def create_model(
@@ -68,12 +69,13 @@ def create_model(
     return model
 
 
-def load(checkpoint: str | Path | Result) -> Loaded:
+def load(checkpoint: str | Path | Result, *words: str) -> Loaded:
     """Return the model of a checkpoint of this project in evaluation mode, with its config and classes.
 
-    A run's result or folder stands for its checkpoint, here and below.
+    A run's result or folder stands for its checkpoint, here and below. With words it is a file of weights of any form,
+    and they say of which model, as after `weights=FILE`: `load("SLOWFAST_8x8_R50.pkl", "model=slowfast")`.
     """
-    return Loaded.of(_file_of(checkpoint))
+    return of_weights(_of_weights(checkpoint, words)) if words else Loaded.of(_file_of(checkpoint))
 
 
 def train(*words: str) -> Result:
@@ -91,17 +93,25 @@ def train(*words: str) -> Result:
 
 
 def evaluate(checkpoint: str | Path | Result, *words: str) -> Result:
-    """Test a checkpoint as `src/evaluate.py` does: `evaluate("logs/.../last.ckpt", "views=3x3")`."""
+    """Test a checkpoint as `src/evaluate.py` does: `evaluate("logs/.../last.ckpt", "views=3x3")`.
+
+    With `model=NAME` among the words it is a file of weights of any form.
+    """
     path = _file_of(checkpoint)
+    if any(isinstance(word, str) and word.startswith("model=") for word in words):
+        of_file = _of_weights(checkpoint, words)
+        with _inside("evaluate", of_file):
+            return testing.evaluate_weights(of_file)
     config = _composed("evaluate", EvaluateConfig, words)
     with _inside("evaluate", config):
         return testing.evaluate(path, config)
 
 
-def predict(checkpoint: str | Path | Result, videos: str | Path | Sequence[str | Path]) -> list[Prediction]:
+def predict(checkpoint: str | Path | Result | Loaded, videos: str | Path | Sequence[str | Path]) -> list[Prediction]:
     """Return the five likeliest classes of each video; one that can't be read has a reason in their place."""
+    loaded = checkpoint if isinstance(checkpoint, Loaded) else load(checkpoint)
     several = [videos] if isinstance(videos, str | Path) else videos
-    return list(predict_many(load(checkpoint), [Path(video) for video in several], None))
+    return list(predict_many(loaded, [Path(video) for video in several], None))
 
 
 def _file_of(checkpoint: str | Path | Result) -> Path:
@@ -109,12 +119,18 @@ def _file_of(checkpoint: str | Path | Result) -> Path:
     return path / "last.ckpt" if path.is_dir() else path
 
 
-def _composed(script: str, schema: type, words: Sequence[str]) -> Any:
+def _of_weights(file: str | Path | Result, words: Sequence[str]) -> WeightsConfig:
+    config: WeightsConfig = _composed("evaluate", WeightsConfig, words, "weights")
+    config.weights = str(_file_of(file))
+    return config
+
+
+def _composed(script: str, schema: type, words: Sequence[str], conf: str | None = None) -> Any:
     if wrong := [word for word in words if not isinstance(word, str)]:
         raise InputError(f"{wrong[0]!r:.60}: must be a text, KEY=VALUE, each an argument of its own")
     if flags := [word for word in words if word.startswith("-")]:
         raise InputError(f"{flags[0]}: is of the command line alone; here KEY=VALUE")
-    rows = compose.rows(script, schema, words)
+    rows = compose.rows(script, schema, words, conf=conf)
     if len(rows) != 1:
         raise InputError(f"{' '.join(words)}: stands for {len(rows)} runs; must be one")
     return rows[0].config

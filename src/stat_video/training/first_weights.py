@@ -20,13 +20,10 @@ def load_first_weights(model: VideoModel, weights: WeightFile, config: Config, c
     """
     source, new_classifier, trained_on = str(config.init), config.new_classifier, weights.classes
     with named_weights(source, weights.tensors):
-        try:
-            if trained_on is None:
-                lines = load_foreign(model, weights.tensors, new_classifier=new_classifier, share=config.init_share)
-                return [described(weights), *lines]
-            changes = load_weights(model, weights.tensors, new_classifier=new_classifier)
-        except OtherClassifier as error:
-            raise ValueError(f"{error}; new_classifier=true draws a new classifier") from None
+        if trained_on is None:
+            lines = load_foreign(model, weights.tensors, new_classifier=new_classifier, share=config.init_share)
+            return [described(weights), *lines]
+        changes = load_weights(model, weights.tensors, new_classifier=new_classifier)
     if len(trained_on) != len(classes) and not new_classifier:
         raise InputError(f"init={source}: its classifier is of {len(trained_on)} classes, here are {len(classes)}")
     if trained_on != classes and not new_classifier:
@@ -55,5 +52,9 @@ def named_weights(source: str, weights: Mapping[str, Tensor]) -> Iterator[None]:
         raise InputError(f"{source}: weights that are not finite, first {wrong[0]} ({len(wrong)} of {len(weights)})")
     try:
         yield
+    except OtherClassifier as error:
+        raise InputError(f"{source}: {error}; new_classifier=true draws a new classifier") from None
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{source}: {error}") from None

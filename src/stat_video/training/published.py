@@ -38,7 +38,9 @@ def of_weights(config: WeightsConfig) -> Loaded:
             else:
                 lines = load_weights(model, found.tensors)
         except OtherClassifier as error:
-            raise ValueError(f"{error}; classes={config.classes or config.data.name} has {len(classes)}") from None
+            raise InputError(
+                f"{file}: {error}; classes={config.classes or config.data.name} has {len(classes)}"
+            ) from None
     for line in lines:
         say(f"weights: {line}")
     if lacking := [name for name, tensor in _numbers(model).items() if tensor.isnan().any()]:
