@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from running import SMALL, Place, read_json, refused, script
+from running import PROBE, SMALL, Place, read_json, refused, script
 from stat_video import compose, models
 from stat_video.config import Config, WeightsConfig
 from stat_video.errors import InputError
@@ -60,8 +60,8 @@ def test_a_file_of_each_system_is_tested_as_it_is(name: str, place: Place, tmp_p
             logits = model(loaded.clip(root / video))[0]
         torch.testing.assert_close(tested["logits"][i, 0].float(), logits, atol=1e-3, rtol=1e-3)
         assert tested["labels"][i] == int(label)
-    assert result.content["weights"]["file"] == file.name
-    assert read_json(result.folder / "evaluation_1x1.json")["metrics"] == result.content["metrics"]
+    assert result.config["weights"].startswith(f"{file}@sha256:")
+    assert read_json(result.folder / "result.json")["metrics"] == result.content["metrics"]
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_a_checkpoint_of_ours_is_a_file_of_weights_too(trained: Path, place: Pla
     assert done.returncode == 0, done.stderr
     again = script("evaluate", f"ckpt={trained / 'last.ckpt'}", "views=1x1", *place.keys, "trainer.workers=0")
     assert again.returncode == 0, again.stderr
-    (of_weights_,) = tmp_path.glob("weights/stat-motion-*/evaluation_1x1.json")
+    (of_weights_,) = tmp_path.glob("weights/stat-motion-*/result.json")
     assert read_json(of_weights_)["metrics"] == read_json(trained / "evaluation_1x1.json")["metrics"]
 
 
@@ -142,3 +142,25 @@ def test_no_figure_is_of_weights_that_are_not_in_the_file(
         of_weights(config)
     here = lacking.replace("new_fc", "head")
     assert f"without {here}; init=" in caught.value.line or f"Missing: {here};" in caught.value.line
+
+
+def test_published_files_are_compared_in_the_report(tsm: tuple[Path, VideoModel], place: Place, tmp_path: Path) -> None:
+    """As an experiment of their own, with intervals; they fill no row and are no run to train on from."""
+    keys = [*(w for w in place.keys if not w.startswith("folders.logs")), f"folders.logs={tmp_path}"]
+    other = tmp_path / "other.pth"
+    content: Any = torch.load(tsm[0], weights_only=False)
+    content["state_dict"]["module.new_fc.bias"] += torch.arange(12.0)
+    torch.save(content, other)
+    for file in (tsm[0], other):
+        words = words_of("tsm", place, f"weights={file}", "classes=data", "views=1x1", *keys)
+        evaluate_weights(composed(words))
+    done = script("report", *keys, "scales=[tiny]")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "report" / "experiments.md").read_text()
+    assert "## weights, scale tiny" in text
+    assert "tsm.pth.tar@" in text
+    assert "other.pth@" in text
+    assert "is no key here" not in (tmp_path / "report" / "index.html").read_text()
+    probe = [w for w in PROBE if not w.startswith(("T=", "crop="))]
+    line = refused(script("train", "model=tsm", "T=8", *probe, *keys, "data=probe", "init=trained_on=motion"))
+    assert "no finished run" in line

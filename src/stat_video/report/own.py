@@ -11,7 +11,7 @@ from typing import Any
 from .. import paper
 from ..data.sampling import Views
 from ..runs.differing import differing, flat, short_name
-from ..runs.identity import CONTENT, data_of_init, hash_of, row_id, updated
+from ..runs.identity import CONTENT, WEIGHTS, data_of_init, hash_of, row_id, updated
 from ..runs.result import Key
 from .collect import Collection, FoundRun, TableRow, one_state
 
@@ -176,11 +176,14 @@ def _labels(keys: Sequence[str], values: Sequence[Sequence[str]]) -> list[str]:
 
 def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config as rows are told apart: without the seed, and `init` without a run or the folder of a file."""
-    init = data_of_init(config.get("init"))
-    if isinstance(init, str) and CONTENT in init:
-        file, _, digest = init.rpartition(CONTENT)
-        init = f"{Path(file).name}@{digest[:6]}"
-    return {**config, "seed": 0, "init": init}
+    files = {"init": data_of_init(config.get("init"))}
+    if WEIGHTS in config:
+        files[WEIGHTS] = config[WEIGHTS]
+    for key, value in files.items():
+        if isinstance(value, str) and CONTENT in value:
+            file, _, digest = value.rpartition(CONTENT)
+            files[key] = f"{Path(file).name}@{digest[:6]}"
+    return {**config, "seed": 0, **files}
 
 
 def _short(values: Sequence[str]) -> list[str]:

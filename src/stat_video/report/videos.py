@@ -39,7 +39,10 @@ class Videos:
             if len(names) == number:
                 return [printable(name) for name in names]
         with suppress(InputError):
-            names = read_checkpoint(run.folder / str(run.result.get("checkpoint", "last.ckpt"))).classes
+            names = (
+                run.result.get("classes")
+                or read_checkpoint(run.folder / str(run.result.get("checkpoint", "last.ckpt"))).classes
+            )
             if len(names) == number:
                 return [printable(name) for name in names]
         return [f"class {i}" for i in range(number)]

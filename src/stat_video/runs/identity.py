@@ -33,6 +33,7 @@ NOT_DEFINING = {
 }  # fmt: skip
 # Beginning of a config.init that names a data set; the result then also names the run: trained_on=DATA/ID.
 TRAINED_ON = "trained_on="
+WEIGHTS = "weights"  # in the config of a test of a published file alone, which no run of ours was trained for
 CONTENT = "@sha256:"  # in a config.init that names a file: FILE@sha256:DIGEST, of which the digest counts
 
 
@@ -49,8 +50,9 @@ def definition(config: Mapping[str, Any]) -> dict[str, Any]:
             part.pop(key, None)
             if retired.hashed:
                 part[key] = retired.neutral
-    if isinstance(init := found.get("init"), str) and CONTENT in init:
-        found["init"] = init[init.rindex(CONTENT) + 1 :]
+    for key in ("init", WEIGHTS):
+        if isinstance(file := found.get(key), str) and CONTENT in file:
+            found[key] = file[file.rindex(CONTENT) + 1 :]
     return {
         key: {k: v for k, v in value.items() if k not in NOT_DEFINING.get(key, ())}
         if isinstance(value, dict)
@@ -76,17 +78,17 @@ def hash_of(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def with_content(file: str) -> str:
-    """Return an `init` that names a file together with a digest of its content, by which runs tell files apart."""
+def with_content(file: str, key: str = "init") -> str:
+    """Return a file's name together with a digest of its content, by which runs tell files of a key apart."""
     path = Path(file).expanduser()
     try:
         if path.exists() and not path.is_file():
-            raise InputError(f"init={file}: not a file")
+            raise InputError(f"{key}={file}: not a file")
         return f"{file}{CONTENT}{digest_of(path)}"
     except FileNotFoundError:
-        raise InputError(f"init={file}: there is no such checkpoint") from None
+        raise InputError(f"{key}={file}: there is no such checkpoint") from None
     except OSError as error:
-        raise InputError(f"init={file}: {error.strerror or error}") from None
+        raise InputError(f"{key}={file}: {error.strerror or error}") from None
 
 
 def digest_of(file: Path) -> str:
@@ -123,7 +125,7 @@ def foreign_keys(config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         left_out |= set() if prefix else set(NOT_OF_THE_RUN)
         known = {f.name for f in fields(schema)} - left_out
         lacks += [f"{prefix}{key}" for key in sorted(known - part.keys())]
-        unknown += [f"{prefix}{key}" for key in sorted(part.keys() - known - left_out)]
+        unknown += [f"{prefix}{key}" for key in sorted(part.keys() - known - left_out - {WEIGHTS})]
     return lacks, unknown
 
 

@@ -10,7 +10,7 @@ from .. import models
 from ..config import Config
 from ..errors import InputError
 from ..paths import program
-from .identity import TRAINED_ON, definition
+from .identity import TRAINED_ON, WEIGHTS, definition
 from .results import read_results
 from .run import Run
 
@@ -51,8 +51,8 @@ def find_source(config: Config, logs: Path) -> Run:
 
 
 def _fits(source: Mapping[str, Any], data: str, config: Config) -> bool:
-    if not {"clip", "model", "init"} <= source.keys():
-        return False  # written by an earlier version
+    if not {"clip", "model", "init"} <= source.keys() or WEIGHTS in source:
+        return False  # written by an earlier version, or of a published file that was only tested
     same = all(source.get(key) == getattr(config, key) for key in SAME)
     same &= _network(definition(source)["model"]) == _network(definition(asdict(config))["model"])
     same &= all(source["clip"].get(key) == getattr(config.clip, key) for key in SAME_CLIP)

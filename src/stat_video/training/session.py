@@ -88,7 +88,7 @@ class Session:
         if weights is not None:
             for change in load_first_weights(model, weights, config, lists.classes):
                 say(f"init: {change}")
-        counted = _multiply_adds(config, len(lists.classes))
+        counted = multiply_adds(config, len(lists.classes))
         _prepare_for_training(model, config)
         return cls(
             config, plain, run, manifest, hardware, backends, at_once, clips, passes, data, lists, checkpoint, model,
@@ -175,7 +175,7 @@ def make_data(config: Config, views: Views, batch_size: int) -> VideoDataModule:
     return data
 
 
-def _multiply_adds(config: Config, num_classes: int) -> float | None:
+def multiply_adds(config: Config, num_classes: int) -> float | None:
     """Return 1e9 multiply-adds of a view; None, and say why, if they can't be counted: a run does without."""
     try:
         return gmacs(config.model, config.clip, num_classes)

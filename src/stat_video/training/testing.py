@@ -1,5 +1,6 @@
 """Test a checkpoint: rebuild its model, data and protocol from what it carries."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from ..models.base import VideoModel
 from ..paths import program
 from ..progress import say
 from ..runs.code import computing, provenance
-from ..runs.identity import digest_of
+from ..runs.identity import definition, digest_of, hash_of, with_content
 from ..runs.result import Result
 from ..runs.run import same_data
 from ..weights.classes import columns_for
@@ -35,7 +36,7 @@ from .published import of_weights
 from .ranks import SameOnAllRanks
 from .rebuild import rebuild
 from .saving import Signals
-from .session import make_data
+from .session import make_data, multiply_adds
 from .unreadable import UnreadableVideos, said_once
 
 GENERATED = 20_000  # built-in videos that a test generates unasked
@@ -58,15 +59,23 @@ def evaluate(path: Path, asked: EvaluateConfig) -> Result:
 
 
 def evaluate_weights(config: WeightsConfig) -> Result:
-    """Test a file of weights as a config says, without a training.
+    """Test a file of weights as a config says, without a training; write result.json and the logits as a run does.
 
-    Writes what `evaluate` writes, into the folder weights/<model>-<data>-<digest of the file> below the logs.
+    Its folder is logs/<name>/<model>-<data>-<id>; the id is of the config and of the content of the file.
     """
     loaded = of_weights(config)
-    digest = digest_of(loaded.file)
-    folder = Path(config.folders.logs) / "weights" / f"{config.model.label}-{config.data.name}-{digest[:8]}"
-    about = {"weights": {"file": loaded.file.name, "sha256": digest}, "classes": loaded.classes}
-    return _test(Subject(loaded, folder, Views.parse(config.views), about=about))[0]
+    plain = {key: value for key, value in asdict(config).items() if key != "classes"}
+    plain["weights"] = with_content(str(loaded.file), "weights")
+    run_id = hash_of([definition(plain), loaded.classes])
+    folder = Path(config.folders.logs) / config.name / f"{config.model.label}-{config.data.name}-{run_id}"
+    about = {
+        "id": run_id,
+        "config": plain,
+        "classes": loaded.classes,
+        "parameters": sum(p.numel() for p in loaded.model.parameters()),
+        "gmacs": multiply_adds(config, len(loaded.classes)),
+    }
+    return _test(Subject(loaded, folder, Views.parse(config.views), about=about), "result.json")[0]
 
 
 def evaluate_ensemble(paths: Sequence[Path], asked: EvaluateConfig) -> list[Result]:
@@ -154,7 +163,9 @@ def _of_checkpoint(path: Path, asked: EvaluateConfig) -> Subject:
     return Subject(loaded, path.parent, views, read_checkpoint(path).manifest)
 
 
-def _test(subject: Subject) -> tuple[Result, tuple[Tensor, Tensor]]:
+def _test(subject: Subject, record: str | None = None) -> tuple[Result, tuple[Tensor, Tensor]]:
+    """Return the result, which is written to a file of this name, and the logits and labels."""
+    began = time.monotonic()
     loaded, views, folder = subject.loaded, subject.views, subject.folder
     config, file = loaded.config, loaded.file
     # Batch norm has its statistics by now, so a pass has what fits.
@@ -189,6 +200,7 @@ def _test(subject: Subject) -> tuple[Result, tuple[Tensor, Tensor]]:
         "manifest": manifest,
         "seed": config.seed,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "wall_seconds": round(time.monotonic() - began, 1),
         **provenance(),
         "hardware": {**hardware_of(trainer), **backends},
         "config": asdict(config),
@@ -200,7 +212,7 @@ def _test(subject: Subject) -> tuple[Result, tuple[Tensor, Tensor]]:
     test = save_logits(module, folder / f"logits_{views}.pt")
     if trainer.is_global_zero:
         say_lacking(result)
-        result.write(folder / f"evaluation_{views}.json")
+        result.write(folder / (record or f"evaluation_{views}.json"))
     return result, test
 
 
@@ -213,7 +225,7 @@ def _in_order_of(classes: list[str], subject: Subject) -> VideoModel:
     data = subject.loaded.config.data.name
     if known == classes:
         return model
-    if "weights" not in subject.about:
+    if not subject.about:
         raise InputError(
             f"{file}: it knows {len(known)} classes ({', '.join(known[:2])}, ...), but data={data} "
             f"lists {len(classes)} ({', '.join(classes[:2])}, ...); they have to be the same"
