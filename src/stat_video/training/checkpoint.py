@@ -100,7 +100,8 @@ def newest_whole(run: Run) -> Checkpoint | None:
 def _parts(path: Path, content: Any) -> Checkpoint:
     ours = content.get("stat_video") if isinstance(content, dict) else None
     if not isinstance(ours, dict) or not {"config", "classes"} <= ours.keys() or "state_dict" not in content:
-        raise InputError(f"{path}: a checkpoint, but not one of this project's (no 'stat_video' entry in it)")
+        ours_only = "a checkpoint, but not one of this project's (no 'stat_video' entry in it)"
+        raise InputError(f"{path}: {ours_only}; weights=FILE model=NAME takes such files")
     state, config, classes = content["state_dict"], ours["config"], ours["classes"]
     if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
         raise InputError(f"{path}: its state_dict is not a mapping from names")

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..config import Config
 from ..errors import InputError
 from ..models.base import VideoModel
-from ..models.weights import OtherClassifier, load_foreign, load_weights, project_of
+from ..models.weights import load_foreign, load_weights, project_of
 from ..weights.read import WeightFile
 
 
@@ -52,8 +52,6 @@ def named_weights(source: str, weights: Mapping[str, Tensor]) -> Iterator[None]:
         raise InputError(f"{source}: weights that are not finite, first {wrong[0]} ({len(wrong)} of {len(weights)})")
     try:
         yield
-    except OtherClassifier as error:
-        raise InputError(f"{source}: {error}; new_classifier=true draws a new classifier") from None
     except InputError:
         raise
     except ValueError as error:

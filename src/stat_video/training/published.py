@@ -31,7 +31,7 @@ def of_weights(config: WeightsConfig) -> Loaded:
     model = config.build(len(classes))
     for tensor in _numbers(model).values():
         tensor.fill_(math.nan)  # so that what the file leaves out is seen: no figure is of weights that were drawn
-    with named_weights(str(file), found.tensors):
+    with named_weights(f"{file} for model={config.model.name}", found.tensors):
         try:
             if found.classes is None:
                 lines = [described(found), *load_foreign(model, found.tensors)]
@@ -39,7 +39,7 @@ def of_weights(config: WeightsConfig) -> Loaded:
                 lines = load_weights(model, found.tensors)
         except OtherClassifier as error:
             raise InputError(
-                f"{file}: {error}; classes={config.classes or config.data.name} has {len(classes)}"
+                f"{file}: {error.line}; classes={config.classes or config.data.name} has {len(classes)}"
             ) from None
     for line in lines:
         say(f"weights: {line}")

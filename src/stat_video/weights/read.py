@@ -3,6 +3,7 @@
 `read` does not know what a file is of: `models.weights` matches names with a model.
 """
 
+import re
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -70,7 +71,9 @@ def load(path: Path) -> tuple[Any, str]:
     is missing, damaged or of no known form.
     """
     if not path.is_file():
-        raise InputError(f"{path}: there is no such checkpoint")
+        what = "a folder, where a file is needed" if path.is_dir() else "there is no such checkpoint"
+        address = re.match(r"\w+:/", str(path)) is not None
+        raise InputError(f"{path}: {'an address: fetch the file first' if address else what}")
     try:
         return _loaded(path)
     except InputError:
