@@ -5,7 +5,9 @@ knows the class's name and forgets its content. The pickle module's own unpickle
 few bytes can make the latter allocate gigabytes for its memo.
 """
 
+import io
 import pickle
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, BinaryIO, ClassVar
@@ -106,6 +108,11 @@ def _rebuilt_before_0_4(storage: Any, offset: int, size: Any, stride: Any) -> to
     return _rebuilt(storage, offset, size, stride)
 
 
+def _storage(content: bytes) -> Any:
+    """Return the storage that a tensor in a plain pickle holds as a file of torch.save of its own."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False, pickle_module=sys.modules[__name__])
+
+
 def _parameter(data: Any, *_: Any) -> Any:
     return data
 
@@ -126,6 +133,7 @@ BUILT: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch", "Size"): tuple,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuilt,
     ("torch._utils", "_rebuild_tensor"): _rebuilt_before_0_4,
+    ("torch.storage", "_load_from_bytes"): _storage,
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
     ("_codecs", "encode"): _encoded,
