@@ -11,6 +11,8 @@
 
 Training draws the place in each segment, or the window's start. A test protocol CxS takes C temporal clips, spread
 evenly over the places or starts, times S spatial crops.
+
+`clip.frames` names the authors whose code says otherwise exactly which frames these are (formulas.py).
 """
 
 import re
@@ -21,6 +23,7 @@ from numpy.random import Generator
 
 from ..errors import InputError
 from ..models.base import Clip
+from .formulas import FORMULAS
 
 ChooseFrames = Callable[[int], list[int]]  # number of frames in the video -> T frame indices
 
@@ -68,17 +71,17 @@ def dense_frames(T: int, stride: int, start_of: Callable[[int], int]) -> ChooseF
 
 
 def snippet_frames(offsets: Sequence[float], length: int) -> ChooseFrames:
-    """Choose `length` consecutive frames from each start; the starts are `segment_frames` of the possible ones.
-
-    NOTE: TDN's code cuts the starts into segments of whole frames in training, which leaves the end of the video out,
-    and takes the first frames alone in a test of a video with no more starts than segments.
-    """
+    """Choose `length` consecutive frames from each start; the starts are `segment_frames` of the possible ones."""
     starts = segment_frames(offsets)
     return lambda n: [min(s + j, n - 1) for s in starts(max(n - length + 1, 1)) for j in range(length)]
 
 
 def training_frames(clip: Clip, rng: Generator) -> ChooseFrames:
     """Draw where in a video a training clip lies; how often `rng` is asked does not depend on the video."""
+    if clip.frames is not None:
+        formula = FORMULAS[clip.sampling, clip.frames]
+        u = rng.random(formula.draws(clip)).tolist()
+        return lambda n: formula.training(clip, n, u)
     if clip.sampling == "dense":
         u = rng.random()
         return dense_frames(clip.T, clip.stride, lambda starts: int(u * starts))
@@ -91,8 +94,11 @@ def view_frames(clip: Clip, number: int, clips: int) -> ChooseFrames:
     """Return how the frames of temporal clip `number` of `clips` are chosen; a single clip lies in the middle.
 
     Segments and snippets: at (number + 1/2) / clips of each segment. Dense: the windows' starts are spread evenly from
-    the first to the last possible one.
+    the first to the last possible one. With `clip.frames` as its authors' code has it.
     """
+    if clip.frames is not None:
+        formula = FORMULAS[clip.sampling, clip.frames]
+        return lambda n: formula.view(clip, n, number, clips)
     if clip.sampling == "dense":
         if clips == 1:
             return dense_frames(clip.T, clip.stride, lambda starts: (starts - 1) // 2)

@@ -13,9 +13,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, check_ranges, one_of, ranged
+from ..errors import InputError, any_value, check_ranges, one_of, ranged
 
 SAMPLING = ("segments", "dense", "snippets")
+FRAMES = {  # of each sampling, whose formulas there are (data/formulas.py)
+    "segments": ("tsm", "smallbig", "blvnet", "pyslowfast", "mvit"),
+    "dense": ("tsm", "smallbig", "pyslowfast", "mvit", "vidtr", "vivit"),
+    "snippets": ("tdn",),
+}
 Resize = Callable[[Tensor, torch.Size], Tensor]  # a weight, the shape that it gets -> the weight in that shape
 Criterion = Callable[[Tensor, Tensor], Tensor]  # logits (B, num_classes), target -> a mean over the clips, ()
 
@@ -33,6 +38,8 @@ class Clip:
     sampling: str = one_of("segments", SAMPLING)
     stride: int = ranged(1, 1, 4096)  # dense: from one frame to the next
     snippet: int = ranged(5, 1)  # snippets: consecutive frames of each of the T / snippet segments
+    # The authors whose code says which frames these are exactly (data/formulas.py); null: data/sampling.py.
+    frames: str | None = any_value(None, neutral=None)
     views: str | None = None  # clips x crops of the test; null: data.views
     mean: list[float] = ranged([], 0, 1)  # of the pixels, 0 to 1, one or three; none: data.mean
     std: list[float] = ranged(
@@ -44,6 +51,11 @@ class Clip:
         if self.sampling == "snippets" and self.T % self.snippet:
             raise ValueError(
                 f"T={self.T}: a multiple of clip.snippet={self.snippet} is allowed with clip.sampling=snippets"
+            )
+        if self.frames is not None and self.frames not in FRAMES[self.sampling]:
+            names = ", ".join(FRAMES[self.sampling])
+            raise ValueError(
+                f"clip.frames={self.frames}: must be one of {names}, with clip.sampling={self.sampling}, or null"
             )
         for key in ("mean", "std"):
             values = getattr(self, key)

@@ -102,7 +102,7 @@ def _description(loaded: Loaded, batch: int | None) -> dict[str, Any]:
     config = loaded.config
     mean, std = config.normalization
     side = config.clip.view_crop
-    sampling = {key: asdict(config.clip)[key] for key in ("T", "sampling", "stride", "snippet")}
+    sampling = {key: asdict(config.clip)[key] for key in ("T", "sampling", "stride", "snippet", "frames")}
     return {
         "checkpoint": str(loaded.file),
         "model": config.model.label,
