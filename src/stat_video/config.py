@@ -26,6 +26,7 @@ from .words import escaped
 
 SCALES = ("tiny", "paper")
 ATTENTION = ("auto", "cudnn", "efficient", "flash", "math")  # auto: all but cuDNN's; another: it, else math
+DECAY = ("weights", "outside_norms", "all")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
 
@@ -93,7 +94,8 @@ class Recipe:
     warmup_epochs: float = ranged(0, 0)
     warmup_lr: float = ranged(0, 0)  # where the warm-up starts; for lr_batch clips, as lr
     min_lr: float = ranged(0, 0)  # where the cosine or the fall ends
-    weight_decay: float = ranged(0.05, 0)  # none on biases, norms and what the model names
+    weight_decay: float = ranged(0.05, 0)
+    decay: str = one_of("weights", DECAY, neutral="weights")  # what decays (training/optim.py)
     loss: str | None = any_value(None, neutral=None)  # a file of losses/; null: cross_entropy, or of data.multi_label
     loss_keys: dict[str, float] = any_value({}, neutral={})  # its own keys: {positive_weight: 2.0}
     label_smoothing: float = ranged(0, 0, 1)

@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+import yaml
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, MultiStepLR, SequentialLR
 
+from stat_video import models
 from stat_video.config import Config, Recipe
 from stat_video.data.sampling import Views
 from stat_video.data.transforms import Normalize
@@ -26,6 +28,7 @@ from stat_video.errors import InputError
 from stat_video.models.base import Clip, VideoModel
 from stat_video.models.stat.stat import STAT
 from stat_video.models.stat.stat import Config as STATConfig
+from stat_video.paths import CONF
 from stat_video.runs.run import Run
 from stat_video.training.fit import make_trainer, run_callbacks
 from stat_video.training.module import VideoModule
@@ -116,6 +119,51 @@ def test_no_decay_names_a_parameter_the_end_of_one_or_a_module() -> None:
         Toy.no_decay = before
     assert {"bank.weight", "trunk.extra.weight", "trunk.conv.weight"} <= decays
     assert not {"token", "trunk.mlp.table", "trunk.norm.weight"} & decays  # by kind
+
+
+def test_what_decays_can_be_all_or_all_but_norms() -> None:
+    everything = dict(Toy().named_parameters())
+    own = Toy.no_decay
+    for decay, still in {
+        "all": set(),
+        "outside_norms": {"trunk.norm.weight", "trunk.norm.bias", "token", "bank.weight", "bank.bias",
+                          "trunk.extra.weight", "trunk.extra.bias", "trunk.conv.weight"},
+    }.items():  # fmt: skip
+        found = by_name(Toy(), Recipe(weight_decay=0.1, decay=decay))
+        assert {name for name, (_, decays) in found.items() if not decays} == still
+        assert {decays for _, decays in found.values()} <= {0.0, 0.1}
+    assert {"trunk.conv.bias", "head.bias", "trunk.mlp.table"} <= everything.keys() - still
+    assert Toy.no_decay == own
+
+
+SYSTEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "slowfast": ({"depth": 18, "width": 16}, {"T": 16, "crop": 32}),
+    "x3d": ({"depth_factor": 1.0, "width_factor": 0.7, "head_width": 32}, {"T": 4, "crop": 32}),
+    "i3d_nl": ({"width": 8}, {"T": 8, "crop": 32}),
+    "timesformer": ({"depth": 1, "width": 24, "heads": 2}, {"T": 2, "crop": 32}),
+    "tdn": ({"depth": 17, "width": 16}, {"T": 40, "crop": 48, "sampling": "snippets"}),
+    "smallbig": ({"depth": 17, "width": 8}, {"T": 4, "crop": 32}),
+    "blvnet": ({"depth": 26, "width": 8}, {"T": 4, "crop": 32}),
+}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_each_systems_parameters_decay_as_its_authors_have_it(name: str) -> None:
+    """By walking the modules; the others' norms and biases do not decay."""
+    system = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())["recipe"]
+    keys, clip = SYSTEMS[name]
+    model = models.find(name)(**keys).build(Clip(**clip), 5)
+    found = by_name(model, Recipe(weight_decay=0.1, decay=system["decay"]))
+    norms = {
+        f"{prefix}.{parameter}"
+        for prefix, module in model.named_modules()
+        if "BatchNorm" in type(module).__name__
+        for parameter, _ in module.named_parameters()
+    }
+    assert norms or name == "timesformer"
+    still = norms if name in ("slowfast", "x3d", "i3d_nl") else set()
+    assert {parameter for parameter, (_, decay) in found.items() if decay == 0} == still
+    assert any(parameter.endswith("bias") and decay for parameter, (_, decay) in found.items())
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,16 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.optim import SGD, AdamW, Optimizer
 
 from ..config import Recipe
 from ..errors import InputError
 from ..models.base import VideoModel
 from ..models.weights import in_module
+
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def accumulation(recipe: Recipe, devices: int, per_device: int) -> tuple[int, int]:
@@ -77,7 +79,12 @@ def lr_factor(step: int, *, steps: int, epoch: int, recipe: Recipe) -> float:
 def parameter_groups(model: VideoModel, recipe: Recipe) -> list[dict[str, Any]]:
     """Return groups of (name, parameter) with the weight decay and the learning rate of each.
 
-    Weights of linear and convolution layers decay; biases, norms and what `model.no_decay` names do not.
+    By `recipe.decay`:
+
+    - weights: weights of linear and convolution layers decay; biases, norms and what `model.no_decay` names do not.
+    - outside_norms: all decays but norms and what `model.no_decay` names (PySlowFast).
+    - all: every parameter decays (PyTorch's default, `model.parameters()`).
+
     `model.lr_scale` and `recipe.lr_scale` map names of parameters or modules to factors on the learning rate; if a
     parameter falls under several names, the longest counts. Raises InputError if a name has no parameter, or a factor
     is below 0, or if there is nothing to train.
@@ -96,8 +103,15 @@ def parameter_groups(model: VideoModel, recipe: Recipe) -> list[dict[str, Any]]:
         for decays in (True, False):
             decay = recipe.weight_decay if decays else 0.0
             groups[factor, decays] = {"params": [], "weight_decay": decay, "lr": recipe.scaled_lr * factor}
+    norms = {name for name, module in model.named_modules() if isinstance(module, NORMS)}
     for name, parameter in model.named_parameters():
-        decays = name.endswith("weight") and parameter.dim() > 1 and not named(name, model.no_decay)
+        match recipe.decay:
+            case "all":
+                decays = True
+            case "outside_norms":
+                decays = not named(name, model.no_decay) and name.rpartition(".")[0] not in norms
+            case _:
+                decays = name.endswith("weight") and parameter.dim() > 1 and not named(name, model.no_decay)
         longest = max((module for module in scale if in_module(name, module)), key=len, default=None)
         factor = 1.0 if longest is None else float(scale[longest])
         groups[factor, decays]["params"].append((name, parameter))
