@@ -166,9 +166,26 @@ def test_color_jitter_is_torchvisions() -> None:
     assert len(orders) == 6
 
 
+def test_a_tenth_of_the_clips_lose_their_colours() -> None:
+    """All frames of a clip together, by the luma of its pixels."""
+    frames = random_frames(2, 8, 8)
+    transform = TrainTransform(8, Augment((1.0, 1.0), (1.0, 1.0), color_drop=0.1), hflip=False)
+    plain, grey = frames.permute(0, 3, 1, 2), 0
+    luma = (frames.double() @ torch.tensor([0.2989, 0.587, 0.114], dtype=torch.float64)).floor()[:, None]
+    for seed in range(1000):
+        torch.manual_seed(seed)
+        clip = transform(frames)
+        if not torch.equal(clip, plain):
+            grey += 1
+            assert (clip - luma).abs().max() <= 1
+            assert torch.equal(clip[:, :1].expand_as(clip), clip)
+    assert abs(grey - 100) < 48  # five standard deviations
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("color_drop", 1.1),
         ("crop_area", (0.0, 1.0)),
         ("crop_area", (0.9, 0.5)),
         ("crop_area", (0.5, 1.5)),

@@ -30,6 +30,7 @@ class Augment:
     crop_short_side: tuple[int, ...] = ranged((), 1)  # pixels that a frame is resized to first, from and to
     crop_scales: tuple[float, ...] = ranged((), 0, 1, above=True)  # shares of the short side
     color_jitter: float = ranged(0.0, 0)  # strength of brightness, contrast and saturation; 0: off
+    color_drop: float = ranged(0.0, 0, 1, neutral=0.0)  # share of the clips that become grey
     randaugment_ops: int = ranged(0, 0)  # operations drawn for a clip; 0: off
     randaugment_magnitude: float = ranged(7.0, 0, 10)  # their mean strength
     randaugment_std: float = ranged(0.5, 0)  # of the strength
@@ -133,6 +134,19 @@ class ColorJitter(v2.ColorJitter):
         return tv_tensors.wrap(pixels.round_().to(torch.uint8).permute(0, 3, 1, 2), like=clip)
 
 
+class ColorDrop(nn.Module):
+    """Makes a share of the uint8 clips (T, 3, H, W) grey; torchvision's RandomGrayscale does nothing to a `Video`."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, clip: Tensor) -> Tensor:
+        if torch.rand(()) >= self.share:
+            return clip
+        return tv_tensors.wrap(F.rgb_to_grayscale(clip.as_subclass(Tensor), 3), like=clip)
+
+
 class TrainTransform(nn.Module):
     """Makes a random training clip of frames: uint8 (T, H, W, 3) -> uint8 (T, 3, crop, crop).
 
@@ -155,6 +169,8 @@ class TrainTransform(nn.Module):
             steps.append(v2.RandomHorizontalFlip())
         if a.color_jitter:
             steps.append(ColorJitter(a.color_jitter))
+        if a.color_drop:
+            steps.append(ColorDrop(a.color_drop))
         self.left: RandAugment | None = None
         if a.randaugment_ops:
             randaugment = RandAugment(a.randaugment_ops, a.randaugment_magnitude, a.randaugment_std)
