@@ -166,7 +166,12 @@ def test_the_plain_recipe_is_the_default_of_every_key_that_a_recipe_sets() -> No
     plain = yaml.safe_load((CONF / "recipe" / "plain.yaml").read_text())
     keys = json.loads(json.dumps(asdict(Recipe())))
     of_a_run = {"repeats_share_frames", "tiny_lr", "lr_scale", "max_steps", "val_every", "val_videos"}
-    set_by_systems = {"norm_clips", "decay", "color_drop"}  # the other keys with a neutral value are in no file
+    set_by_systems = {
+        "norm_clips",
+        "decay",
+        "precise_bn",
+        "color_drop",
+    }  # the other keys with a neutral value are in no file
     added = {f.name for f in fields(Recipe) if "neutral" in f.metadata} - set_by_systems
     of_augment = {f.name for f in fields(Augment) if "neutral" in f.metadata} - set_by_systems
     keys["augment"] = {key: value for key, value in keys["augment"].items() if key not in of_augment}

@@ -104,6 +104,9 @@ class Recipe:
     mix_probability: float = ranged(1.0, 0, 1)  # of mixing a batch at all
     mix_switch: float = ranged(0.5, 0, 1)  # of CutMix if both are on
     clip_grad_norm: float = ranged(1.0, 0)  # 0: off
+    # Training batches over which batch norm's statistics are computed anew before a validation and at a run's end; 0:
+    # off, they are running averages. Of no effect in a model without batch norm.
+    precise_bn: int = ranged(0, 0, neutral=0)
     ema: float = ranged(0, 0, 1)  # decay of the averaged weights; 0: off
     max_steps: int | None = ranged(None, 1)  # stop after so many optimizer steps
     val_every: int = ranged(1, 1)  # epochs
@@ -122,6 +125,11 @@ class Recipe:
             raise InputError(f"recipe.betas={self.betas}: two numbers are allowed, such as [0.9,0.999]")
         if self.nesterov and not self.momentum:
             raise InputError("recipe.nesterov=True: needs recipe.momentum above 0")
+        if self.precise_bn and self.ema:
+            raise InputError(
+                f"recipe.precise_bn={self.precise_bn}: must be 0 with recipe.ema={self.ema:g}, whose averaged weights "
+                f"have other statistics"
+            )
         if self.milestones != sorted(set(self.milestones)):
             raise InputError(f"recipe.milestones={self.milestones}: epochs in rising order are allowed")
         if self.schedule == "steps" and not self.milestones:

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Sequence
+from itertools import islice
 from math import ceil
 from typing import Any
 
@@ -88,6 +89,25 @@ class VideoDataModule(LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Return random clips; an incomplete last step is left out, as all recipes here do."""
+        data, ranks = self._training_clips(), self._ranks()
+        start = (self.start[0], self.start[1] // ranks["world_size"])
+        sampler = self._training_order(len(data), start=start)
+        if len(sampler) < self.batch_size:
+            raise InputError(
+                f"{self.config.name}: an epoch of {len(data) * self.repeats} training clips holds no step of "
+                f"{self.step or self.batch_size}; set recipe.batch_size"
+            )
+        return self._loader(data, sampler, drop_last=True, repeats=self.repeats, mixed=self.mixed_passes)
+
+    def first_batches(self, epoch: int, batches: int) -> BatchLoader:
+        """Return at most so many first batches of an epoch of this rank, without those that theirs are mixed with."""
+        data = self._training_clips()
+        sampler = self._training_order(len(data))
+        sampler.set_epoch(epoch)
+        first = list(islice(sampler, batches * self.batch_size))
+        return self._loader(data, first, drop_last=True, repeats=self.repeats)
+
+    def _training_clips(self) -> ClipDataset:
         videos = self.check().videos["train"]
         how_read: dict[str, Any] = {
             "limits": self.config.limits,
@@ -96,17 +116,11 @@ class VideoDataModule(LightningDataModule):
             "num_classes": len(self.check().classes),
         }
         transform = TrainTransform(self.clip.crop, self.augment, self.config.hflip)
-        data = ClipDataset(videos, self.clip, train=transform, seed=self.seed, **how_read)
-        ranks = self._ranks()
-        start = (self.start[0], self.start[1] // ranks["world_size"])
-        how: dict[str, Any] = {"repeats": self.repeats, "step": self.step, "start": start, **ranks}
-        sampler = TrainSampler(len(data), seed=self.seed, **how)
-        if len(sampler) < self.batch_size:
-            raise InputError(
-                f"{self.config.name}: an epoch of {len(data) * self.repeats} training clips holds no step of "
-                f"{self.step or self.batch_size}; set recipe.batch_size"
-            )
-        return self._loader(data, sampler, drop_last=True, repeats=self.repeats, mixed=self.mixed_passes)
+        return ClipDataset(videos, self.clip, train=transform, seed=self.seed, **how_read)
+
+    def _training_order(self, videos: int, start: tuple[int, int] = (0, 0)) -> TrainSampler:
+        how: dict[str, Any] = {"repeats": self.repeats, "step": self.step, "start": start, **self._ranks()}
+        return TrainSampler(videos, seed=self.seed, **how)
 
     def val_dataloader(self) -> BatchLoader:
         """Return one centre view of each validation video."""

@@ -36,6 +36,7 @@ from .history import HISTORY, CodeHistory
 from .hold import HoldPeak
 from .module import VideoModule
 from .outcome import hardware_of, save_logits, say_lacking
+from .precise_bn import PreciseBN
 from .ranks import SameOnAllRanks
 from .saving import CheckpointWriter, Saving
 from .session import Session, refuse_other_data, refuse_other_hold
@@ -254,6 +255,8 @@ def run_callbacks(config: Config, run: Run) -> list[Callback]:
     if config.recipe.hold_until is not None:
         callbacks.append(HoldPeak(config.recipe))
     callbacks.append(Saving(run, config.trainer))
+    if config.recipe.precise_bn:  # after what may stop the run
+        callbacks.append(PreciseBN(config.recipe.precise_bn, config.seed))
     if config.recipe.ema:
         callbacks.append(EMAWeightAveraging(decay=config.recipe.ema))
     return callbacks

@@ -99,14 +99,22 @@ class VideoModule(LightningModule):
         passes = getattr(getattr(self.trainer, "datamodule", None), "mixed_passes", 1)
         if passes > 1:  # one draw for all of a step
             self.mix.seed = seed_of_step(config_seed, self.current_epoch, batch_index // passes, self.global_rank)
+        self.draw_by(seed)
+
+    def draw_by(self, seed: int) -> None:
+        """Seed what is drawn on the CPU and on the module's device."""
         torch.default_generator.manual_seed(seed)  # see ClipDataset: torch.manual_seed keeps a stack trace
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
+    def augmented(self, batch: Sample) -> Tensor:
+        """Return a training batch's clips, normalised, after the operators left to the device and erasing."""
+        video: Tensor = self.erase(self.normalize(apply_operators(batch["video"], batch.get("operators", []))))
+        return video
+
     def training_step(self, batch: Sample, batch_index: int) -> Tensor:
         """Return the loss of a batch after the operators left to the device, erasing and mixing."""
-        video = apply_operators(batch["video"], batch.get("operators", []))
-        video, labels = self.mix(self.erase(self.normalize(video)), batch["label"])
+        video, labels = self.mix(self.augmented(batch), batch["label"])
         loss = check_mean(f"{type(self.model).__name__}.loss", self.model.loss(video, labels, self.criterion))
         self.epoch_loss.update(loss, len(video))
         # Lightning waits for the device at each pass to have what a bar shows, also where no bar is.
