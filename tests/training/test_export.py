@@ -56,7 +56,8 @@ class Branching(AnyNumber):
 @pytest.fixture
 def of(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make a model that of any checkpoint."""
-    config = Config(clip=Clip(T=8, crop=16, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6]), data=DataConfig(short_side=20))
+    clip = Clip(T=8, crop=16, frames="tsm", mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6])
+    config = Config(clip=clip, data=DataConfig(short_side=20))
 
     def use(model: VideoModel) -> VideoModel:
         monkeypatch.setattr(of_a_checkpoint, "rebuild", lambda path: (model.eval(), config, list("abcd")))
@@ -72,6 +73,7 @@ def test_a_program_gives_the_models_logits(model: VideoModel, batch: object, of:
     said = json.loads(about.read_text())
     assert said["input"]["shape"] == [batch, 3, 8, 16, 16]
     assert (said["mean"], said["std"], said["short_side"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6], 20)
+    assert said["frames"] == {"T": 8, "sampling": "segments", "stride": 1, "snippet": 5, "frames": "tsm"}
     assert said["classes"] == list("abcd")
     clips = torch.randn(1 if batch == 1 else 5, 3, 8, 16, 16)
     loaded = torch.export.load(program).module()

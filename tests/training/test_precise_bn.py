@@ -14,6 +14,7 @@ from fvcore.nn.precise_bn import update_bn_stats
 from test_fit import TOY, config_of, fit
 from torch import Tensor, nn
 
+from on_ranks import on_ranks
 from running import Place, only
 from stat_video import models, paths
 from stat_video.config import Config, Recipe
@@ -193,6 +194,25 @@ def test_several_devices_share_the_batches_of_one(
     assert sorted([*videos(0, 2, 4), *videos(1, 2, 4)]) == sorted(alone)
     assert len({i for batch in alone for i in batch}) == 16
     assert len(videos(0, 1, 1000)) == 12  # an epoch of 24 clips
+
+
+@pytest.mark.slow
+def test_a_run_on_two_ranks_has_the_statistics_of_one_on_one(place: Place, tmp_path: Path) -> None:
+    """Of four batches on one rank, and of three, which are two of each of two: the same ones, of four clips each."""
+    words = ["model=tsm", "recipe.max_steps=1", "recipe.lr=1e-6", "trainer.batch_per_device=4"]
+    kept = []
+    for ranks, number in ((1, 4), (2, 3)):
+        logs = tmp_path / str(ranks)
+        keys = [f"recipe.precise_bn={number}", f"trainer.devices={ranks}"]
+        config = config_of(place, logs, *words, *keys, *(["trainer.strategy=ddp"] if ranks > 1 else []))
+        assert on_ranks(lambda rank, config=config: fit(replace(config)), ranks) == [None] * ranks
+        kept.append(read_checkpoint(only("last.ckpt", logs)).weights)
+    statistics = [name for name in kept[0] if name.endswith(("running_mean", "running_var"))]
+    assert len(statistics) > 20
+    for name in statistics:
+        torch.testing.assert_close(
+            kept[0][name], kept[1][name], rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_averaged_weights_are_refused() -> None:
