@@ -6,14 +6,15 @@ the rest here; only `forward` has to be written. PyTorch alone is imported at th
 model is built from is imported in `build`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, any_value, check_ranges, one_of, ranged
+from .published import differences, reshaped
 
 SAMPLING = ("segments", "dense", "snippets")
 FRAMES = {  # of each sampling, whose formulas there are (data/formulas.py)
@@ -81,6 +82,8 @@ class ModelConfig:
 
     Each model's file has a subclass `Config`. Ranges stand beside the fields (`errors.ranged`, `errors.one_of`).
     """
+
+    released: ClassVar[tuple[Mapping[str, Any], ...]] = ()  # keys of the networks in published files, for a message
 
     name: str = ""  # that of the model's file
 
@@ -175,9 +178,30 @@ class VideoModel(nn.Module):
     def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return weights of another project, named as here after `renames`, with tensors put into this model's shapes.
 
-        May take tensors away and make new ones. Weights of such a model itself are returned as they are.
+        May take tensors away and make new ones. Weights of such a model itself are returned as they are. A subclass
+        that overrides it ends in ``super().adapt(state)``.
+
+        Raises:
+            ValueError: if they are of another network; one line, with the keys of `ModelConfig.released` that fit.
         """
+        state, apart = reshaped(state, self.state_dict()), (self.classifier, *self.positions)
+        if found := differences(state, self.state_dict(), apart):
+            more = f" and {len(found) - 1} more such differences" if len(found) > 1 else ""
+            raise ValueError(f"these weights do not fit: {found[0]}{more}{self._fitting(state, apart)}")
         return state
+
+    def _fitting(self, state: Mapping[str, Tensor], apart: Sequence[str]) -> str:
+        """Return which released network has weights of these shapes, for a message; '' if none or if unknown."""
+        config, clip = getattr(self, "config", None), getattr(self, "clip", None)
+        if not isinstance(config, ModelConfig) or not isinstance(clip, Clip):
+            return ""
+        for keys in config.released:
+            with torch.device("meta"):
+                other = replace(config, **keys).build(clip, 2).state_dict()
+            if not differences(reshaped(state, other), other, apart):
+                settings = " ".join(f"model.{key}={value}" for key, value in keys.items())
+                return f"; the file is of {settings}".replace(", ", ",")
+        return ""
 
     def counted(self) -> "VideoModel":
         """Return the model whose multiply-adds are those of the paper; may change itself: it is built for this."""

@@ -28,6 +28,8 @@ ALPHA, BETA = 2, 4  # the little branch has 1 / alpha of the channels and about 
 class Config(ModelConfig):
     """Everything that defines a bLVNet."""
 
+    released = ({"depth": 50}, {"depth": 101})
+
     name: str = "blvnet"
     depth: int = one_of(50, tuple(DEPTHS), size=True)
     width: int = ranged(64, 4, size=True)  # channels of the first convolution
@@ -74,6 +76,7 @@ class BLVNet(FrameModel):
 
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
         super().__init__(clip)
+        self.config = config
         config.check(clip)
         width, T, blocks = config.width, clip.T, DEPTHS[config.depth]
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)

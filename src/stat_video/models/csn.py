@@ -26,6 +26,8 @@ from .parts.depthwise import quicken_depthwise
 class Config(ModelConfig):
     """Everything that defines a CSN."""
 
+    released = tuple({"interaction": way, "depth": depth} for way in ("ip", "ir") for depth in (50, 101, 152))
+
     name: str = "csn"
     # ip: a 1x1x1 convolution before each depthwise one preserves the channels' interaction; ir: reduced, there is none.
     interaction: str = one_of("ip", ("ip", "ir"))

@@ -64,18 +64,12 @@ class FrameModel(VideoModel):
         raise NotImplementedError
 
     def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Take a classifier `fc` of as many classes, and add or drop axes of length 1.
-
-        ImageNet's `fc` stays in the file. Such axes are a convolution's that is a linear layer here, or one in time.
-        """
+        """Take a classifier `fc` of as many classes. ImageNet's `fc` stays in the file."""
         own = self.state_dict()
         for name in ("weight", "bias"):
             if f"fc.{name}" in state and len(state[f"fc.{name}"]) == len(own[f"head.{name}"]):
                 state[f"head.{name}"] = state.pop(f"fc.{name}")
-        for name, tensor in state.items():
-            if name in own and tensor.squeeze().shape == own[name].squeeze().shape:
-                state[name] = tensor.reshape(own[name].shape)
-        return state
+        return super().adapt(state)
 
 
 class FrameResNet(FrameModel):

@@ -24,17 +24,21 @@ from torch import Tensor, nn
 from ..errors import one_of, ranged
 from .base import Clip, ModelConfig, VideoModel
 from .parts.chain import check_window
+from .published import CAFFE2, PYSLOWFAST_BRANCHES, Renames, without_solver
 
 _TIME, _SPACE = (3, 1, 1), (1, 1, 1)
 # Depth: (blocks of res4, non-local after these blocks of res3 and of res4).
 DEPTHS = {50: (6, (1, 3), (1, 3, 5)), 101: (23, (1, 3), (6, 13, 20))}
 RES3, RES4 = 3, 4  # of the network's parts: stem, res2, a pooling in time, res3, res4, res5, head
 FIRST_SIX = 6
+PYSLOWFAST_STEM = "s1.pathway0_stem.conv.weight"
 
 
 @dataclass
 class Config(ModelConfig):
     """Everything that defines a non-local I3D."""
+
+    released = ({"depth": 50}, {"depth": 101}, {"depth": 101, "res4_temporal": "all"})
 
     name: str = "i3d_nl"
     # Which blocks of res4 have every other first convolution in time: only depth 101 has more than six.
@@ -72,18 +76,16 @@ class I3DNL(VideoModel):
     """
 
     classifier = "blocks.6.proj"
-    # PySlowFast's names. Its res2 is s2, and the pooling after it has no weights.
     new_parts = ("nonlocal_blocks",)
-    renames: ClassVar[tuple[tuple[str, str], ...]] = (
-        (r"^s1\.pathway0_stem\.conv\.", "blocks.0.conv."),
+    renames: ClassVar[Renames] = (
+        # PySlowFast's, and those of Caffe2 by way of them. Its res2 is s2, and the pooling after it has no weights.
+        # The stem's convolution keeps its name: `adapt` tells such a file by it.
+        *CAFFE2,
         (r"^s1\.pathway0_stem\.bn\.", "blocks.0.norm."),
-        (r"^s2\.", "s1."),
         (r"^s(\d)\.pathway0_nonlocal(\d+)\.bn\.", r"nonlocal_blocks.\1_\2.norm."),
         (r"^s(\d)\.pathway0_nonlocal(\d+)\.", r"nonlocal_blocks.\1_\2."),
-        (r"^s(\d)\.pathway0_res(\d+)\.branch1\.", r"blocks.\1.res_blocks.\2.branch1_conv."),
-        (r"^s(\d)\.pathway0_res(\d+)\.branch1_bn\.", r"blocks.\1.res_blocks.\2.branch1_norm."),
-        (r"^s(\d)\.pathway0_res(\d+)\.branch2\.([abc])\.", r"blocks.\1.res_blocks.\2.branch2.conv_\3."),
-        (r"^s(\d)\.pathway0_res(\d+)\.branch2\.([abc])_bn\.", r"blocks.\1.res_blocks.\2.branch2.norm_\3."),
+        *((rf"^s{s}\.pathway0_res(\d+)\.", rf"blocks.{b}.res_blocks.\1.") for s, b in ((2, 1), (3, 3), (4, 4), (5, 5))),
+        *PYSLOWFAST_BRANCHES,
         (r"^head\.projection\.", "blocks.6.proj."),
         # torchvision's ResNets, whose `fc` stays in the file
         (r"^conv1\.", "blocks.0.conv."),
@@ -144,13 +146,23 @@ class I3DNL(VideoModel):
         return x
 
     def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Inflate a 2-D ResNet's convolutions: each of t planes in time gets 1/t of the weights, as the authors do."""
-        own = self.state_dict()
+        """Inflate a 2-D ResNet's convolutions: each of t planes in time gets 1/t of the weights, as the authors do.
+
+        Raises ValueError for weights of PySlowFast, all of whose networks have no stride in time, if this one has.
+        """
+        own, state = self.state_dict(), without_solver(state)
+        if PYSLOWFAST_STEM in state:
+            if self.config.time_stride != 1:
+                raise ValueError(
+                    f"another network: PySlowFast's have no stride in time in stem and first pooling, this one has "
+                    f"{self.config.time_stride}; the file is of model.time_stride=1"
+                )
+            state["blocks.0.conv.weight"] = state.pop(PYSLOWFAST_STEM)
         for name, tensor in state.items():
             if name in own and tensor.dim() == 4 and own[name].dim() == 5:
                 frames = own[name].shape[2]
                 state[name] = tensor[:, :, None].expand(-1, -1, frames, -1, -1) / frames
-        return state
+        return super().adapt(state)
 
     def units(self) -> list[nn.Module]:
         """Return the residual and the non-local blocks."""

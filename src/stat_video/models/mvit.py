@@ -7,7 +7,7 @@ Rows MViT-16, -32 and -64 of Tables 6 and 7, which are MViT-B 16x4, 32x3 and 64x
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from ..errors import ranged, sized
 from .base import Clip, ModelConfig, VideoModel
 from .parts.depthwise import DepthwiseConv3d
+from .parts.vit import join_qkv
 from .positions import along_time, square_grid
+from .published import Renames
 
 STRIDE = (2, 4)  # of the patch convolution, in time and in space
 
@@ -64,6 +66,24 @@ class MViT(VideoModel):
     """Normalised clips (B, 3, T, crop, crop) to logits (B, num_classes)."""
 
     no_decay = tuple(f"pos_encoding.{name}" for name in ("class_token", "class_pos", "spatial_pos", "temporal_pos"))
+    # Of PySlowFast and of PyTorchVideo's hub. torchvision's names are ours.
+    renames: ClassVar[Renames] = (
+        (r"^patch_embed\.(proj|patch_model)\.", "conv_proj."),
+        (r"^(cls_positional_encoding\.)?cls_token$", "pos_encoding.class_token"),
+        (r"^(cls_positional_encoding\.)?pos_embed_class$", "pos_encoding.class_pos"),
+        (r"^(cls_positional_encoding\.)?pos_embed_(spatial|temporal)$", r"pos_encoding.\2_pos"),
+        (r"^(blocks\.\d+)\.proj\.", r"\1.project."),
+        (r"\.attn\.q\.", ".attn.query."),
+        (r"\.attn\.k\.", ".attn.key."),
+        (r"\.attn\.v\.", ".attn.value."),
+        (r"\.attn\.proj\.", ".attn.project.0."),
+        (r"\.attn\.pool_([qkv])\.weight$", r".attn.pool_\1.pool.weight"),
+        (r"\.attn\.norm_([qkv])\.", r".attn.pool_\1.norm_act.0."),
+        (r"\.mlp\.fc1\.", ".mlp.0."),
+        (r"\.mlp\.fc2\.", ".mlp.3."),
+        (r"^norm_embed\.", "norm."),
+        (r"^head\.proj(ection)?\.", "head.1."),
+    )
 
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
         from torchvision.models.video import mvit
@@ -118,6 +138,16 @@ class MViT(VideoModel):
         for block in self.blocks:
             x, grid = block(x, grid)
         return self.head(self.norm(x)[:, 0])
+
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Join queries, keys and values, and drop the axis of the batch from tokens and positions."""
+        if "pos_embed" in state:
+            raise ValueError("another network: pos_embed, positions of places and frames at once, which MViT-B has not")
+        state = join_qkv(state)
+        for name in ("class_token", "class_pos", "spatial_pos", "temporal_pos"):
+            if (key := f"pos_encoding.{name}") in state and state[key].dim() == 3:
+                state[key] = state[key].flatten(0, 1)
+        return super().adapt(state)
 
     def units(self) -> list[nn.Module]:
         """Return the blocks."""

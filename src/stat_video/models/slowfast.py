@@ -9,7 +9,7 @@ are PyTorchVideo's, and so are the names of the weights.
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import one_of, ranged
 from .base import Clip, ModelConfig, VideoModel
 from .parts.chain import check_window
+from .published import CAFFE2, PYSLOWFAST_BRANCHES, Renames, without_solver
 
 BETA = 8  # the slow pathway has so many times the channels of the fast one
 _TIME, _SPACE = (3, 1, 1), (1, 1, 1)
@@ -29,8 +30,12 @@ DEPTHS: dict[int, tuple[int, Any]] = {18: (7, _TIME), 50: (7, _TIME), 101: (5, (
 class Config(ModelConfig):
     """Everything that defines a SlowFast network."""
 
+    released = ({"depth": 50}, {"depth": 50, "lateral": 5}, {"depth": 101})
+
     name: str = "slowfast"
     alpha: int = ranged(4, 1)  # frames of the fast pathway to one of the slow pathway
+    # Kernel of the lateral convolutions in time; null: the depth's. PySlowFast's 4x16 R50 has 5, with alpha=8.
+    lateral: int | None = one_of(None, (None, 5, 7), neutral=None)
     depth: int = one_of(50, tuple(DEPTHS), size=True)
     width: int = ranged(64, BETA, size=True)  # channels of the slow pathway's first convolution
     head_dropout: float = ranged(0.5, 0, 1, below=True, size=True, noise=True)
@@ -62,6 +67,23 @@ class SlowFast(VideoModel):
     """
 
     classifier = "blocks.6.proj"
+    # PySlowFast's, and those of Caffe2 by way of them
+    renames: ClassVar[Renames] = (
+        *CAFFE2,
+        (r"^s1\.pathway(\d)_stem\.conv\.", r"blocks.0.multipathway_blocks.\1.conv."),
+        (r"^s1\.pathway(\d)_stem\.bn\.", r"blocks.0.multipathway_blocks.\1.norm."),
+        *(
+            rule
+            for s in range(1, 6)
+            for rule in (
+                (rf"^s{s}\.pathway(\d)_res(\d+)\.", rf"blocks.{s - 1}.multipathway_blocks.\1.res_blocks.\2."),
+                (rf"^s{s}_fuse\.conv_f2s\.", f"blocks.{s - 1}.multipathway_fusion.conv_fast_to_slow."),
+                (rf"^s{s}_fuse\.bn\.", f"blocks.{s - 1}.multipathway_fusion.norm."),
+            )
+        ),
+        *PYSLOWFAST_BRANCHES,
+        (r"^head\.projection\.", "blocks.6.proj."),
+    )
 
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
         super().__init__()
@@ -78,7 +100,7 @@ class SlowFast(VideoModel):
             model_num_class=num_classes,
             dropout_rate=config.head_dropout,
             slowfast_channel_reduction_ratio=(BETA,),
-            slowfast_fusion_conv_kernel_size=(lateral, 1, 1),
+            slowfast_fusion_conv_kernel_size=(config.lateral or lateral, 1, 1),
             slowfast_fusion_conv_stride=(config.alpha, 1, 1),
             stem_dim_outs=(config.width, config.width // BETA),
             stage_conv_a_kernel_sizes=((_SPACE, _SPACE, res4, _TIME), (_TIME, _TIME, res4, _TIME)),
@@ -102,6 +124,12 @@ class SlowFast(VideoModel):
         """
         n = self.slow_frames
         return torch.arange(n, device=device) * (self.clip.T - 1) // max(n - 1, 1)
+
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Leave out what a solver keeps; refuse weights of a SlowFast with non-local blocks, which this one has not."""
+        if nonlocal_ := [name for name in state if "_nonlocal" in name]:
+            raise ValueError(f"another network: {nonlocal_[0]}, a non-local block, which this model does not have")
+        return super().adapt(without_solver(state))
 
     def units(self) -> list[nn.Module]:
         """Return the residual blocks of both pathways."""

@@ -27,6 +27,8 @@ from .tsm import SHARE, ShiftedConv2d
 class Config(ModelConfig):
     """Everything that defines a SmallBigNet."""
 
+    released = tuple({"depth": depth, "extra": extra} for depth in (50, 101) for extra in (False, True))
+
     name: str = "smallbig"
     depth: int = one_of(50, (17, 50, 101), size=True)
     width: int = ranged(64, SHARE, size=True)  # channels of the first convolution
@@ -65,6 +67,14 @@ class SmallBigNet(FrameResNet):
         if self.config.shift:
             block.conv1 = ShiftedConv2d(block.get_submodule("conv1"), self.clip.T)
         return block
+
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Refuse weights of the network with extra blocks, if this one has none."""
+        if not self.config.extra and (extra := [name for name in state if ".extra." in name]):
+            raise ValueError(
+                f"another network: {extra[0]}, which this model does not have; the file is of model.extra=true"
+            )
+        return super().adapt(state)
 
     def reset_parameters(self) -> None:
         """Draw as torchvision does, the classifier as PyTorch does; norms of the larger views start at zero."""

@@ -23,6 +23,8 @@ from .frames import Bottleneck, FrameResNet, Motion, TemporalConv, several_frame
 class Config(ModelConfig):
     """Everything that defines an STM."""
 
+    released = ({"depth": 50}, {"depth": 101})
+
     name: str = "stm"
     depth: int = one_of(50, (17, 50, 101), size=True)
     width: int = ranged(64, 4, size=True)  # channels of the first convolution
@@ -48,6 +50,7 @@ class STM(FrameResNet):
     new_parts = ("time", "motion")
 
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
+        self.config = config
         config.check(clip)
         super().__init__(config.depth, config.width, config.head_dropout, clip, num_classes, config.stages)
 

@@ -28,6 +28,8 @@ SHARE = 8  # of the channels, one in so many starts with the next frame's values
 class Config(ModelConfig):
     """Everything that defines a TDN."""
 
+    released = ({"depth": 50}, {"depth": 101})
+
     name: str = "tdn"
     depth: int = one_of(50, (17, 50, 101), size=True)
     width: int = ranged(64, 16, size=True)  # channels of the first convolution
@@ -71,6 +73,7 @@ class TDN(FrameResNet):
     )
 
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
+        self.config = config
         config.check(clip)
         self.segments = clip.T // RUN
         super().__init__(config.depth, config.width, config.head_dropout, clip, num_classes)

@@ -27,6 +27,8 @@ PART = 26 / 64  # channels of each, to one of a ResNet's
 class Config(ModelConfig):
     """Everything that defines a TEA."""
 
+    released = ({"depth": 50}, {"depth": 101})
+
     name: str = "tea"
     depth: int = one_of(50, (17, 50, 101), size=True)
     width: int = ranged(64, 4, size=True)  # channels of the first convolution
@@ -50,6 +52,7 @@ class TEA(FrameResNet):
     lr_scale: ClassVar[Mapping[str, float]] = {"head.weight": 5, "head.bias": 10}
 
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
+        self.config = config
         config.check(clip)
         super().__init__(config.depth, config.width, config.head_dropout, clip, num_classes)
 

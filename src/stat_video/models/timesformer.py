@@ -18,8 +18,20 @@ from torch import Tensor, nn
 
 from ..errors import ranged
 from .base import Clip, ModelConfig, VideoModel
-from .parts.vit import MLP, PATCH, Attention, StochasticDepth, check_heads, check_patches
+from .parts.vit import (
+    MLP,
+    PATCH,
+    VIT,
+    Attention,
+    StochasticDepth,
+    check_heads,
+    check_patches,
+    join_qkv,
+    of_an_image,
+    without_head,
+)
 from .positions import along_time, square_grid
+from .published import Renames
 
 
 @dataclass
@@ -52,27 +64,17 @@ class TimeSformer(VideoModel):
 
     no_decay = ("cls_token", "pos_embed", "time_embed")
     new_parts = ("temporal_fc", "time_embed")
-    renames: ClassVar[tuple[tuple[str, str], ...]] = (
+    renames: ClassVar[Renames] = (
         (r"^model\.", ""),  # the authors' files
-        (r"^patch_embed\.proj\.", "patch_embed."),
-        # transformers
-        (r"^timesformer\.embeddings\.cls_token$", "cls_token"),
-        (r"^timesformer\.embeddings\.position_embeddings$", "pos_embed"),
-        (r"^timesformer\.embeddings\.time_embeddings$", "time_embed"),
-        (r"^timesformer\.embeddings\.patch_embeddings\.projection\.", "patch_embed."),
-        (r"^timesformer\.encoder\.layer\.", "blocks."),
+        # transformers' TimeSformer
         (r"\.temporal_attention\.attention\.qkv\.", ".temporal_attn.qkv."),
         (r"\.temporal_attention\.output\.dense\.", ".temporal_attn.proj."),
-        (r"\.attention\.attention\.qkv\.", ".attn.qkv."),
-        (r"\.attention\.output\.dense\.", ".attn.proj."),
         (r"\.temporal_layernorm\.", ".temporal_norm1."),
         (r"\.temporal_dense\.", ".temporal_fc."),
-        (r"\.layernorm_before\.", ".norm1."),
-        (r"\.layernorm_after\.", ".norm2."),
-        (r"\.intermediate\.dense\.", ".mlp.fc1."),
-        (r"\.output\.dense\.", ".mlp.fc2."),
-        (r"^timesformer\.layernorm\.", "norm."),
-        (r"^classifier\.", "head."),
+        (r"^(timesformer\.)?embeddings\.time_embeddings$", "time_embed"),
+        # and what it shares with an image ViT of any form
+        *VIT,
+        (r"^patch_embed\.proj\.", "patch_embed."),
     )
 
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
@@ -119,12 +121,18 @@ class TimeSformer(VideoModel):
         return self.head(self.norm(x)[:, 0])
 
     def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Give a ViT's attention over space, and the norm before it, to time too, as the authors do."""
+        """Give a ViT's attention over space, and the norm before it, to time too, as the authors do.
+
+        The classifier of images stays in the file.
+        """
+        state = join_qkv(state)
+        if not any(".temporal_attn." in name for name in state) and of_an_image(state, "patch_embed"):
+            state = without_head(state)
         for name in [name for name in state if name.startswith("blocks.")]:
             over_time = name.replace(".attn.", ".temporal_attn.").replace(".norm1.", ".temporal_norm1.")
             if over_time not in state:
                 state[over_time] = state[name].clone()
-        return state
+        return super().adapt(state)
 
     def units(self) -> list[nn.Module]:
         """Return the blocks."""

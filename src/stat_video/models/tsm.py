@@ -24,6 +24,8 @@ SHARE = 8  # of the channels, one in so many comes from the next frame and as ma
 class Config(ModelConfig):
     """Everything that defines a TSM."""
 
+    released = ({"depth": 18}, {"depth": 50}, {"depth": 101})
+
     name: str = "tsm"
     depth: int = one_of(50, tuple(DEPTHS), size=True)
     width: int = ranged(64, SHARE, size=True)  # channels of the ResNet's first convolution
@@ -46,6 +48,7 @@ class TSM(FrameResNet):
     lr_scale: ClassVar[Mapping[str, float]] = {"head.weight": 5, "head.bias": 10}
 
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
+        self.config = config
         self.every = 2 if config.depth > 50 else 1
         super().__init__(config.depth, config.width, config.head_dropout, clip, num_classes)
 

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from ..errors import ranged
 from .base import Clip, ModelConfig, VideoModel
-from .parts.vit import MLP, PATCH, attend, check_heads, check_patches
+from .parts.vit import MLP, PATCH, VIT, attend, check_heads, check_patches, join_qkv, of_an_image, without_head
 from .positions import along_time, square_grid, time_and_grid
+from .published import Renames
 
 # NOTE: of the authors' code: positions are added in every block to clips of so many frames, else in the first one.
 POSITIONS_EVERYWHERE = 16
@@ -61,17 +62,24 @@ class VidTr(VideoModel):
     """
 
     no_decay = ("frame_class", "place_class", "position")
-    renames: ClassVar[tuple[tuple[str, str], ...]] = (
+    renames: ClassVar[Renames] = (
+        # the authors': trained files, and the ViT that they start from, `vit_inflate.pth`
         (r"^conv_stem\.", "patches."),
         (r"^cls_s$", "frame_class"),
         (r"^cls_t$", "place_class"),
         (r"^pos_embedding$", "position"),
-        (r"^encoder\.layers\.", "blocks."),
+        (r"^encoder\.layers\.(?=\d)", "blocks."),
         (r"^encoder\.norm\.", "norm."),
         (r"\.self_attn\.in_proj_", ".attention.qkv."),
         (r"\.self_attn\.out_proj\.", ".attention.proj."),
         (r"\.linear([12])\.", r".mlp.fc\1."),
         (r"^fc\.", "head."),
+        # an image ViT of any other form
+        *VIT,
+        (r"^cls_token$", "cls"),
+        (r"^pos_embed$", "position"),
+        (r"^patch_embed\.proj\.", "patches."),
+        (r"^(blocks\.\d+)\.attn\.", r"\1.attention."),
     )
 
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
@@ -117,6 +125,23 @@ class VidTr(VideoModel):
         for i, block in enumerate(self.blocks):
             x = block(x, self.position if i == 0 or self.clip.T == POSITIONS_EVERYWHERE else None)
         return self.head(self.head_dropout(self.norm(x[:, 0, 0])))
+
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Inflate an image ViT as the authors do; the classifier of images stays in the file.
+
+        All tokens are copies of its class token, and all frames, that of the tokens included, have its positions.
+        """
+        state = join_qkv(state)
+        if of_an_image(state, "patches") or "cls" in state:
+            state = without_head(state)
+        if "cls" in state and "position" in state:
+            token, places = state.pop("cls"), self.place_class.shape[1]
+            state["frame_class"], state["place_class"] = token.repeat(self.clip.T, 1, 1), token.repeat(1, places, 1)
+            if state["position"].shape[1] != places:
+                shape = torch.Size([1, places, token.shape[2]])
+                state["position"] = square_grid(1, 1)(state["position"], shape)
+            state["position"] = state["position"].repeat(1, 1 + self.clip.T, 1)
+        return super().adapt(state)
 
     def units(self) -> list[nn.Module]:
         """Return the blocks."""

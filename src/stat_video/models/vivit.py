@@ -20,8 +20,21 @@ from torch import Tensor, nn
 
 from ..errors import ranged
 from .base import Clip, ModelConfig, VideoModel
-from .parts.vit import MLP, PATCH, StochasticDepth, attend, check_heads, check_patches
+from .parts.vit import (
+    MLP,
+    PATCH,
+    VIT,
+    StochasticDepth,
+    attend,
+    check_heads,
+    check_patches,
+    of_an_image,
+    split_qkv,
+    tiled,
+    without_head,
+)
 from .positions import along_time, square_grid, time_and_grid
+from .published import Renames
 
 TUBELET = 2  # frames
 
@@ -29,6 +42,8 @@ TUBELET = 2  # frames
 @dataclass
 class Config(ModelConfig):
     """Everything that defines a ViViT."""
+
+    released = ({"depth": 12, "width": 768, "heads": 12}, {"depth": 24, "width": 1024, "heads": 16})  # B and L
 
     name: str = "vivit"
     temporal_depth: int = ranged(0, 0)  # blocks of the factorised model's encoder of time; 0: joint attention
@@ -56,21 +71,15 @@ class ViViT(VideoModel):
     """Normalised clips (B, 3, T, crop, crop) to logits (B, num_classes)."""
 
     no_decay = ("class_token", "position")
-    # transformers, which has the joint model alone
     new_parts = ("time_encoder",)
-    renames: ClassVar[tuple[tuple[str, str], ...]] = (
-        (r"^vivit\.embeddings\.cls_token$", "encoder.class_token"),
-        (r"^vivit\.embeddings\.position_embeddings$", "encoder.position"),
-        (r"^vivit\.embeddings\.patch_embeddings\.projection\.", "patches."),
-        (r"^vivit\.encoder\.layer\.", "encoder.blocks."),
-        (r"\.attention\.attention\.(query|key|value)\.", r".attention.\1."),
-        (r"\.attention\.output\.dense\.", ".attention.proj."),
-        (r"\.layernorm_before\.", ".norm1."),
-        (r"\.layernorm_after\.", ".norm2."),
-        (r"\.intermediate\.dense\.", ".mlp.fc1."),
-        (r"\.output\.dense\.", ".mlp.fc2."),
-        (r"^vivit\.layernorm\.", "encoder.norm."),
-        (r"^classifier\.", "head."),
+    # transformers' ViViT, which is the joint model alone, and an image ViT of any form
+    renames: ClassVar[Renames] = (
+        *VIT,
+        (r"^cls_token$", "encoder.class_token"),
+        (r"^pos_embed$", "encoder.position"),
+        (r"^patch_embed\.proj\.", "patches."),
+        (r"^(blocks|norm)\.", r"encoder.\1."),
+        (r"^(encoder\.blocks\.\d+)\.attn\.", r"\1.attention."),
     )
 
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
@@ -109,6 +118,25 @@ class ViViT(VideoModel):
             return self.head(self.encoder(x.flatten(1, 2)))
         slices = self.encoder(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # (B, T / 2, C)
         return self.head(self.time_encoder(slices))
+
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Give an image ViT's patches to the central frame of each tubelet, and its positions to all frames.
+
+        As the paper does: all other frames of a tubelet get zeros, and the factorised model's encoder of time is new.
+        The classifier of images stays in the file.
+        """
+        state = split_qkv(state)
+        if of_an_image(state, "patches"):
+            state, weight = without_head(state), state["patches.weight"]
+            tubelets = weight.new_zeros(*weight.shape[:2], TUBELET, *weight.shape[2:])
+            tubelets[:, :, TUBELET // 2] = weight
+            state["patches.weight"] = tubelets
+            if "encoder.position" in state and self.time_encoder is None:
+                frames, places = self.clip.T // TUBELET, (self.clip.crop // PATCH) ** 2
+                state["encoder.position"] = tiled(state["encoder.position"], frames, places)
+        elif "patches.weight" in state and (frames := state["patches.weight"].shape[2]) != TUBELET:
+            raise ValueError(f"another network: patches.weight is of tubelets of {frames} frames, here {TUBELET}")
+        return super().adapt(state)
 
     def units(self) -> list[nn.Module]:
         """Return the blocks."""

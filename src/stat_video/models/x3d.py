@@ -14,20 +14,30 @@ not round, and gives 49.5 and 197.8 GFLOPs. The author's code has one more norm,
 
 import warnings
 from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ranged
 from .base import Clip, ModelConfig
 from .parts.chain import Chain, check_window
 from .parts.depthwise import quicken_depthwise
+from .published import PYSLOWFAST_BRANCHES, Renames
 
+NORM_EPS = 1e-5
 STRIDE = 32  # of the whole network in space; time keeps its frames
 
 
 @dataclass
 class Config(ModelConfig):
     """Everything that defines an X3D: the factors on depth and width of the network that it is expanded from."""
+
+    released = (  # M, L, XL and XXL
+        {"width_factor": 2.0, "depth_factor": 2.2},
+        {"width_factor": 2.0, "depth_factor": 5.0},
+        {"width_factor": 2.9, "depth_factor": 5.0},
+        {"width_factor": 2.9, "depth_factor": 10.2},
+    )
 
     name: str = "x3d"
     depth_factor: float = ranged(5.0, 0, above=True, size=True)  # 5.0 of L and XL, 10.2 of XXL
@@ -54,6 +64,21 @@ class X3D(Chain):
     """
 
     classifier = "blocks.5.proj"
+    # PySlowFast's. PyTorchVideo calls the stem's first convolution, which is over space, conv_t.
+    renames: ClassVar[Renames] = (
+        (r"^s1\.pathway0_stem\.conv_xy\.", "blocks.0.conv.conv_t."),
+        (r"^s1\.pathway0_stem\.conv\.", "blocks.0.conv.conv_xy."),
+        (r"^s1\.pathway0_stem\.bn\.", "blocks.0.norm."),
+        *((rf"^s{s}\.pathway0_res(\d+)\.", rf"blocks.{s - 1}.res_blocks.\1.") for s in range(2, 6)),
+        (r"\.branch2\.b_bn\.", ".branch2.norm_b.0."),
+        (r"\.branch2\.se\.fc1\.", ".branch2.norm_b.1.block.0."),
+        (r"\.branch2\.se\.fc2\.", ".branch2.norm_b.1.block.2."),
+        *PYSLOWFAST_BRANCHES,
+        (r"^head\.conv_5\.", "blocks.5.pool.pre_conv."),
+        (r"^head\.conv_5_bn\.", "blocks.5.pool.pre_norm."),
+        (r"^head\.lin_5\.", "blocks.5.pool.post_conv."),
+        (r"^head\.projection\.", "blocks.5.proj."),
+    )
 
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
         super().__init__()
@@ -77,3 +102,23 @@ class X3D(Chain):
         # PyTorchVideo draws the weights as the author does; the last norm of each residual branch starts at zero.
         self.blocks = network.blocks
         quicken_depthwise(self)
+
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Fold the norm of res2's first shortcut, which PySlowFast has and PyTorchVideo has not, into its neighbours.
+
+        Its scale goes into the shortcut's convolution, its shift into the norm that the shortcut is added to.
+        NOTE: so it is the same network in evaluation alone; in training the shortcut is not normalised.
+        """
+        block = "blocks.1.res_blocks.0"
+        norm, conv, shift = (
+            f"{block}.{name}" for name in ("branch1_norm", "branch1_conv.weight", "branch2.norm_c.bias")
+        )
+        if all(name in state for name in (f"{norm}.weight", f"{norm}.running_var", conv, shift)):
+            weight, bias, mean, var = (
+                state.pop(f"{norm}.{x}") for x in ("weight", "bias", "running_mean", "running_var")
+            )
+            state.pop(f"{norm}.num_batches_tracked", None)
+            scale = weight / (var + NORM_EPS).sqrt()
+            state[conv] = state[conv] * scale[:, None, None, None, None]
+            state[shift] = state[shift] + bias - mean * scale
+        return super().adapt(state)

@@ -1,15 +1,50 @@
-"""What vision transformers share: attention, feed-forward layers, stochastic depth, and the clips that patches fill."""
+"""What vision transformers share: layers, the clips that patches fill, and the names and shapes of published ViTs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base import Clip
+from ..positions import square_grid
+from ..published import Renames
 
 PATCH = 16  # pixels, height and width
 RATIO = 4  # of the width between the two feed-forward layers to the width
+
+# Names of a ViT -> timm's, of whatever form. Queries, keys and values may be three layers: `attn.query`, `key`, `value`.
+VIT: Renames = (
+    # transformers' ViT, ViViT and TimeSformer: as in its files, and as its newer classes have them in memory
+    (r"^(vit|vivit|timesformer)\.", ""),
+    (r"^embeddings\.cls_token$", "cls_token"),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^(encoder\.layer|layers)\.(?=\d)", "blocks."),
+    (r"\.attention\.attention\.(query|key|value|qkv)\.", r".attn.\1."),
+    (r"\.attention\.q_proj\.", ".attn.query."),
+    (r"\.attention\.k_proj\.", ".attn.key."),
+    (r"\.attention\.v_proj\.", ".attn.value."),
+    (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"^(blocks\.\d+)\.intermediate\.dense\.", r"\1.mlp.fc1."),
+    (r"^(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
+    (r"^layernorm\.", "norm."),
+    (r"^classifier\.", "head."),
+    # torchvision's
+    (r"^class_token$", "cls_token"),
+    (r"^encoder\.pos_embedding$", "pos_embed"),
+    (r"^conv_proj\.", "patch_embed.proj."),
+    (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
+    (r"\.ln_([12])\.", r".norm\1."),
+    (r"\.self_attention\.in_proj_", ".attn.qkv."),
+    (r"\.self_attention\.out_proj\.", ".attn.proj."),
+    (r"^(blocks\.\d+)\.mlp\.(0|linear_1)\.", r"\1.mlp.fc1."),
+    (r"^(blocks\.\d+)\.mlp\.(3|linear_2)\.", r"\1.mlp.fc2."),
+    (r"^encoder\.ln\.", "norm."),
+    (r"^heads\.head\.", "head."),
+)
 
 
 def check_patches(clip: Clip, frames: int = 1) -> None:
@@ -28,6 +63,61 @@ def check_heads(width: int, heads: int) -> None:
     """Raise ValueError if the heads do not share the width evenly."""
     if width % heads:
         raise ValueError(f"heads={heads}: width {width} does not divide into {heads} heads")
+
+
+def join_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with each `query`, `key` and `value` as one `qkv` of three times the rows."""
+    joined = dict(state)
+    for name in state:
+        layer, _, part = name.rpartition(".query.")
+        names = [f"{layer}.{x}.{part}" for x in ("query", "key", "value")]
+        if layer and all(n in state for n in names):
+            joined[f"{layer}.qkv.{part}"] = torch.cat([joined.pop(n) for n in names])
+    return joined
+
+
+def split_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with each `qkv` as a `query`, a `key` and a `value`, which have a third of the rows each."""
+    split = dict(state)
+    for name in state:
+        layer, _, part = name.rpartition(".qkv.")
+        if layer:
+            rows = split.pop(name).chunk(3)
+            split |= {f"{layer}.{x}.{part}": t for x, t in zip(("query", "key", "value"), rows, strict=True)}
+    return split
+
+
+def of_an_image(state: Mapping[str, Tensor], patches: str) -> bool:
+    """Return whether weights are an image ViT's, whose patches have no axis of time.
+
+    Raises:
+        ValueError: if its blocks scale their branches, or its patches have another side; one line.
+    """
+    weight = state.get(f"{patches}.weight")
+    if weight is None or weight.dim() != 4:
+        return False
+    if scales := [name for name in state if name.endswith((".ls1.gamma", ".lambda_1", ".layer_scale1.lambda1"))]:
+        raise ValueError(f"another network: {scales[0]}, a scale of each branch, which this model does not have")
+    if weight.shape[-2:] != (PATCH, PATCH):
+        side = " x ".join(map(str, weight.shape[-2:]))
+        raise ValueError(f"another network: {patches}.weight is of patches of {side} pixels, here {PATCH} x {PATCH}")
+    return True
+
+
+def without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return an image's weights with a name for its classifier that is no model's, so that it stays in the file."""
+    return {f"image.{name}" if name.startswith("head.") else name: t for name, t in state.items()}
+
+
+def tiled(positions: Tensor, frames: int, places: int) -> Tensor:
+    """Return an image's positions (1, 1 + n, C) for each of some frames: (1, 1 + frames * places, C), class token first.
+
+    The grid of n places is interpolated to that of a frame.
+    """
+    if positions.shape[1] != 1 + places:
+        positions = square_grid(1, 1)(positions, torch.Size([1, 1 + places, positions.shape[2]]))
+    token, grid = positions.split([1, places], dim=1)
+    return torch.cat([token, grid.repeat(1, frames, 1)], dim=1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, dropout: float = 0.0) -> Tensor:
