@@ -240,14 +240,11 @@ def test_weights_are_saved_and_loaded(name, tmp_path):
     assert summary == [f"{len(state)} of {len(state)} tensors taken from {len(state)} in the file, 0 of them renamed"]
 
 
-@pytest.mark.parametrize("name", AUTHORS)
-def test_weights_with_the_authors_names(name):
-    keys = {"extra": True} if name == "smallbig" else {}
-    source, model = (config_of(name, **keys).build(clip_of(name), 5) for _ in range(2))
+def of_authors(name, model):
+    """The weights of a model as the authors' training file has them."""
     base, head = ("module.", "module.fc.") if name == "smallbig" else ("module.base_model.", "module.new_fc.")
     theirs = {}
-    for own, tensor in source.state_dict().items():
-        tensor.copy_(torch.rand(tensor.shape))
+    for own, tensor in model.state_dict().items():
         if name == "smallbig" and tensor.dim() == 4:
             tensor = tensor[:, :, None]
         if name == "msnet" and own == "head.weight":
@@ -256,6 +253,16 @@ def test_weights_with_the_authors_names(name):
         for ours, other in AUTHORS[name].items():
             renamed = renamed.replace(ours, other)
         theirs[head + own[5:] if own.startswith("head.") else base + renamed] = tensor
+    return theirs
+
+
+@pytest.mark.parametrize("name", AUTHORS)
+def test_weights_with_the_authors_names(name):
+    keys = {"extra": True} if name == "smallbig" else {}
+    source, model = (config_of(name, **keys).build(clip_of(name), 5) for _ in range(2))
+    for tensor in source.state_dict().values():
+        tensor.copy_(torch.rand(tensor.shape))
+    base, theirs = "module." if name == "smallbig" else "module.base_model.", of_authors(name, source)
     n, left = len(theirs), [base + OF_NO_USE[name]] if name in OF_NO_USE else []
     theirs |= {key: torch.ones(32) for key in left}
     summary = load_foreign(model, theirs)

@@ -13,7 +13,7 @@ from ..published import Renames
 PATCH = 16  # pixels, height and width
 RATIO = 4  # of the width between the two feed-forward layers to the width
 
-# Names of a ViT -> timm's, of whatever form. Queries, keys and values may be three layers: `attn.query`, `key`, `value`.
+# Names of a ViT of any form -> timm's. Queries, keys and values may be three layers: `attn.query`, `key`, `value`.
 VIT: Renames = (
     # transformers' ViT, ViViT and TimeSformer: as in its files, and as its newer classes have them in memory
     (r"^(vit|vivit|timesformer)\.", ""),
@@ -110,7 +110,7 @@ def without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def tiled(positions: Tensor, frames: int, places: int) -> Tensor:
-    """Return an image's positions (1, 1 + n, C) for each of some frames: (1, 1 + frames * places, C), class token first.
+    """Return an image's positions (1, 1 + n, C) for all frames: (1, 1 + frames * places, C), the class token first.
 
     The grid of n places is interpolated to that of a frame.
     """
