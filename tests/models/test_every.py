@@ -76,7 +76,7 @@ NOT_ALLOWED = {
     "csn": {"interaction": "preserved", "depth": 18, "width": 0, "norm_eps": 0},
     "i3d_nl": {"depth": 152, "res4_temporal": "none", "time_stride": 4},
     "mvit": {"depths": [1, 2, 3], "heads": 5, "kv_stride": 0},
-    "slowfast": {"depth": 34, "width": 20, "alpha": 0},
+    "slowfast": {"depth": 34, "width": 20, "alpha": 0, "lateral": 4},
     "smallbig": {"depth": 18, "width": 4, "head_dropout": 1.0},
     "stm": {"depth": 34, "width": 3, "stages": 2},
     "tdn": {"depth": 34, "width": 8, "head_dropout": 1.0},

@@ -508,3 +508,99 @@ def test_an_image_of_another_size(name: str) -> None:
     position = model.get_parameter({"vivit": "encoder.position", "timesformer": "pos_embed"}.get(name, "position"))
     assert position[0, 0, 0] == 7
     torch.testing.assert_close(position[0, 1 : 1 + PLACES], torch.full((PLACES, WIDTH), 3.0))
+
+
+def tiny(name: str, keys: dict[str, object], T: int = 8) -> nn.Module:
+    clip = {"T": 10, "sampling": "snippets"} if name == "tdn" else {"T": T}
+    return models.find(name)(**keys).build(Clip(crop=64, **clip), 5)
+
+
+def of_hub(model: nn.Module) -> File:
+    """Names as the model has them: those of torchvision, of PyTorchVideo or of timm."""
+    return dict(model.state_dict())
+
+
+def wide_pools(model: nn.Module) -> File:
+    """An MViT whose pools have kernels of 1 x 9 x 9."""
+    return {
+        n: t.new_zeros(*t.shape[:2], 1, 9, 9) if ".pool_" in n and t.dim() == 5 else t for n, t in mvit(model).items()
+    }
+
+
+def with_nonlocal(model: nn.Module) -> File:
+    return slowfast(model) | {"s3.pathway0_nonlocal1.conv_theta.weight": torch.zeros(64, 128, 1, 1, 1)}
+
+
+def with_scales(model: nn.Module) -> File:
+    image = timms()
+    return image | {f"blocks.{i}.ls1.gamma": torch.ones(WIDTH) for i in range(3)}
+
+
+def of_large_patches(model: nn.Module) -> File:
+    return timms() | {"patch_embed.proj.weight": torch.zeros(WIDTH, 3, 32, 32)}
+
+
+def long_tubelets(model: nn.Module) -> File:
+    file = vivit(model)
+    name = "vivit.embeddings.patch_embeddings.projection.weight"
+    return file | {name: file[name].repeat(1, 1, 2, 1, 1)}
+
+
+def of_the_compact(model: nn.Module) -> File:
+    file = vidtr(model)
+    return file | {"cls": file.pop("cls_t")[:, :1], "encoder.layers.0.self_attn.linear_temporal_bias": torch.zeros(3)}
+
+
+NARROW = {"width": 16}
+SLIM = {"width": 24}
+# The model, its keys, those of the network that the file is of, its form; what is said.
+OTHERS = [
+    ("tsm", NARROW, {"depth": 101}, of_hub, "layer3: 23 blocks in the file, 6 here; the file is of model.depth=101"),
+    ("tsm", NARROW | {"depth": 101}, {"depth": 50}, of_hub, "layer3: 6 blocks in the file, 23 here; .* model.depth=50"),
+    ("tea", NARROW, {"depth": 101}, of_hub, "layer3: 23 blocks in the file, 6 here; the file is of model.depth=101"),
+    ("tdn", NARROW | {"depth": 101}, {"depth": 50}, of_hub, "layer3: 6 blocks .* the file is of model.depth=50"),
+    ("stm", NARROW, {"depth": 101}, of_hub, "layer3: 23 blocks in the file, 6 here; the file is of model.depth=101"),
+    ("msnet", NARROW, {"depth": 101}, of_hub, "layer3: 23 blocks in the file, 6 here; the file is of model.depth=101"),
+    ("blvnet", NARROW, {"depth": 101}, of_hub, "layer1.big: 3 blocks in the file, 2 here .* model.depth=101"),
+    ("smallbig", NARROW, {"extra": True}, of_hub, "another network: layer2.0.extra.* is of model.extra=true"),
+    ("smallbig", NARROW, {"depth": 101}, of_hub, "layer3: 23 blocks .* is of model.depth=101$"),
+    ("csn", NARROW | {"depth": 50}, {"depth": 101}, csn, "blocks.3.res_blocks: 23 .* model.depth=101$"),
+    ("csn", NARROW | {"depth": 50}, {"interaction": "ir"}, csn,
+     r"conv_b.weight in the file, .*conv_b.0.weight here .* model.interaction=ir$"),
+    ("slowfast", NARROW, {"depth": 101}, slowfast, r"blocks.3.multipathway_blocks.0.res_blocks: 23 .* model.depth=101"),
+    ("slowfast", NARROW, {"lateral": 5}, slowfast,
+     r"blocks.0.multipathway_fusion.conv_fast_to_slow.weight \(4, 2, 5, 1, 1\), here \(4, 2, 7, 1, 1\) and .* "
+     "the file is of model.alpha=8 model.lateral=5$"),
+    ("slowfast", NARROW, {"lateral": 5}, caffe2(slowfast), "the file is of model.alpha=8 model.lateral=5$"),
+    ("slowfast", NARROW, {}, with_nonlocal, "another network: s3.pathway0_nonlocal1.conv_theta.weight, a non-"),
+    ("i3d_nl", NARROW, {"time_stride": 1}, i3d, "another network: .* this one has 2; .* model.time_stride=1"),
+    ("i3d_nl", NARROW, {"time_stride": 1}, caffe2(i3d), "another network: PySlowFast's .* model.time_stride=1"),
+    ("i3d_nl", NARROW | {"time_stride": 1}, {"depth": 101, "res4_temporal": "all"}, i3d,
+     "blocks.4.res_blocks: 23 blocks in the file, 6 here; the file is of model.depth=101 model.res4_temporal=all"),
+    ("x3d", {}, {"width_factor": 2.0, "depth_factor": 2.2}, x3d,
+     "blocks.1.res_blocks: 3 blocks .* 5 here .* model.width_factor=2.0 model.depth_factor=2.2"),
+    ("x3d", {"width_factor": 2.0}, {"width_factor": 2.9}, of_hub, r"here .* model.width_factor=2.9$"),
+    ("mvit", SLIM, {"depths": [2, 3, 16, 3]}, mvit, "do not fit: blocks: 24 blocks in the file, 16 here"),
+    ("mvit", SLIM, {}, wide_pools, r"pool_k.pool.weight \(24, 1, 1, 9, 9\), here \(24, 1, 3, 3, 3\) and 3[0-9] more"),
+    ("mvit", SLIM, {}, lambda model: mvit(model) | {"pos_embed": torch.zeros(1, 9, 24)}, "pos_embed, positions of"),
+    ("vivit", VIT, {"depth": 4}, vivit, "encoder.blocks: 4 blocks in the file, 3 here"),
+    ("vivit", VIT, {"width": 96}, vivit, r"patches.weight \(96, 3, 2, 16, 16\), here \(48, 3, 2, 16, 16\)"),
+    ("vivit", VIT, {}, long_tubelets, "another network: patches.weight is of tubelets of 4 frames, here 2"),
+    ("vivit", VIT, {}, with_scales, "another network: blocks.0.ls1.gamma|another network: encoder.blocks.0.ls1.gamma"),
+    ("timesformer", VIT, {}, with_scales, "another network: blocks.0.ls1.gamma, a scale of each branch"),
+    ("timesformer", VIT, {"depth": 4}, timesformer, "blocks: 4 blocks in the file, 3 here"),
+    ("vidtr", VIT, {}, of_large_patches, "another network: patches.weight is of patches of 32 x 32 pixels"),
+    ("vidtr", VIT, {}, of_the_compact, "another network: one class token and positions of a whole clip"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "keys", "theirs", "form", "message"), OTHERS)
+def test_another_network_is_refused(
+    name: str, keys: dict[str, object], theirs: dict[str, object], form: Callable[[nn.Module], File], message: str
+) -> None:
+    file, model = form(tiny(name, keys | theirs)), tiny(name, keys)
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    with pytest.raises(ValueError, match=message) as error:
+        load_foreign(model, file)
+    assert "\n" not in str(error.value)
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())

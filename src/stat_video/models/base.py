@@ -196,11 +196,14 @@ class VideoModel(nn.Module):
         if not isinstance(config, ModelConfig) or not isinstance(clip, Clip):
             return ""
         for keys in config.released:
-            with torch.device("meta"):
-                other = replace(config, **keys).build(clip, 2).state_dict()
-            if not differences(reshaped(state, other), other, apart):
-                settings = " ".join(f"model.{key}={value}" for key, value in keys.items())
-                return f"; the file is of {settings}".replace(", ", ",")
+            others = {key: value for key, value in keys.items() if getattr(config, key) != value}
+            try:
+                with torch.device("meta"):
+                    other = replace(config, **others).build(clip, 2).state_dict() if others else {}
+            except ValueError:  # such a network does not take these clips
+                continue
+            if other and not differences(reshaped(state, other), other, apart):
+                return "; the file is of " + " ".join(f"model.{key}={value}" for key, value in others.items())
         return ""
 
     def counted(self) -> "VideoModel":

@@ -30,7 +30,7 @@ DEPTHS: dict[int, tuple[int, Any]] = {18: (7, _TIME), 50: (7, _TIME), 101: (5, (
 class Config(ModelConfig):
     """Everything that defines a SlowFast network."""
 
-    released = ({"depth": 50}, {"depth": 50, "lateral": 5}, {"depth": 101})
+    released = ({"depth": 50}, {"depth": 50, "alpha": 8, "lateral": 5}, {"depth": 101})
 
     name: str = "slowfast"
     alpha: int = ranged(4, 1)  # frames of the fast pathway to one of the slow pathway

@@ -136,6 +136,10 @@ class VidTr(VideoModel):
             state = without_head(state)
         if "cls" in state and "position" in state:
             token, places = state.pop("cls"), self.place_class.shape[1]
+            if state["position"].shape[1] > 8 * places - 8 or any("linear_temporal" in name for name in state):
+                raise ValueError(
+                    "another network: one class token and positions of a whole clip, as of the Compact VidTr"
+                )
             state["frame_class"], state["place_class"] = token.repeat(self.clip.T, 1, 1), token.repeat(1, places, 1)
             if state["position"].shape[1] != places:
                 shape = torch.Size([1, places, token.shape[2]])
