@@ -152,7 +152,7 @@ class I3DNL(VideoModel):
         """
         own, state = self.state_dict(), without_solver(state)
         if PYSLOWFAST_STEM in state:
-            if self.config.time_stride != 1:
+            if self.config.time_stride != 1 and state[PYSLOWFAST_STEM].dim() == 5:  # else a network of images
                 raise ValueError(
                     f"another network: PySlowFast's have no stride in time in stem and first pooling, this one has "
                     f"{self.config.time_stride}; the file is of model.time_stride=1"

@@ -56,6 +56,12 @@ def without_solver(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t for name, t in state.items() if not (name in solver or name.endswith("_momentum"))}
 
 
+def refuse_parts(state: Mapping[str, Tensor], piece: str, what: str) -> None:
+    """Raise ValueError if a file has a weight with a piece of a name, of a part that the model does not have."""
+    if found := [name for name in state if piece in name]:
+        raise ValueError(f"another network: {found[0]}, {what}, which this model does not have")
+
+
 def reshaped(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return weights with axes of length 1 added or dropped, where that alone makes the shapes of ``own``.
 

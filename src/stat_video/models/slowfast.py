@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import one_of, ranged
 from .base import Clip, ModelConfig, VideoModel
 from .parts.chain import check_window
-from .published import CAFFE2, PYSLOWFAST_BRANCHES, Renames, without_solver
+from .published import CAFFE2, PYSLOWFAST_BRANCHES, Renames, refuse_parts, without_solver
 
 BETA = 8  # the slow pathway has so many times the channels of the fast one
 _TIME, _SPACE = (3, 1, 1), (1, 1, 1)
@@ -127,8 +127,7 @@ class SlowFast(VideoModel):
 
     def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Leave out what a solver keeps; refuse weights of a SlowFast with non-local blocks, which this one has not."""
-        if nonlocal_ := [name for name in state if "_nonlocal" in name]:
-            raise ValueError(f"another network: {nonlocal_[0]}, a non-local block, which this model does not have")
+        refuse_parts(state, "_nonlocal", "a non-local block")
         return super().adapt(without_solver(state))
 
     def units(self) -> list[nn.Module]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..errors import one_of, ranged
 from .base import Clip, ModelConfig
 from .frames import Bottleneck, FrameResNet
+from .published import refuse_parts
 from .tsm import SHARE, ShiftedConv2d
 
 
@@ -70,10 +71,8 @@ class SmallBigNet(FrameResNet):
 
     def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Refuse weights of the network with extra blocks, if this one has none."""
-        if not self.config.extra and (extra := [name for name in state if ".extra." in name]):
-            raise ValueError(
-                f"another network: {extra[0]}, which this model does not have; the file is of model.extra=true"
-            )
+        if not self.config.extra:
+            refuse_parts(state, ".extra.", "a block of model.extra=true")
         return super().adapt(state)
 
     def reset_parameters(self) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..errors import one_of, ranged
 from .base import Clip, ModelConfig
 from .frames import DEPTHS, FrameResNet
+from .published import refuse_parts
 
 SHARE = 8  # of the channels, one in so many comes from the next frame and as many from the previous one
 
@@ -58,6 +59,11 @@ class TSM(FrameResNet):
         if index % self.every == 0:
             block.conv1 = ShiftedConv2d(block.get_submodule("conv1"), self.clip.T)
         return block
+
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Refuse weights of the authors' TSM with non-local blocks, which this one has not."""
+        refuse_parts(state, ".nl.", "a non-local block")
+        return super().adapt(state)
 
 
 class ShiftedConv2d(nn.Conv2d):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import ranged
 from .base import Clip, ModelConfig, VideoModel
-from .parts.vit import MLP, PATCH, VIT, attend, check_heads, check_patches, join_qkv, of_an_image, without_head
+from .parts.vit import MLP, PATCH, VIT, attend, check_heads, check_patches, join_qkv, of_an_image, on_grid, without_head
 from .positions import along_time, square_grid, time_and_grid
 from .published import Renames
 
@@ -141,10 +141,7 @@ class VidTr(VideoModel):
                     "another network: one class token and positions of a whole clip, as of the Compact VidTr"
                 )
             state["frame_class"], state["place_class"] = token.repeat(self.clip.T, 1, 1), token.repeat(1, places, 1)
-            if state["position"].shape[1] != places:
-                shape = torch.Size([1, places, token.shape[2]])
-                state["position"] = square_grid(1, 1)(state["position"], shape)
-            state["position"] = state["position"].repeat(1, 1 + self.clip.T, 1)
+            state["position"] = on_grid(state["position"], places - 1).repeat(1, 1 + self.clip.T, 1)
         return super().adapt(state)
 
     def units(self) -> list[nn.Module]:

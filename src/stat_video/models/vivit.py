@@ -29,8 +29,8 @@ from .parts.vit import (
     check_heads,
     check_patches,
     of_an_image,
+    on_grid,
     split_qkv,
-    tiled,
     without_head,
 )
 from .positions import along_time, square_grid, time_and_grid
@@ -133,7 +133,8 @@ class ViViT(VideoModel):
             state["patches.weight"] = tubelets
             if "encoder.position" in state and self.time_encoder is None:
                 frames, places = self.clip.T // TUBELET, (self.clip.crop // PATCH) ** 2
-                state["encoder.position"] = tiled(state["encoder.position"], frames, places)
+                token, grid = on_grid(state["encoder.position"], places).split([1, places], dim=1)
+                state["encoder.position"] = torch.cat([token, grid.repeat(1, frames, 1)], dim=1)
         elif "patches.weight" in state and (frames := state["patches.weight"].shape[2]) != TUBELET:
             raise ValueError(f"another network: patches.weight is of tubelets of {frames} frames, here {TUBELET}")
         return super().adapt(state)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..base import Clip
 from ..positions import square_grid
-from ..published import Renames
+from ..published import Renames, refuse_parts
 
 PATCH = 16  # pixels, height and width
 RATIO = 4  # of the width between the two feed-forward layers to the width
@@ -96,8 +96,8 @@ def of_an_image(state: Mapping[str, Tensor], patches: str) -> bool:
     weight = state.get(f"{patches}.weight")
     if weight is None or weight.dim() != 4:
         return False
-    if scales := [name for name in state if name.endswith((".ls1.gamma", ".lambda_1", ".layer_scale1.lambda1"))]:
-        raise ValueError(f"another network: {scales[0]}, a scale of each branch, which this model does not have")
+    for scale in (".ls1.", ".lambda_1", ".layer_scale1."):
+        refuse_parts(state, scale, "a scale of a branch")
     if weight.shape[-2:] != (PATCH, PATCH):
         side = " x ".join(map(str, weight.shape[-2:]))
         raise ValueError(f"another network: {patches}.weight is of patches of {side} pixels, here {PATCH} x {PATCH}")
@@ -109,15 +109,18 @@ def without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"image.{name}" if name.startswith("head.") else name: t for name, t in state.items()}
 
 
-def tiled(positions: Tensor, frames: int, places: int) -> Tensor:
-    """Return an image's positions (1, 1 + n, C) for all frames: (1, 1 + frames * places, C), the class token first.
+def on_grid(positions: Tensor, places: int) -> Tensor:
+    """Return an image's positions (1, 1 + n, C), the class token's first, interpolated to so many places.
 
-    The grid of n places is interpolated to that of a frame.
+    Raises:
+        ValueError: if the n are not a square grid; one line.
     """
-    if positions.shape[1] != 1 + places:
-        positions = square_grid(1, 1)(positions, torch.Size([1, 1 + places, positions.shape[2]]))
-    token, grid = positions.split([1, places], dim=1)
-    return torch.cat([token, grid.repeat(1, frames, 1)], dim=1)
+    if positions.shape[1] == 1 + places:
+        return positions
+    try:
+        return square_grid(1, 1)(positions, torch.Size([1, 1 + places, positions.shape[2]]))
+    except ValueError as error:
+        raise ValueError(f"positions of an image: {error}") from None
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, dropout: float = 0.0) -> Tensor:
