@@ -184,6 +184,34 @@ def csn(model: nn.Module) -> File:
     return file
 
 
+def csn_of_caffe2(model: nn.Module) -> File:
+    """VMZ's blobs: blocks are numbered through all stages, convolutions by the builder's count within a block."""
+    stem, *stages, head = model.blocks
+    file = {"conv1_w": stem.conv.weight, "last_out_L10_w": head.proj.weight, "last_out_L10_b": head.proj.bias}
+    file |= bn("conv1_spatbn_relu", stem.norm)
+    for n, block in enumerate(block for stage in stages for block in stage.res_blocks):
+        branch, comp = block.branch2, f"comp_{n}"
+        file |= {f"{comp}_conv_1_w": branch.conv_a.weight} | bn(f"{comp}_spatbn_1", branch.norm_a)
+        if isinstance(branch.conv_b, nn.Sequential):
+            mixing, norm, depthwise = branch.conv_b
+            file |= {f"{comp}_conv_2_middle_w": mixing.weight} | bn(f"{comp}_spatbn_2_middle", norm)
+            second, third = 2, 3
+        else:
+            depthwise, second, third = branch.conv_b, 3, 4
+        file |= {f"{comp}_conv_{second}_w": depthwise.weight} | bn(f"{comp}_spatbn_{second}", branch.norm_b)
+        file |= {f"{comp}_conv_{third}_w": branch.conv_c.weight} | bn(f"{comp}_spatbn_{third}", branch.norm_c)
+        if block.branch1_conv is not None:
+            file[f"shortcut_projection_{n}_w"] = block.branch1_conv.weight
+            file |= bn(f"shortcut_projection_{n}_spatbn", block.branch1_norm)
+    return file | {f"{name}_momentum": torch.zeros_like(t) for name, t in file.items() if not name.endswith("r")}
+
+
+def bn(name: str, norm: nn.Module) -> File:
+    """A norm's blobs."""
+    blobs = {"s": norm.weight, "b": norm.bias, "rm": norm.running_mean, "riv": norm.running_var}
+    return {f"{name}_{blob}": t for blob, t in blobs.items()}
+
+
 def vidtr(model: nn.Module) -> File:
     """The authors' (gluonmm)."""
     file = of("conv_stem", model.patches) | of("encoder.norm", model.norm) | of("fc", model.head)
@@ -251,6 +279,7 @@ FORMS: dict[str, tuple[str, Callable[[nn.Module], File]]] = {
     "smallbig": ("smallbig", lambda model: of_authors("smallbig", model)),
     "smallbig extra": ("smallbig_extra", lambda model: of_authors("smallbig", model)),
     "csn": ("ip_csn_152", csn),
+    "csn Caffe2": ("ip_csn_152", csn_of_caffe2),
     "slowfast PySlowFast": ("slowfast_r50", slowfast),
     "slowfast Caffe2": ("slowfast_r50", caffe2(slowfast)),
     "slowfast R101 PySlowFast": ("slowfast_r101", slowfast),
@@ -334,6 +363,15 @@ def test_the_norm_that_x3d_has_once_more_is_folded() -> None:
         torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-9)
         source.blocks[1].res_blocks[0].branch1_norm = None
         assert (source(x) - expected).abs().max() > 1e-3
+
+
+def test_an_ir_csn_of_caffe2() -> None:
+    """Whose builder counts each depthwise convolution twice."""
+    source, model = (tiny("csn", {"width": 16, "depth": 50, "interaction": "ir"}).eval() for _ in range(2))
+    load_foreign(model, {name: t.detach() for name, t in csn_of_caffe2(source).items()})
+    x = noise(1, 3, 8, 64, 64).float()
+    with torch.no_grad():
+        assert torch.equal(model(x), source(x))
 
 
 # An image ViT of each form: 3 blocks of 48 channels, patches of 16 pixels in images of 64, 21 classes.
@@ -572,6 +610,8 @@ OTHERS = [
     ("csn", NARROW | {"depth": 50}, {"depth": 101}, csn, "blocks.3.res_blocks: 23 .* model.depth=101$"),
     ("csn", NARROW | {"depth": 50}, {"interaction": "ir"}, csn,
      r"conv_b.weight in the file, .*conv_b.0.weight here .* model.interaction=ir$"),
+    ("csn", NARROW | {"depth": 50}, {"interaction": "ir"}, csn_of_caffe2, "conv_b.weight .* model.interaction=ir$"),
+    ("csn", NARROW | {"depth": 50}, {"depth": 101}, csn_of_caffe2, "33 residual blocks in the file, 16 here"),
     ("slowfast", NARROW, {"depth": 101}, slowfast, r"blocks.3.multipathway_blocks.0.res_blocks: 23 .* model.depth=101"),
     ("slowfast", NARROW, {"lateral": 5}, slowfast,
      r"blocks.0.multipathway_fusion.conv_fast_to_slow.weight \(4, 2, 5, 1, 1\), here \(4, 2, 7, 1, 1\) and .* "
@@ -617,3 +657,31 @@ def test_the_keys_of_a_vit_are_told() -> None:
         large, base = config().build(clip, 5), config(width=768, depth=12, heads=12).build(clip, 5)
     with pytest.raises(ValueError, match=r"12 blocks .* model.depth=12 model.width=768 model.heads=12$"):
         load_foreign(large, vivit(base))
+
+
+# Forms whose tensors `adapt` puts into other shapes.
+SHAPED = [
+    ("blvnet", NARROW, lambda model: theirs_of(model, False)),
+    ("csn", NARROW | {"depth": 50}, csn_of_caffe2),
+    ("i3d_nl", NARROW | {"time_stride": 1}, i3d),
+    ("mvit", {"depths": [1, 1, 1, 1], "width": 24}, mvit_of_hub),
+    ("tdn", {"width": 16, "depth": 17}, of_hub),
+    ("timesformer", VIT, lambda model: transformers(timms())),
+    ("tsm", {"width": 16, "depth": 18}, lambda model: {n.replace("head", "fc"): t for n, t in of_hub(model).items()}),
+    ("vidtr", VIT, lambda model: timms()),
+    ("vivit", VIT, lambda model: timms()),
+    ("x3d", {"width_factor": 0.7, "depth_factor": 1.0}, x3d),
+]
+
+
+@pytest.mark.parametrize(("name", "keys", "form"), SHAPED)
+def test_tensors_of_no_sense_end_in_a_line(
+    name: str, keys: dict[str, object], form: Callable[[nn.Module], File]
+) -> None:
+    with torch.device("meta"):
+        model = tiny(name, keys)
+        names = list(form(model))
+    for shape in ((), (3, 5)):
+        with pytest.raises(ValueError, match=r"^.+$") as error:
+            load_foreign(model, {name: torch.zeros(shape) for name in names})
+        assert "\n" not in str(error.value)

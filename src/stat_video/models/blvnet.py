@@ -118,8 +118,9 @@ class BLVNet(FrameModel):
         """Join the three convolutions of the authors' TAMs into one."""
         for name in [name for name in state if name.endswith("tam.curr.weight")]:
             tam = name.removesuffix("curr.weight")
-            taps = [state.pop(f"{tam}{tap}.weight").flatten() for tap in ("prev", "curr", "next")]
-            state[f"{tam}weight"] = torch.stack(taps, dim=1)[:, None]
+            taps = [f"{tam}{tap}.weight" for tap in ("prev", "curr", "next")]
+            if all(tap in state and state[tap].numel() == state[name].numel() for tap in taps):
+                state[f"{tam}weight"] = torch.stack([state.pop(tap).flatten() for tap in taps], dim=1)[:, None]
         return super().adapt(state)
 
 

@@ -67,7 +67,7 @@ class FrameModel(VideoModel):
         """Take a classifier `fc` of as many classes. ImageNet's `fc` stays in the file."""
         own = self.state_dict()
         for name in ("weight", "bias"):
-            if f"fc.{name}" in state and len(state[f"fc.{name}"]) == len(own[f"head.{name}"]):
+            if f"fc.{name}" in state and state[f"fc.{name}"].shape[:1] == own[f"head.{name}"].shape[:1]:
                 state[f"head.{name}"] = state.pop(f"fc.{name}")
         return super().adapt(state)
 

@@ -4,7 +4,7 @@
 
 Rows I3D_NL-R50 and I3D_NL-R101 of Table 6: 128 frames, 282 and 360 GFLOPs a view of 256 pixels, 35.4 and 54.4 M
 parameters. The ResNet's layers and the names of its weights are PyTorchVideo's (its hub's i3d_r50); the non-local
-blocks are ours. Weights that PySlowFast trained load too.
+blocks are ours. Files of PySlowFast, of its trainings and of its Caffe2 zoo, load too, with time_stride=1.
 
 NOTE: the printed 359 and 360 GFLOPs of R101 fit 3x1x1 convolutions among the first six blocks of res4 alone (359.1), as
 in SlowFast's R101. The authors' code has one in every other block through all of res4 (378.4 GFLOPs, 59.1 M

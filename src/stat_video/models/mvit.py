@@ -3,7 +3,10 @@
     Fan, Xiong, Mangalam, Li, Yan, Malik, Feichtenhofer. Multiscale Vision Transformers. ICCV 2021.
 
 Rows MViT-16, -32 and -64 of Tables 6 and 7, which are MViT-B 16x4, 32x3 and 64x3: 70.6, 170 and 455 GFLOPs a view of
-224 pixels, 36.6 M parameters. STAT starts from it. The layers are torchvision's, and so are the names of the weights.
+224 pixels, 36.6 M parameters. STAT starts from it. The layers are torchvision's, and so are the names of the weights;
+files of PySlowFast and of PyTorchVideo's hub load too.
+
+NOTE: PyTorchVideo's norms behind the pools have an eps of 1e-5; PySlowFast's and torchvision's, which are here, 1e-6.
 """
 
 from dataclasses import dataclass

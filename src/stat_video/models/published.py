@@ -19,6 +19,13 @@ PYSLOWFAST_BRANCHES: Renames = (
     (r"\.branch2\.([abc])_bn\.", r".branch2.norm_\1."),
 )
 
+
+def blobs(layers: str) -> Renames:
+    """Return the rules for the last part of Caffe2's names of weights, `LAYER.s` for `LAYER.weight`, of such layers."""
+    names = {"w": "weight", "s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}
+    return tuple((rf"^({layers}\.){blob}$", rf"\1{name}") for blob, name in names.items())
+
+
 # Caffe2's blobs in the `.pkl` files of PySlowFast's zoo -> PySlowFast's names. `t_` marks the fast pathway.
 _OF_CONV, _OF_NORM, _OF_LAYER = "(?=w$)", "(?=(?:s|b|rm|riv)$)", "(?=[wb]$)"
 CAFFE2: Renames = (
@@ -41,13 +48,8 @@ CAFFE2: Renames = (
     (rf"^nonlocal_conv(\d)_(\d+)_(theta|phi|g|out)_{_OF_LAYER}", r"s\1.pathway0_nonlocal\2.conv_\3."),
     (rf"^nonlocal_conv(\d)_(\d+)_bn_{_OF_NORM}", r"s\1.pathway0_nonlocal\2.bn."),
     (rf"^pred_{_OF_LAYER}", "head.projection."),
-    *(
-        (rf"^((?:s\d|head)\S*\.){blob}$", rf"\1{name}")
-        for blob, name in (
-            ("w", "weight"), ("s", "weight"), ("b", "bias"), ("rm", "running_mean"), ("riv", "running_var"),
-        )
-    ),
-)  # fmt: skip
+    *blobs(r"(?:s\d|head)\S*"),
+)
 
 
 def without_solver(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

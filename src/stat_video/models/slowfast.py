@@ -4,7 +4,8 @@
 
 Rows SlowFast-R50 and SlowFast-R101 of Table 6, which are SlowFast 8x8 R50 (T=32: 8 + 32 frames, 65.7 GFLOPs a view of
 256 pixels, 34.6 M parameters) and 16x8 R101 (T=64, model.depth=101: 16 + 64 frames, 213 GFLOPs, 53.8 M). The layers
-are PyTorchVideo's, and so are the names of the weights.
+are PyTorchVideo's, and so are the names of the weights; files of PySlowFast, of its trainings and of its Caffe2 zoo,
+load too.
 """
 
 import warnings

@@ -4,7 +4,7 @@
 
 Rows TimeSformer-96 of Tables 6 and 7, which are TimeSformer-L with divided attention: 96 frames, 2,380 GFLOPs a view of
 224 pixels, 121.6 M parameters (SSv2: 121.5 M). It is a ViT-B, not the ViT-L that the tables print. Written anew; the
-names of weights are the authors', which are timm's of a ViT, and files of transformers load too.
+names of weights are the authors', which are timm's of a ViT, and files of transformers and torchvision load too.
 
 NOTE: on SSv2 the paper's L has 96 frames, which the row's cost is of; the released config and weights have 64.
 """

@@ -4,7 +4,8 @@
 
 Rows VidTr-16 and VidTr-32 of Table 6, which are VidTr-M 16x4 (T=16) and VidTr-L 32x2 (T=32); 88.7 and 91.1 M
 parameters, which no text prints. It is a ViT-B, not the ViT-L that the table prints. The paper's pooling of frames is
-that of the Compact VidTr, which is in no row. Written anew; files of the authors' (gluonmm) load.
+that of the Compact VidTr, which is in no row. Written anew; files of the authors' (gluonmm) load, and image ViTs of
+theirs, transformers, timm and torchvision.
 
 NOTE: a view of 224 pixels takes 299.5 and 583.4 GFLOPs, not the printed 179 and 351. Of all parts the feed-forward
 layers alone come nearest to the print, with 177.6 and 355.1 for the patches. The authors' code writes the projections
@@ -135,13 +136,17 @@ class VidTr(VideoModel):
         if of_an_image(state, "patches") or "cls" in state:
             state = without_head(state)
         if "cls" in state and "position" in state:
-            token, places = state.pop("cls"), self.place_class.shape[1]
-            if state["position"].shape[1] > 8 * places - 8 or any("linear_temporal" in name for name in state):
+            token, position, places = state.pop("cls"), state["position"], self.place_class.shape[1]
+            if position.numel() > 8 * places * token.numel() or any("linear_temporal" in name for name in state):
                 raise ValueError(
                     "another network: one class token and positions of a whole clip, as of the Compact VidTr"
                 )
+            if token.shape != self.place_class[:, :1].shape:
+                raise ValueError(
+                    f"these weights do not fit: cls {tuple(token.shape)}, here (1, 1, {self.config.width})"
+                )
             state["frame_class"], state["place_class"] = token.repeat(self.clip.T, 1, 1), token.repeat(1, places, 1)
-            state["position"] = on_grid(state["position"], places - 1).repeat(1, 1 + self.clip.T, 1)
+            state["position"] = on_grid(position, places - 1).repeat(1, 1 + self.clip.T, 1)
         return super().adapt(state)
 
     def units(self) -> list[nn.Module]:

@@ -4,7 +4,8 @@
 
 Rows ViViT-16 of Tables 6 and 7, which are ViViT-L/16x2 of 32 frames, that is of 16 tubelets in time. Table 6: joint
 attention, 1,446 GFLOPs a view of 224 pixels, 307.5 M parameters. Table 7: the factorised encoder with four layers in
-time (model.temporal_depth=4), 991 GFLOPs, 354.7 M. Written anew; files of transformers load into the joint model.
+time (model.temporal_depth=4), 991 GFLOPs, 354.7 M. Written anew; files of transformers load into the joint model,
+and image ViTs of transformers, timm and torchvision into both.
 
 NOTE: all figures that the authors print are 0.3 to 0.9 % above the multiply-adds of the matrix products.
 NOTE: the accuracy printed for SSv2, 65.4 / 89.8, is of the paper's first version; the second has 65.9 / 89.9.
@@ -135,8 +136,10 @@ class ViViT(VideoModel):
                 frames, places = self.clip.T // TUBELET, (self.clip.crop // PATCH) ** 2
                 token, grid = on_grid(state["encoder.position"], places).split([1, places], dim=1)
                 state["encoder.position"] = torch.cat([token, grid.repeat(1, frames, 1)], dim=1)
-        elif "patches.weight" in state and (frames := state["patches.weight"].shape[2]) != TUBELET:
-            raise ValueError(f"another network: patches.weight is of tubelets of {frames} frames, here {TUBELET}")
+        elif (file := state.get("patches.weight")) is not None and file.dim() == 5 and file.shape[2] != TUBELET:
+            raise ValueError(
+                f"another network: patches.weight is of tubelets of {file.shape[2]} frames, here {TUBELET}"
+            )
         return super().adapt(state)
 
     def units(self) -> list[nn.Module]:

@@ -4,7 +4,8 @@
 
 Rows X3D-R50 and X3D-R101 of Table 6, which by their costs are X3D-XL (T=16: 48.4 GFLOPs a view of 356 pixels, 11.0 M
 parameters) and X3D-XXL (T=32: 194.1 GFLOPs, 20.3 M); neither is a ResNet-50 or -101. The paper counts its parameters
-without the scales and shifts of the norms. The layers are PyTorchVideo's, and so are the names of the weights.
+without the scales and shifts of the norms. The layers are PyTorchVideo's, and so are the names of the weights; files of
+PySlowFast load too.
 
 NOTE: no code and no text gives the factors of XXL. A depth factor of 10.2 and 32 frames give its printed GFLOPs and its
 printed parameters to the last digit; they are two of the paper's doublings from XL.
@@ -110,15 +111,13 @@ class X3D(Chain):
         NOTE: so it is the same network in evaluation alone; in training the shortcut is not normalised.
         """
         block = "blocks.1.res_blocks.0"
-        norm, conv, shift = (
-            f"{block}.{name}" for name in ("branch1_norm", "branch1_conv.weight", "branch2.norm_c.bias")
-        )
-        if all(name in state for name in (f"{norm}.weight", f"{norm}.running_var", conv, shift)):
-            weight, bias, mean, var = (
-                state.pop(f"{norm}.{x}") for x in ("weight", "bias", "running_mean", "running_var")
-            )
-            state.pop(f"{norm}.num_batches_tracked", None)
+        conv, shift = f"{block}.branch1_conv.weight", f"{block}.branch2.norm_c.bias"
+        norm = [f"{block}.branch1_norm.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
+        own = self.state_dict()[shift].shape
+        if all(name in state and state[name].shape == own for name in (*norm, shift)) and conv in state:
+            weight, bias, mean, var = (state.pop(name) for name in norm)
+            state.pop(f"{block}.branch1_norm.num_batches_tracked", None)
             scale = weight / (var + NORM_EPS).sqrt()
-            state[conv] = state[conv] * scale[:, None, None, None, None]
+            state[conv] = (state[conv].transpose(0, -1) * scale).transpose(0, -1)
             state[shift] = state[shift] + bias - mean * scale
         return super().adapt(state)

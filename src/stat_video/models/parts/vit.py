@@ -71,7 +71,7 @@ def join_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in state:
         layer, _, part = name.rpartition(".query.")
         names = [f"{layer}.{x}.{part}" for x in ("query", "key", "value")]
-        if layer and all(n in state for n in names):
+        if layer and all(n in state and state[n].shape == state[name].shape and state[n].dim() for n in names):
             joined[f"{layer}.qkv.{part}"] = torch.cat([joined.pop(n) for n in names])
     return joined
 
@@ -81,8 +81,8 @@ def split_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     split = dict(state)
     for name in state:
         layer, _, part = name.rpartition(".qkv.")
-        if layer:
-            rows = split.pop(name).chunk(3)
+        if layer and state[name].dim() and len(state[name]) % 3 == 0:
+            rows = split.pop(name).tensor_split(3)
             split |= {f"{layer}.{x}.{part}": t for x, t in zip(("query", "key", "value"), rows, strict=True)}
     return split
 
@@ -115,6 +115,8 @@ def on_grid(positions: Tensor, places: int) -> Tensor:
     Raises:
         ValueError: if the n are not a square grid; one line.
     """
+    if positions.dim() != 3 or len(positions) != 1:
+        raise ValueError(f"positions of an image: {tuple(positions.shape)}, where (1, 1 + n, channels) is needed")
     if positions.shape[1] == 1 + places:
         return positions
     try:
