@@ -112,7 +112,8 @@ def test_imagenet_weights_go_into_both_networks():
     torch.manual_seed(0)
     network, model = resnet50(), TDN(Config(), clip(), 400)
     summary = load_foreign(model, network.state_dict())
-    assert summary[1] == "left in the file: fc.weight, fc.bias"
+    assert summary[1].endswith(": motion_stem.0.weight")
+    assert summary[2] == "left in the file: fc.weight, fc.bias"
     assert torch.equal(model.layer4[1].conv2.weight, network.layer4[1].conv2.weight)
     for name, tensor in network.layer1.state_dict().items():
         assert torch.equal(model.motion_layer1.state_dict()[name], tensor)

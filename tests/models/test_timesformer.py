@@ -121,12 +121,13 @@ def test_a_vit_of_timm_is_one_of_space_alone():
     state = {n: t for n, t in model.state_dict().items() if "temporal" not in n and "time" not in n and "head" not in n}
     new = TimeSformer(Config(**TINY), Clip(T=4, crop=48), 5)
     summary = load_foreign(new, state)
-    assert summary[1].startswith("drawn anew: time_embed, blocks.0.temporal_fc.weight")
+    assert summary[1].startswith("made of the file's")
+    assert summary[2].startswith("drawn anew: time_embed, blocks.0.temporal_fc.weight")
     for block, old in zip(new.blocks, model.blocks, strict=True):
         for part in ("attn.qkv.weight", "attn.qkv.bias", "attn.proj.weight", "norm1.weight"):
             assert torch.equal(block.get_parameter(f"temporal_{part}"), old.get_parameter(part))
         assert not block.temporal_fc.weight.any()
-    assert summary[2] == "pos_embed: interpolated from (1, 17, 24) to (1, 10, 24)"
+    assert summary[3] == "pos_embed: interpolated from (1, 17, 24) to (1, 10, 24)"
     assert torch.equal(new.blocks[2].attn.qkv.weight, model.blocks[2].attn.qkv.weight)
 
 

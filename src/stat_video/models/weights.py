@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from .base import VideoModel
@@ -74,9 +75,9 @@ def load_foreign(
     given = model.adapt({ours: state[name] for ours, name in theirs.items()})
     found = {n: t for n, t in given.items() if n in own and not (new_classifier and in_module(n, model.classifier))}
     left = [theirs.get(n, n) for n in given if n not in found]
-    renamed = sum(theirs.get(n, n) != n for n in found)
-    as_there = {_in_memory(tensor) for tensor in state.values()}
-    made = [n for n, tensor in found.items() if _in_memory(tensor) not in as_there]
+    names = {in_memory(tensor): name for name, tensor in state.items()}  # `adapt` gives names too
+    renamed = sum(theirs.get(n, names.get(in_memory(tensor), n)) != n for n, tensor in found.items())
+    made = [n for n, tensor in found.items() if in_memory(tensor) not in names]
     changes = _resize(model, found, own)
     there = share_of(model, found, new_parts=_all_used(state, left, share))
     try:
@@ -124,9 +125,9 @@ def prefixes_of(names: Sequence[str]) -> list[str]:
     return found
 
 
-def _in_memory(tensor: Tensor) -> tuple[int, int]:
-    """Return where a tensor's numbers are, and how many: the same of a tensor that was only given another shape."""
-    return tensor.data_ptr(), tensor.numel()
+def in_memory(tensor: Tensor) -> tuple[int, int, torch.dtype]:
+    """Return what tensors have in common that are the same numbers in memory, whatever their shapes."""
+    return tensor.data_ptr(), tensor.numel(), tensor.dtype
 
 
 def expected(model: VideoModel, new_parts: bool) -> list[str]:
