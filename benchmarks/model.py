@@ -36,7 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.video import mvit as torchvision_mvit
 from torchvision.models.video import mvit_v1_b
 
-from stat_video import models
+from stat_video import paper
 from stat_video.compose import rows
 from stat_video.config import Config
 from stat_video.files import write_json
@@ -87,17 +87,16 @@ PAIR = {
 
 @cache
 def peers() -> dict[str, Peer]:
-    """Return STAT, torchvision's own MViT-B, and every other model of src/stat_video/models at its full size and clip.
+    """Return STAT, torchvision's own MViT-B, and every other system of the paper at its full size and clip.
 
     Their names are those of the files, with what is not at its default at full size.
     """
     found = {"STAT T=16": PAIR["STAT T=16"], "MViT-B 16x4, torchvision": PAIR["MViT-B T=16"]}
-    for name in models.names():
-        if name != "stat":
-            (row,) = rows("train", Config, [f"model={name}", "scale=paper", "trainer=cpu"])
-            config = row.config
-            need = step_memory(config.model, config.clip, 400, mixed=False, checkpointing=False).whole(1)
-            found[config.model.label] = Peer(partial(config.build, 400), config.clip.T, config.clip.crop, need)
+    for name in paper.load().others():
+        (row,) = rows("train", Config, [f"model={name}", "scale=paper", "trainer=cpu"])
+        config = row.config
+        need = step_memory(config.model, config.clip, 400, mixed=False, checkpointing=False).whole(1)
+        found[config.model.label] = Peer(partial(config.build, 400), config.clip.T, config.clip.crop, need)
     return found
 
 
@@ -583,7 +582,7 @@ def page(result: dict[str, Any]) -> str:
             ]
             for n, r in measured.items()
         ]
-        lines += [[n, *[""] * 6, "not measured yet"] for n in models.names() if n not in (*measured, "stat")]
+        lines += [[n, *[""] * 6, "not measured yet"] for n in paper.load().others() if n not in measured]
         head = ["model", "clip", "GMACs", "Mpar.", "forward, ms", "step, ms", "kept, MiB", "peak, MiB"]
         text += ["### Peers, one clip\n", table(head, lines)]
     if rows := result.get("attention"):

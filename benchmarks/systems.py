@@ -1,4 +1,4 @@
-"""Every system trained on the built-in motion videos: the table of docs/systems.md, from the runs' result files.
+"""The systems of the paper trained on the built-in motion videos: the table of docs/systems.md, from result files.
 
     python src/train.py -m model=stat,tsm,...    # some, or all sixteen; most are rows of Table 6
     python benchmarks/systems.py logs            # or docs/results
@@ -16,15 +16,16 @@ import torch
 from model import figure, in_turns, make_clip, step
 from page import processor, table, write_part
 
+from stat_video import paper
 from stat_video.compose import rows
 from stat_video.config import Config
 from stat_video.files import write_json
-from stat_video.models import names
 from stat_video.paths import PROJECT
 from stat_video.runs.identity import row_id
 from stat_video.runs.results import read_results
 
 RESULTS, PAGE = PROJECT / "benchmarks/results/systems.json", PROJECT / "docs/systems.md"
+SYSTEMS = sorted(["stat", *paper.load().others()])
 KEPT = ("id", "metrics", "parameters", "gmacs", "steps", "train_seconds", "hardware", "seed", "commit", "finished")
 
 
@@ -36,7 +37,7 @@ def row_of(name: str) -> Config:
 
 def read(logs: Path) -> dict[str, Any]:
     """Return what is kept of the run of each model with the lowest seed, under whatever experiment it was begun."""
-    wanted = {row_id(asdict(row_of(name))): name for name in names()}
+    wanted = {row_id(asdict(row_of(name))): name for name in SYSTEMS}
     found: dict[str, dict[str, Any]] = {}
     for result in (run.content for run in sorted(read_results(logs).results, key=lambda run: -run.seed)):
         if name := wanted.get(row_id(result["config"])):
@@ -86,7 +87,7 @@ def page(result: dict[str, Any]) -> str:
         ]
         for name, r in ((name, result[name]) for name in ordered)
     ]
-    lines += [[f"`{name}`", "missing", *[""] * 8] for name in names() if name not in result]
+    lines += [[f"`{name}`", "missing", *[""] * 8] for name in SYSTEMS if name not in result]
     timed = ", ".join(sorted({r["step"]["processor"] for r in result.values()}))
     return f"{table(head, lines)}\nSteps were timed on: {timed}.\n"
 

@@ -343,15 +343,14 @@ def _with_systems(
             raise InputError(f"{chosen_model[0]}: not allowed beside {SYSTEMS}{asked}")
         own = _compose(grammar, [word for word in line if word.startswith("experiment=")])
         found.append((str(own.model.name), line, True))
-        runs = [
-            run
+        runs = {
+            run: name
             for table in paper.load().tables.values()
             for row in table.rows
-            for run in row.run
+            for run, name in zip(row.run, row.models, strict=True)
             if f"experiment={table.experiment}" in line
-        ]
-        for run in dict.fromkeys(runs):
-            (name,) = (word.partition("=")[2] for word in run.split() if word.startswith("model="))
+        }
+        for run, name in runs.items():
             of_others.add(name)
             found.append((name, [*run.split(), *line], False))
     names = list(dict.fromkeys(name for name, _, _ in found))

@@ -54,6 +54,11 @@ class PaperRow:
         return bool(self.axes)
 
     @property
+    def models(self) -> list[str]:
+        """The model of each run of another system, by its name."""
+        return [word.removeprefix("model=") for run in self.run for word in run.split() if word.startswith("model=")]
+
+    @property
     def views(self) -> int:
         """Forward passes a video."""
         return self.clips * self.crops
@@ -131,6 +136,10 @@ class Paper:
     def rows(self) -> Iterable[PaperRow]:
         """Return the rows of all tables in their order."""
         return (row for table in self.tables.values() for row in table.rows)
+
+    def others(self) -> list[str]:
+        """Return the names of the models that rerun rows of other systems, sorted."""
+        return sorted({name for row in self.rows() for name in row.models})
 
     def row(self, ref: str) -> PaperRow:
         """Return the row that a claim calls TABLE/ID."""
