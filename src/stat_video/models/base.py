@@ -151,7 +151,7 @@ class VideoModel(nn.Module):
         "head"  # the module that makes logits: fp32 under autocast, drawn anew for other classes
     )
     no_decay: ClassVar[tuple[str, ...]] = ()  # parameters without weight decay, beside biases and norms
-    lr_scale: ClassVar[Mapping[str, float]] = {}  # module or parameter -> factor on the learning rate
+    lr_scale: Mapping[str, float] = {}  # module or parameter -> factor on the learning rate
     positions: Mapping[str, Resize] = {}  # weights that belong to a clip's size -> how they move to another
     renames: ClassVar[
         tuple[tuple[str, str], ...]

@@ -56,7 +56,7 @@ class MSNet(tsm.TSM):
         (r"^flow_refinement\.conv4\.", "motion.refine.3."),
         (r"^fc1\.", "head."),
     )
-    lr_scale: ClassVar[Mapping[str, float]] = {"head.bias": 2}
+    lr_scale: Mapping[str, float] = {"head.bias": 2}
 
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
         config.check(clip)

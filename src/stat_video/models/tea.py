@@ -49,7 +49,7 @@ class TEA(FrameResNet):
     new_parts = ("me", "time")
     renames: ClassVar[tuple[tuple[str, str], ...]] = (*FrameResNet.renames, (r"\.shifts\.(\d)\.conv\.", r".time.\1."))
     # TSM's parameter groups, which the authors took over.
-    lr_scale: ClassVar[Mapping[str, float]] = {"head.weight": 5, "head.bias": 10}
+    lr_scale: Mapping[str, float] = {"head.weight": 5, "head.bias": 10}
 
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
         self.config = config

@@ -46,7 +46,7 @@ class TSM(FrameResNet):
     # The authors wrap a shifted convolution.
     renames: ClassVar[tuple[tuple[str, str], ...]] = (*FrameResNet.renames, (r"\.conv1\.net\.", ".conv1."))
     # The authors' parameter groups. Their factor 2 on other biases applies to none: a ResNet's convolutions have none.
-    lr_scale: ClassVar[Mapping[str, float]] = {"head.weight": 5, "head.bias": 10}
+    lr_scale: Mapping[str, float] = {"head.weight": 5, "head.bias": 10}
 
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
         self.config = config
