@@ -99,8 +99,8 @@ class Swin3D(VideoModel):
 class WindowAttention(nn.Module):
     """torchvision's ShiftedWindowAttention3d with its layers, by PyTorch's fused attention.
 
-    Self-attention in each window of a map, (B, T, H, W, C) -> the same. The windows of every second block are shifted by
-    half of their size; what comes from the other end of the map is masked.
+    Self-attention in each window of a map, (B, T, H, W, C) -> the same. The windows of every second block are shifted
+    by half of their size; what comes from the other end of the map is masked.
     """
 
     relative_position_index: Tensor  # (n, n): the row of the table for two places of a whole window
