@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 HANGS = 1500  # seconds after which a process counts as hung; a machine that is busy with other things is slow, not red
 os.environ["STAT_VIDEO_LOCAL"] = "/nowhere"  # the tests do not depend on this machine's conf/local.yaml
@@ -28,6 +30,14 @@ SMALL = (
     "logger=off",
 )
 PROBE = (*(word.replace("data.motion", "data.probe") for word in SMALL), "recipe.epochs=1")  # of Tables 1 to 5
+
+LIBRARIES = {"videomae": "transformers"}  # that a model is built from, and that only an extra installs
+
+
+def skip_without_library(model: str) -> None:
+    """Skip the test if the library that a model is built from is not installed."""
+    if model in LIBRARIES:
+        pytest.importorskip(LIBRARIES[model])
 
 
 @dataclass(frozen=True)

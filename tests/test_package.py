@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import stat_video
-from running import ROOT, SMALL, Place, only
+from running import ROOT, SMALL, Place, only, skip_without_library
 from stat_video import models
 from stat_video.compose import rows
 from stat_video.config import Config
@@ -105,6 +105,7 @@ def test_the_lines_of_the_page_run(trained: Path, place: Place, monkeypatch: pyt
 
 @pytest.mark.parametrize("name", models.names())
 def test_each_model_is_built_as_it_is_published(name: str) -> None:
+    skip_without_library(name)
     (row,) = rows("train", Config, [f"model={name}", "scale=paper"])
     with torch.device("meta"):
         ours, theirs = stat_video.create_model(name, num_classes=7), row.config.build(7)

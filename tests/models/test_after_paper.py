@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import video as tv
 
+from running import skip_without_library
 from stat_video import create_model, models, paper
 from stat_video.compose import rows
 from stat_video.config import Config
@@ -244,8 +245,7 @@ def test_videomae_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def tiny(name: str) -> Config:
     """The config of `model=NAME` at scale=tiny; skips if a library is missing."""
-    if name == "videomae":
-        pytest.importorskip("transformers")
+    skip_without_library(name)
     (row,) = rows("train", Config, [f"model={name}", "scale=tiny"])
     return row.config
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from running import skip_without_library
 from stat_video import models
 from stat_video.compose import rows
 from stat_video.config import Config as TrainConfig
@@ -145,6 +146,7 @@ class Ran(TorchDispatchMode):
 )
 def test_each_model_by_what_runs_in_its_backward_pass(name: str) -> None:
     """In the models here nothing but 3-D pools lacks a deterministic kernel."""
+    skip_without_library(name)
     (row,) = rows("train", TrainConfig, [f"model={name}", "scale=tiny", "logger=off"])
     config, clip = row.config.model, row.config.clip
     with torch.device("meta"), Ran() as ran:

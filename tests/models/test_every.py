@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet50
 
+from running import skip_without_library
 from stat_video import models
 from stat_video.models.base import Clip, VideoModel
 from stat_video.models.count import by_layer, gmacs, parameters
@@ -107,8 +108,7 @@ every = pytest.mark.parametrize("name", models.names())
 
 
 def config_of(name, **changes):
-    if name == "videomae":
-        pytest.importorskip("transformers")
+    skip_without_library(name)
     assert name in TINY, f"tests/models/test_every.py: TINY needs the tiny size of {name}"
     return models.find(name)(name=name, **(TINY[name] | changes))
 

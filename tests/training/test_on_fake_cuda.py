@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import fake_cuda
-from running import ROOT
+from running import ROOT, skip_without_library
 from stat_video.models import names
 
 pytestmark = pytest.mark.skipif(bool(fake_cuda.lacking()), reason=str(fake_cuda.lacking()))
@@ -63,6 +63,7 @@ def test_stat(driver: dict[str, str]) -> None:
     ("scale", "precision"), [("tiny", "bf16-mixed"), ("paper", "bf16-mixed"), ("paper", "32-true")]
 )
 def test_each_model(name: str, scale: str, precision: str, driver: dict[str, str]) -> None:
+    skip_without_library(name)
     check(found(run(driver, [name], f"scale={scale}", precision=precision)), [name])
 
 
