@@ -83,7 +83,7 @@ class Case:
         return models.find(self.name)(**self.keys).build(self.clip, CLASSES)
 
 
-TINY_SWIN = {"size": "tiny", "window": [4, 3, 3]}
+TINY_SWIN = {"size": "tiny", "window_size": [4, 3, 3]}
 CASES = {
     "swin3d": Case("swin3d", swin3d, Clip(T=16, crop=96), TINY_SWIN),
     "swin3d, filled up": Case("swin3d", swin3d, Clip(T=5, crop=70), TINY_SWIN),

@@ -10,7 +10,7 @@ NOTE: where a map is narrower than a window, each place takes the bias of anothe
 as in the authors' code.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,15 +37,17 @@ class Config(ModelConfig):
 
     name: str = "swin3d"
     size: str = one_of("t", tuple(SIZES), size=True)
-    window: list[int] = sized([8, 7, 7])  # patches in time, height and width
+    window_size: list[int] = sized([8, 7, 7])  # patches in time, height and width
     stochastic_depth: float | None = ranged(
         None, 0, 1, below=True, size=True, noise=True
     )  # of the last block; grows linearly from 0. null: that of SIZES
+    # Factor on the classifier's learning rate: the authors' backbone, from image weights, has a tenth of its rate.
+    head_rate: float = ranged(10.0, 0, above=True, size=True, noise=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.window) != 3 or min(self.window) < 1:
-            raise ValueError(f"window={list(self.window)}: three whole numbers from 1 on are allowed")
+        if len(self.window_size) != 3 or min(self.window_size) < 1:
+            raise ValueError(f"window_size={list(self.window_size)}: three whole numbers from 1 on are allowed")
 
     def build(self, clip: Clip, num_classes: int) -> "Swin3D":
         """Return a Video Swin Transformer for such clips."""
@@ -60,7 +62,6 @@ class Swin3D(VideoModel):
     """
 
     no_decay = ("relative_position_bias_table",)
-    lr_scale: Mapping[str, float] = {"head": 10}  # the authors train the backbone at a tenth of the rate
 
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
         from torchvision.models.video.swin_transformer import SwinTransformer3d
@@ -74,7 +75,7 @@ class Swin3D(VideoModel):
             embed_dim=width,
             depths=list(depths),
             num_heads=[width * 2**stage // HEAD for stage in range(len(depths))],
-            window_size=list(config.window),
+            window_size=list(config.window_size),
             stochastic_depth_prob=rate if config.stochastic_depth is None else config.stochastic_depth,
             num_classes=num_classes,
         )
@@ -82,6 +83,7 @@ class Swin3D(VideoModel):
         self.features = network.features
         self.norm = network.norm
         self.head = network.head
+        self.lr_scale = {} if config.head_rate == 1 else {"head": config.head_rate}
         for block in self.units():
             block.attn = WindowAttention(block.attn)
 
