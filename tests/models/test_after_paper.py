@@ -202,7 +202,8 @@ def authors(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_videomae_is_transformers(form: Any, videomae: Any, small: VideoModel) -> None:
     state = form(videomae.state_dict())
     n = len(small.state_dict())
-    (summary,) = load_foreign(small, state)
+    summary, *made = load_foreign(small, state)
+    assert len(made) == (form is authors)  # queries, keys and values, split
     assert summary.startswith(f"{n} of {n} tensors taken from {len(state)} in the file")
     x = torch.randn(2, 3, 6, 48, 48, dtype=torch.float64)
     with torch.no_grad():

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from running import PROBE, SMALL, Place, read_json, refused, script
+from running import PROBE, SMALL, Place, read_json, refused, script, skip_without_library
 from stat_video import compose, models
 from stat_video.config import Config, WeightsConfig
 from stat_video.errors import InputError
@@ -44,6 +44,7 @@ def untrained(config: Config, classes: int = 12) -> VideoModel:
 @pytest.mark.parametrize("name", models.names())
 def test_a_file_of_each_system_is_tested_as_it_is(name: str, place: Place, tmp_path: Path) -> None:
     """The logits of a test are those of the network that the file is of, video by video."""
+    skip_without_library(name)
     file = tmp_path / f"{name}.pyth"
     words = words_of(name, place, f"weights={file}", "classes=data", "views=1x1", f"folders.logs={tmp_path}")
     config = composed(words)
