@@ -98,6 +98,9 @@ class FakeCuda(FakeTensorMode):
             if not kwargs.get("non_blocking"):
                 self._note("copy to the host")
             return torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
+        if fakes and name == "_fused_sgd_":  # in place, and without a rule for fake tensors
+            assert all(x.device.type == "cuda" for x in leaves if isinstance(x, Tensor))
+            return None
         if not fakes and name in ("to", "_to_copy"):
             with self:
                 return torch.empty(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype, device=DEVICE)

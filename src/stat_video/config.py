@@ -327,9 +327,9 @@ class Config:
         return self.data.short_side if self.clip.short_side is None else self.clip.short_side
 
     @property
-    def normalization(self) -> tuple[list[float], list[float]]:
-        """(mean, std) of the pixels, 0 to 1, one number or three: the model's own, else the data set's."""
-        return self.clip.mean or [self.data.mean], self.clip.std or [self.data.std]
+    def normalization(self) -> tuple[list[float], list[float], str]:
+        """(mean, std, colours) of the pixels: 0 to 1, one number or three, the model's own or the data set's."""
+        return self.clip.mean or [self.data.mean], self.clip.std or [self.data.std], self.clip.channels
 
 
 def _not_as_asked(model: Any) -> str | None:

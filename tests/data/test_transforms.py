@@ -244,6 +244,15 @@ def test_crop_larger_than_the_short_side_is_refused() -> None:
 # ------------------------------------------------------------------------------------- on the model's device
 
 
+def test_blue_comes_first_where_a_model_was_trained_so() -> None:
+    """Mean and std stay those of red, green and blue."""
+    video = torch.randint(0, 256, (2, 4, 3, 5, 5), dtype=torch.uint8)
+    keys = ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    right, turned = Normalize(*keys)(video), Normalize(*keys, "bgr")(video)
+    for place, colour in enumerate((2, 1, 0)):
+        assert torch.equal(turned[:, place], right[:, colour])
+
+
 def test_normalised_values_worked_by_hand() -> None:
     video = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1, 1).expand(1, 3, 3, 2, 2)  # frame i: level i
     out = Normalize([0.5], [0.25])(video)

@@ -48,7 +48,7 @@ class VideoDataModule(LightningDataModule):
         *,
         clip: Clip,
         short_side: int,
-        normalization: tuple[Sequence[float], Sequence[float]],
+        normalization: tuple[Sequence[float], Sequence[float]] | tuple[Sequence[float], Sequence[float], str],
         views: Views,
         augment: Augment,
         seed: int,

@@ -212,9 +212,13 @@ class Normalize(nn.Module):
     scale: float | Tensor
     shift: float | Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Take mean and std of pixels in 0 to 1: one number for all channels, or three (red, green, blue)."""
+    def __init__(self, mean: Sequence[float], std: Sequence[float], channels: str = "rgb") -> None:
+        """Take mean and std of pixels in 0 to 1: one number for all channels, or three (red, green, blue).
+
+        ``channels``: order of the colours in the model's input, 'rgb' or 'bgr'.
+        """
         super().__init__()
+        self.blue_first = channels == "bgr"
         if len(mean) == len(std) == 1:
             self.scale, self.shift = 1 / (255 * std[0]), mean[0] / std[0]
         else:
@@ -224,7 +228,8 @@ class Normalize(nn.Module):
             self.register_buffer("shift", (means / stds).float(), persistent=False)
 
     def forward(self, video: Tensor) -> Tensor:
-        return video.transpose(1, 2) * self.scale - self.shift
+        clips = video.transpose(1, 2) * self.scale - self.shift
+        return clips.flip(1) if self.blue_first else clips
 
 
 class Erase(nn.Module):

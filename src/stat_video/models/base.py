@@ -42,6 +42,7 @@ class Clip:
     # The authors whose code says which frames these are exactly (data/formulas.py); null: data/sampling.py.
     frames: str | None = any_value(None, neutral=None)
     views: str | None = None  # clips x crops of the test; null: data.views
+    channels: str = one_of("rgb", ("rgb", "bgr"), neutral="rgb")  # order of the colours that the model gets
     mean: list[float] = ranged([], 0, 1)  # of the pixels, 0 to 1, one or three; none: data.mean
     std: list[float] = ranged(
         [], 0, above=True

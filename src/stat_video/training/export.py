@@ -100,13 +100,17 @@ def _compare(model: VideoModel, loaded: Run, clips: Tensor, path: Path) -> None:
 def _description(loaded: Loaded, batch: int | None) -> dict[str, Any]:
     """Return how a clip is made of a video, and what the logits are of."""
     config = loaded.config
-    mean, std = config.normalization
+    mean, std, channels = config.normalization
     side = config.clip.view_crop
     sampling = {key: asdict(config.clip)[key] for key in ("T", "sampling", "stride", "snippet", "frames")}
     return {
         "checkpoint": str(loaded.file),
         "model": config.model.label,
-        "input": {"shape": [batch or "any", 3, config.clip.T, side, side], "type": "float32", "channels": "RGB"},
+        "input": {
+            "shape": [batch or "any", 3, config.clip.T, side, side],
+            "type": "float32",
+            "channels": channels.upper(),
+        },
         "frames": sampling,
         "short_side": config.short_side,
         "crop": side,
