@@ -15,6 +15,7 @@ import torch
 import yaml
 from test_dataset import write_moving
 
+from stat_video import paper
 from stat_video.data.formulas import FORMULAS
 from stat_video.data.reader import PathHandler
 from stat_video.data.sampling import training_frames, view_frames
@@ -88,7 +89,7 @@ def test_every_formula_gives_T_frames_of_the_video_and_draws_alike_for_all(clip:
     assert rng.integers(2**63) == same.integers(2**63)  # what comes next does not depend on the video
 
 
-@pytest.mark.parametrize("system", [file.stem for file in sorted((CONF / "model").glob("*.yaml"))])
+@pytest.mark.parametrize("system", ["stat", *paper.load().others()])
 def test_each_system_has_its_authors_frames_and_at_the_tiny_scale_none(system: str) -> None:
     """Runs of the tiny scale were made without."""
 

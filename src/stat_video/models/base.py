@@ -180,16 +180,19 @@ class VideoModel(nn.Module):
         """Return weights of another project, named as here after `renames`, with tensors put into this model's shapes.
 
         May take tensors away and make new ones. Weights of such a model itself are returned as they are. A subclass
-        that overrides it ends in ``super().adapt(state)``.
-
-        Raises:
-            ValueError: if they are of another network; one line, with the keys of `ModelConfig.released` that fit.
+        that overrides it ends in ``super().adapt(state)``; it may raise ValueError, with a line, for another network.
         """
-        state, apart = reshaped(state, self.state_dict()), (self.classifier, *self.positions)
+        return reshaped(state, self.state_dict())
+
+    def check_network(self, state: Mapping[str, Tensor]) -> None:
+        """Raise ValueError if weights from `adapt` are of another network, by numbers of blocks, shapes and parts.
+
+        One line, with the keys of `ModelConfig.released` that fit.
+        """
+        apart = (self.classifier, *self.positions)
         if found := differences(state, self.state_dict(), apart):
             more = f" and {len(found) - 1} more such differences" if len(found) > 1 else ""
             raise ValueError(f"these weights do not fit: {found[0]}{more}{self._fitting(state, apart)}")
-        return state
 
     def _fitting(self, state: Mapping[str, Tensor], apart: Sequence[str]) -> str:
         """Return which released network has weights of these shapes, for a message; '' if none or if unknown."""

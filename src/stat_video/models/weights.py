@@ -73,6 +73,8 @@ def load_foreign(
     own = model.state_dict()
     theirs = _named_as_here(model, state, own)
     given = model.adapt({ours: state[name] for ours, name in theirs.items()})
+    if share >= SHARE:  # who asks for less takes what there is of another depth, too
+        model.check_network(given)
     found = {n: t for n, t in given.items() if n in own and not (new_classifier and in_module(n, model.classifier))}
     left = [theirs.get(n, n) for n in given if n not in found]
     names = {in_memory(tensor): name for name, tensor in state.items()}  # `adapt` gives names too
