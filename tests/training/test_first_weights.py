@@ -37,6 +37,16 @@ def test_a_file_that_fills_most_of_a_model_is_taken_and_one_that_does_not_is_ref
     assert load_foreign(new, without_smallest)
 
 
+def test_two_tensors_of_one_name_are_refused() -> None:
+    """As in a file with a network and its average: neither is taken in silence. Two that are the same are one."""
+    model = built("tsm")
+    state = model.state_dict()
+    load_foreign(model, {**state, **{f"module.{name}": tensor.clone() for name, tensor in state.items()}})
+    changed = {**state, **{f"module.{name}": tensor + 1 for name, tensor in state.items()}}
+    with pytest.raises(ValueError, match=r"conv1\.weight and module\.conv1\.weight in the file differ"):
+        load_foreign(model, changed)
+
+
 @every
 def test_image_weights_lack_the_new_parts_and_nothing_else(name: str) -> None:
     """New parts are excused in a file that holds nothing else; where something is left over, they may be in that."""

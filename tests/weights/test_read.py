@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import io
 import os
 import pickle
 import sys
@@ -188,3 +189,45 @@ def test_a_program_is_refused(tmp_path: Path) -> None:
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "some.pt")
     with pytest.raises(InputError, match="a TorchScript program, which is not run"):
         read(tmp_path / "some.pt")
+
+
+class Nested:
+    """A tensor's storage, as a pickle holds it, that is something else."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def __reduce__(self) -> Any:
+        return torch.storage._load_from_bytes, (self.content,)
+
+
+class Beyond:
+    """A tensor of more numbers than its storage has."""
+
+    def __init__(self, how: Any) -> None:
+        self.how = how
+
+    def __reduce__(self) -> Any:
+        return torch._utils._rebuild_tensor_v2, (torch.ones(4).storage(), *self.how, False, collections.OrderedDict())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_program_in_the_place_of_a_storage_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.load would hand it to TorchScript, which runs what a program does when it is loaded."""
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), file)
+    (tmp_path / "some.pkl").write_bytes(pickle.dumps({"state_dict": WEIGHTS, "x": Nested(file.getvalue())}))
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        read(tmp_path / "some.pkl")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("how", [(0, (5,), (1,)), (1, (4,), (1,)), (0, (2, 2), (3, 2)), (0, (2**40,), (1,))])
+def test_a_tensor_beyond_its_storage_is_refused(tmp_path: Path, how: Any) -> None:
+    """PyTorch enlarges some storages, and takes what lies in memory."""
+    content = {"state_dict": {**WEIGHTS, "w": Beyond(how)}}
+    for old in (True, False):
+        torch.save(content, tmp_path / "some.pth", _use_new_zipfile_serialization=not old)
+        with pytest.raises(InputError, match="not a readable checkpoint"):
+            read(tmp_path / "some.pth")

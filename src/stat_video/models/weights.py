@@ -110,12 +110,21 @@ def load_foreign(
 
 
 def _named_as_here(model: VideoModel, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return the names in a file by the names that they have in the model, without the prefix that fits best."""
+    """Return the names in a file by the names that they have in the model, without the prefix that fits best.
+
+    Raises ValueError if two tensors that differ would have one name.
+    """
 
     def named(prefix: str) -> dict[str, str]:
         return {rename(name.removeprefix(prefix), model.renames): name for name in state}
 
-    return max(map(named, prefixes_of(list(state))), key=lambda found: len(found.keys() & own.keys()))
+    best = max(prefixes_of(list(state)), key=lambda prefix: len(named(prefix).keys() & own.keys()))
+    found: dict[str, str] = {}
+    for name, tensor in state.items():
+        other = found.setdefault(rename(name.removeprefix(best), model.renames), name)
+        if other != name and not torch.equal(tensor, state[other]):
+            raise ValueError(f"{other} and {name} in the file differ, and have one name here")
+    return found
 
 
 def prefixes_of(names: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 ENCODING = "latin1"  # of Python 2's byte strings, as in Caffe2's files: one character a byte
+OLD_TORCH = 0x1950A86A20F9469CFC6C  # the number that a file of torch.save began with before torch 1.6
 NUMBERS = "biufc"  # kinds of NumPy's types that a tensor can have
 
 
@@ -100,6 +101,9 @@ def _from_buffer(content: Any, kind: Any, shape: Any, order: Any, *_: Any) -> Ar
 
 
 def _rebuilt(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> torch.Tensor:
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if all(size) and last >= storage._size():  # PyTorch would enlarge the storage, by what lies in memory
+        raise pickle.UnpicklingError("a tensor reaches beyond its storage")
     tensor: torch.Tensor = torch._utils._rebuild_tensor(storage, offset, size, stride)
     return tensor
 
@@ -109,7 +113,12 @@ def _rebuilt_before_0_4(storage: Any, offset: int, size: Any, stride: Any) -> to
 
 
 def _storage(content: bytes) -> Any:
-    """Return the storage that a tensor in a plain pickle holds as a file of torch.save of its own."""
+    """Return the storage that a tensor in a plain pickle holds as a file of torch.save of its own, of the older form.
+
+    Others are refused: torch.load would run a TorchScript program in a zip.
+    """
+    if load(io.BytesIO(content)) != OLD_TORCH:
+        raise pickle.UnpicklingError("a storage is no file of torch.save")
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False, pickle_module=sys.modules[__name__])
 
 

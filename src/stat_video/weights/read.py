@@ -18,10 +18,9 @@ from torch import Tensor
 
 from ..errors import InputError
 from . import plain_pickle
-from .plain_pickle import Array, StandIn
+from .plain_pickle import OLD_TORCH, Array, StandIn
 
 ZIP = b"PK\3\4"  # how files of torch.save begin since torch 1.6; torch.load tells older ones by it, too
-OLD_TORCH = 0x1950A86A20F9469CFC6C  # the number that an older file of torch.save begins with
 # Where files keep their weights. An average of the weights is taken where there is nothing else.
 WRAPPED = (
     "state_dict", "model_state", "model_state_dict", "model", "module", "net", "network", "params", "weights", "blobs",
