@@ -80,8 +80,9 @@ def tsm(place: Place) -> tuple[Path, VideoModel]:
 def test_logits_go_into_the_order_of_the_data_sets_classes(
     tsm: tuple[Path, VideoModel], place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = next((place.folder / "data").glob("motion-*"))
-    own = (root / "classes.txt").read_text().splitlines()
+    made = composed(words_of("tsm", place, f"weights={tsm[0]}")).data.built_in
+    assert made is not None
+    own = list(made.classes)
     order = own[3:] + own[:3]
     (tmp_path / "order.txt").write_text("\n".join(name.title() for name in order))
     words = words_of("tsm", place, f"weights={tsm[0]}", "views=1x1", f"folders.logs={tmp_path}")
