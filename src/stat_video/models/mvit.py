@@ -60,7 +60,7 @@ class Config(ModelConfig):
                 f"clip.test_crop={clip.test_crop}: MViT has a position a patch, so crop={clip.crop} alone is allowed"
             )
 
-    def build(self, clip: Clip, num_classes: int) -> "MViT":
+    def build(self, clip: Clip, num_classes: int) -> VideoModel:
         """Return an MViT for such clips."""
         return MViT(self, clip, num_classes)
 

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ranged, sized
-from .base import Clip, ModelConfig, Resize, VideoModel
+from . import mvit
+from .base import Clip, Resize, VideoModel
 from .parts.depthwise import DepthwiseConv3d
 from .positions import along_time
 
@@ -26,27 +26,13 @@ Grid = tuple[int, int, int]  # of tokens: in time, height and width
 
 
 @dataclass
-class Config(ModelConfig):
-    """Everything that defines an MViTv2. Width and heads double from stage to stage; the stride of keys halves."""
+class Config(mvit.Config):
+    """Everything that defines an MViTv2: the keys of an MViT. Width and heads double; the stride of keys halves."""
 
     name: str = "mvit_v2"
-    depths: list[int] = sized([1, 2, 11, 2])  # blocks of each stage
-    width: int = ranged(96, 1, size=True)  # of the first stage
-    heads: int = ranged(1, 1, size=True)
-    kv_stride: int = ranged(8, 1, size=True)  # of the keys and values in the first stage, in space
-    stochastic_depth: float = ranged(
-        0.2, 0, 1, below=True, size=True, noise=True
-    )  # of the last block; grows linearly from 0
-    head_dropout: float = ranged(0.5, 0, 1, below=True, size=True, noise=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if len(self.depths) != 4 or min(self.depths) < 1:
-            raise ValueError(
-                f"depths={list(self.depths)}: one whole number from 1 on for each of four stages is allowed"
-            )
-        if self.width % self.heads:
-            raise ValueError(f"heads={self.heads}: width {self.width} does not divide into {self.heads} heads")
+    def check(self, clip: Clip) -> None:
+        """Take any clip: positions are relative, and are interpolated for another crop."""
 
     def build(self, clip: Clip, num_classes: int) -> "MViTv2":
         """Return an MViTv2 for such clips."""
@@ -61,7 +47,7 @@ class MViTv2(VideoModel):
     """
 
     def __init__(self, config: Config, clip: Clip, num_classes: int) -> None:
-        from torchvision.models.video import mvit
+        from torchvision.models.video import mvit as library
 
         super().__init__()
         self.config, self.clip = config, clip
@@ -71,7 +57,7 @@ class MViTv2(VideoModel):
             before = stages[max(i - 1, 0)]
             q_stride, kv_stride = 2 if stage != before else 1, max(config.kv_stride >> stage, 1)
             settings.append(
-                mvit.MSBlockConfig(
+                library.MSBlockConfig(
                     num_heads=config.heads << stage,
                     input_channels=config.width << before,
                     output_channels=config.width << stage,
@@ -82,7 +68,7 @@ class MViTv2(VideoModel):
                 )
             )
         # torchvision draws the weights: linear ones and the class token with std 0.02. Attention has its own tables.
-        network = mvit.MViT(
+        network = library.MViT(
             spatial_size=(224, 224),
             temporal_size=16,
             block_setting=settings,
