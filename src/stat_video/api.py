@@ -14,11 +14,10 @@ from .launch.command import acting_as
 from .launch.frozen import frozen_for_devices
 from .launch.script import quiet_libraries, run_alone
 from .models.base import VideoModel
-from .models.weights import load_foreign, load_weights
 from .runs.result import Result
 from .training import testing
 from .training.checkpoint import read_weights
-from .training.first_weights import named_weights
+from .training.first_weights import load_any, named_weights
 from .training.fit import finished, fit
 from .training.loaded import Loaded
 from .training.prediction import Prediction, predict_many
@@ -63,9 +62,8 @@ def create_model(
         raise InputError(str(error)) from None
     if weights is not None:
         found = read_weights(Path(weights))
-        load = load_foreign if found.classes is None else load_weights
         with named_weights(str(weights), found.tensors):
-            load(model, found.tensors, new_classifier=new_classifier)
+            load_any(model, found, new_classifier=new_classifier)
     return model
 
 

@@ -219,7 +219,7 @@ def test_many_rows_are_compared_with_the_best_alone(mine, videos, logs, tmp_path
 def test_pairs_of_two_states_of_the_data_are_not_compared(mine):
     a, b, _ = mine.rows
     (run,) = a.runs
-    other = replace(a, runs=[replace(run, result={**run.result, "manifest": "01234567"})])
+    other = replace(a, runs=[replace(run, content={**run.content, "manifest": "01234567"})])
     assert compare.difference(other, b) == "tested on another state of the data set"
 
 
@@ -263,8 +263,8 @@ def test_what_lacks_videos_or_frames_says_so(mine, logs, videos, tmp_path):
     assert [axes.texts[0].get_text() for axes in picture.figure.axes] == ["missing", "missing"]
 
     (run, *_) = mine.rows[0].runs
-    data = {**run.result["config"]["data"], "root": str(tmp_path / "nowhere")}
-    moved = replace(run, result={**run.result, "config": {**run.result["config"], "data": data}})
+    data = {**run.config["data"], "root": str(tmp_path / "nowhere")}
+    moved = replace(run, content={**run.content, "config": {**run.config, "data": data}})
     why = Videos().tested(moved, labels_of(videos))
     assert why == "the data set own is not on this machine"
     table = own_tables.error_table(mine.rows[0], mistakes(mine.rows[0], 8), CLASSES, why)
@@ -274,7 +274,7 @@ def test_what_lacks_videos_or_frames_says_so(mine, logs, videos, tmp_path):
     here = Videos(Folders(own=videos.root))  # where this machine has the data set
     assert here.tested(moved, labels_of(videos)) == paths
     assert here.classes(moved, 3) == CLASSES
-    changed = replace(run, result={**run.result, "manifest": "01234567"})
+    changed = replace(run, content={**run.content, "manifest": "01234567"})
     assert Videos().tested(changed, labels_of(videos)) == "the data set own has changed since the test"
 
 
@@ -301,7 +301,7 @@ def test_the_csv_has_every_figure(mine, written):
         lines = list(csv.DictReader(file))
     for row in mine.rows:
         of_row = [line for line in lines if line["row"] == row.name]
-        runs = {(run.id, metric, str(v)) for run in row.runs for metric, v in run.result["metrics"].items()}
+        runs = {(run.id, metric, str(v)) for run in row.runs for metric, v in run.content["metrics"].items()}
         assert {(line["run"], line["metric"], line["value"]) for line in of_row if line["run"]} == runs
         classes = {line["class"]: float(line["value"]) for line in of_row if line["class"]}
         assert classes == {CLASSES[c]: pytest.approx(v, abs=1e-4) for c, (_, v) in (by_class(row) or {}).items()}
@@ -350,7 +350,7 @@ def test_kept_runs_make_the_same_section_and_name_no_folder(mine, logs, videos, 
     part = own_part(again, Videos())
     assert all("is not on this machine" in row.errors.notes[0] for row in part.rows)
     (run, *_) = mine.rows[1].runs
-    lost = replace(run, result={**run.result, "unreadable": {"train": [], "val": [f"{videos.root}/c/4.mp4"]}})
+    lost = replace(run, content={**run.content, "unreadable": {"train": [], "val": [f"{videos.root}/c/4.mp4"]}})
     (there,) = keep([lost], tmp_path / "again")
     content = (there / "result.json").read_text()
     assert videos.root not in content

@@ -156,7 +156,7 @@ def test_a_row_of_two_tables_is_one_run(fake):
 
 def test_a_run_from_other_weights_fills_its_row(fake):
     (run,) = row(fake, "7/STAT-16").runs
-    assert run.result["config"]["init"].endswith("/0a1b2c3d")
+    assert run.config["init"].endswith("/0a1b2c3d")
     assert not row(fake, "7/STAT-32").runs
 
 
@@ -177,8 +177,8 @@ def test_an_ensemble_averages_the_scores_of_its_runs(fake, written):
     assert r.gflops == pytest.approx(clips * crops * 2 * 0.125)  # of two runs
     assert isinstance(difference(r, row(fake, "7/STAT-16")), Difference)
     (member, *_) = ensemble.trainings
-    figures = member.result["metrics"] | {f"test/top1_{r.views}_near": 50.0}
-    grouped = replace(r, runs=[replace(member, result={**member.result, "metrics": figures})])
+    figures = member.content["metrics"] | {f"test/top1_{r.views}_near": 50.0}
+    grouped = replace(r, runs=[replace(member, content={**member.content, "metrics": figures})])
     table = tables.main_table([r, grouped, row(fake, "7/STM-16"), row(fake, "7/STAT-16")])
     near = table.columns.index("top-1 near")
     assert [cells[near] for cells in table.rows] == ["", "50.00", "missing", ""]  # what was run is not missing
@@ -276,8 +276,8 @@ def test_each_run_stands_with_its_difference_to_the_baseline(fake):
     (other, _) = tables.row_runs([row(fake, "7/MViT-16"), row(fake, "7/STAT-16")]).rows
     assert other[-1].startswith("model=mvit")
     (first,) = row(fake, "7/STAT-16").runs
-    config = {**first.result["config"], "seed": 1, "init": "trained_on=motion/ffffffff"}  # another seed's first weights
-    second = replace(first, result={**first.result, "seed": 1, "config": config})
+    config = {**first.config, "seed": 1, "init": "trained_on=motion/ffffffff"}  # another seed's first weights
+    second = replace(first, content={**first.content, "seed": 1, "config": config})
     table = tables.row_runs([replace(row(fake, "7/STAT-16"), runs=[first, second])])
     assert [cells[-1] for cells in table.rows] == ["the baseline", "the baseline"]
 
@@ -285,7 +285,7 @@ def test_each_run_stands_with_its_difference_to_the_baseline(fake):
 def test_clips_until_a_top1_are_those_of_the_epoch_log(fake, tmp_path):
     """Epochs of 100 and 200 steps with 30 and 40 %: 40 % after 200 steps of the recipe's batch."""
     run = row(fake, "1/CA").runs[0]
-    clips = run.result["config"]["recipe"]["batch_size"]
+    clips = run.config["recipe"]["batch_size"]
     assert clips_until(run, 30) == (100 * clips, 0)
     assert clips_until(run, 30.5) == (200 * clips, 100 * clips)
     assert clips_until(run, 41) is None
@@ -308,9 +308,9 @@ def test_how_soon_rows_are_beside_each_other(fake, tmp_path):
             (folder := tmp_path / name / str(seed)).mkdir(parents=True)
             lines = [f"{e},{10 * e + 10},{90 if e + 1 >= epoch else 50}" for e in range(5)]
             (folder / "epochs.csv").write_text("\n".join(["epoch,step,val/top1_1x1", *lines]))
-            runs.append(replace(run, folder=folder, result={**run.result, "seed": seed}))
+            runs.append(replace(run, folder=folder, content={**run.content, "seed": seed}))
         rows.append(replace(row(fake, "1/CA"), runs=runs))
-    epoch = 10 * run.result["config"]["recipe"]["batch_size"]
+    epoch = 10 * run.config["recipe"]["batch_size"]
     apart = [epoch * (a - b) for a, b in zip(*soon.values(), strict=True)]
     half = stats.sem(apart) * stats.t.ppf(0.975, 2)
     assert clips_apart(*rows, 90) == pytest.approx(
@@ -367,9 +367,9 @@ def test_another_state_of_the_data_is_not_averaged_in(fake, written):
 
 
 def test_nothing_that_was_found_is_dropped(fake, written):
-    other, half = sorted(fake.collection.others, key=lambda run: run.result["config"]["name"] == "ssv2")
-    assert other.result["config"]["clip"]["crop"] == 56
-    assert (half.seed, half.result["config"]["model"]["name"]) == (1, "msnet")  # of an ensemble, alone
+    other, half = sorted(fake.collection.others, key=lambda run: run.config["name"] == "ssv2")
+    assert other.config["clip"]["crop"] == 56
+    assert (half.seed, half.config["model"]["name"]) == (1, "msnet")  # of an ensemble, alone
     (broken,) = fake.collection.broken
     page = html.unescape((written / "index.html").read_text())
     assert other.folder.name in page
@@ -605,7 +605,7 @@ def test_the_csv_has_every_metric_of_every_run(fake, written):
         lines = [line for line in csv.DictReader(file) if line["run"]]
     for r in (r for (scale, _), r in fake.collection.rows.items() if scale == "tiny"):
         mine = [line for line in lines if (line["table"], line["row"]) == (str(r.table.number), r.printed.id)]
-        expected = {(run.id, m, str(v)) for run in r.runs for m, v in run.result["metrics"].items()}
+        expected = {(run.id, m, str(v)) for run in r.runs for m, v in run.content["metrics"].items()}
         assert {(line["run"], line["metric"], line["value"]) for line in mine} == expected
 
 

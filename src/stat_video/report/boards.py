@@ -76,8 +76,8 @@ def own_boards(logs: Path, scales: Sequence[str]) -> list[Board]:
     tables = {table.experiment for table in paper.load().tables.values()}
     named: dict[tuple[str, str], list[FoundRun]] = {}
     for run in found_runs(logs)[0]:
-        if run.result["name"] not in tables and run.result["scale"] in scales:
-            named.setdefault((str(run.result["scale"]), str(run.result["name"])), []).append(run)
+        if run.name not in tables and run.scale in scales:
+            named.setdefault((run.scale, run.name), []).append(run)
     return [own_board(experiment_of(name, scale, runs)) for (scale, name), runs in sorted(named.items())]
 
 
@@ -87,7 +87,7 @@ def own_board(experiment: Experiment) -> Board:
     Its axes are the keys in which its rows differ. `row`, which is another for each row, stands for a key that is not
     among those by which runs are found on W&B.
     """
-    configs = [row.runs[0].result["config"] for row in experiment.rows]
+    configs = [row.runs[0].config for row in experiment.rows]
     logged = [key for config in configs for key in (*searchable(config), "model", "data", "T")]
     axes = [key for key in experiment.keys if key in logged]
     if len(axes) < len(experiment.keys):
@@ -104,7 +104,7 @@ def boards(logs: Path, scales: Sequence[str]) -> Iterator[Board]:
     """
     own = own_boards(logs, scales)
     tables = paper.load().tables.values()
-    names = {run.result["name"] for run in found_runs(logs)[0]}
+    names = {run.name for run in found_runs(logs)[0]}
     if not own or names & {table.experiment for table in tables}:
         yield from (board(table, scale) for scale in scales for table in tables)
     yield from own

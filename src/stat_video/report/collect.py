@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,32 +39,15 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class FoundRun:
-    """A finished run in its folder."""
+class FoundRun(Result):
+    """A finished run, with what a report asks of it: logits, curves, commits."""
 
-    folder: Path
-    result: Mapping[str, Any]
     members: Sequence["FoundRun"] = ()  # of an ensemble: the runs whose scores it averages
-
-    @property
-    def typed(self) -> Result:
-        """Its result."""
-        return Result(self.folder, self.result)
-
-    @property
-    def seed(self) -> int:
-        """Its seed."""
-        return int(self.result["seed"])
-
-    @property
-    def id(self) -> str:
-        """Its id, the last part of its folder's name."""
-        return str(self.result["id"])
 
     @property
     def commit(self) -> str:
         """The commits that it ran at, as `runs.code.commits` has them; '-' if unknown."""
-        return commits(self.result.get("history") or [self.result])
+        return commits(self.content.get("history") or [self.content])
 
     @property
     def trainings(self) -> Sequence["FoundRun"]:
@@ -94,14 +76,14 @@ class FoundRun:
 
     def curve_of(self, column: str) -> tuple[list[int], list[float]]:
         """Return the clips seen at each epoch of `epochs.csv` that has a figure in a column, and these figures."""
-        clips = int(self.result["config"]["recipe"].get("batch_size", 0))
+        clips = int(self.config["recipe"].get("batch_size", 0))
         points = epoch_figures(self.folder, column) if clips else []  # without: of another project's config
         return [steps * clips for steps, _ in points], [figure for _, figure in points]
 
     @property
     def logits_file(self) -> Path:
         """Path of the logits of its test."""
-        return self.folder / f"logits_{self.result['config']['views']}.pt"
+        return self.folder / f"logits_{self.content['config']['views']}.pt"
 
     def logits(self) -> tuple[Tensor, Tensor]:
         """Return logits (videos, views, num_classes) of the test and the labels; raise any of torch's errors."""
@@ -142,17 +124,17 @@ class TableRow:
     def metrics(self) -> list[str]:
         """Names of its accuracies in result files, those of class groups after top-1 and top-5."""
         names = [str(Key("test", top, Views.parse(self.views))) for top in ("top1", "top5")]
-        more = {m for run in self.runs for m in run.result["metrics"] if m.startswith(f"{names[0]}_")}
+        more = {m for run in self.runs for m in run.content["metrics"] if m.startswith(f"{names[0]}_")}
         return [*names, *sorted(more)]
 
     def values(self, metric: str) -> list[float]:
         """Return the metric of each run that has it, in percent."""
-        return [run.result["metrics"][metric] for run in self.runs if metric in run.result["metrics"]]
+        return [run.content["metrics"][metric] for run in self.runs if metric in run.content["metrics"]]
 
     @property
     def parameters(self) -> float | None:
         """1e6 parameters, of all members of an ensemble; None without a run that says so."""
-        count = self.runs[0].result.get("parameters") if self.runs else None
+        count = self.runs[0].content.get("parameters") if self.runs else None
         return None if count is None else count / 1e6
 
 
@@ -193,8 +175,8 @@ class ReportRow(TableRow):
         """1e9 multiply-adds as counted: of a view, or of all views if the table prints those; None if unknown."""
         if self.config is None:
             return None
-        if self.runs and self.runs[0].result.get("gmacs") is not None:
-            view = float(self.runs[0].result["gmacs"])
+        if self.runs and self.runs[0].content.get("gmacs") is not None:
+            view = float(self.runs[0].content["gmacs"])
         else:
             try:
                 view = sum(self.kept.gmacs(config) for config in self.configs)
@@ -226,7 +208,7 @@ def config_difference(run: FoundRun, baseline: FoundRun | None) -> str:
     """
     if baseline is None:
         return ""
-    configs = [r.result["config"] | {"init": data_of_init(r.result["config"]["init"])} for r in (run, baseline)]
+    configs = [{**r.config, "init": data_of_init(r.config["init"])} for r in (run, baseline)]
     return ", ".join(f"{key}={ours}" for key, (ours, _) in differing(configs)[0].items() if key != "seed")
 
 
@@ -234,7 +216,7 @@ def baseline_of(rows: Sequence[ReportRow]) -> FoundRun | None:
     """Return the run of a table whose model has the fewest keys off their defaults, the paper's own model first."""
     of_ours = [run for row in rows if row.printed.ours for run in row.trainings]
     runs = of_ours or [run for row in rows for run in row.trainings]
-    return min(runs, key=lambda run: len(label_of(run.result["config"])), default=None)
+    return min(runs, key=lambda run: len(label_of(run.config)), default=None)
 
 
 @dataclass(frozen=True)
@@ -258,7 +240,7 @@ def collect(logs: Path, scales: Sequence[str], kept: KeptRows | None = None) -> 
     every, broken = found_runs(logs)
     runs: dict[str, list[FoundRun]] = {}
     for run in every:
-        runs.setdefault(row_id(run.result["config"]), []).append(run)
+        runs.setdefault(row_id(run.config), []).append(run)
     tables = {scale: [_rows(table, scale, runs, kept) for table in paper.load().tables.values()] for scale in scales}
     used = {r.folder for ts in tables.values() for t in ts for row in t for r in (*row.trainings, *row.stale)}
     return Collection(tables, every, [run for run in every if run.folder not in used], broken)
@@ -271,7 +253,7 @@ def found_runs(logs: Path) -> tuple[list[FoundRun], list[tuple[Path, str]]]:
     for result in found.results:
         try:
             row_id(result.config)
-            label_of(dict(result.config))
+            label_of(result.config)
         except (KeyError, TypeError, AttributeError) as error:  # of no config of ours
             found.broken.append((result.folder / "result.json", f"its config is not a run's ({error!r:.60})"))
         else:
@@ -283,7 +265,7 @@ def hints(runs: Sequence[FoundRun]) -> list[str]:
     """Return one line per key that keeps runs from their rows since the code has changed, with what mends it."""
     lacks, unknown = Counter[str](), Counter[str]()
     for run in runs:
-        missing, left = foreign_keys(run.result["config"])
+        missing, left = foreign_keys(run.config)
         lacks.update(missing)
         unknown.update(left)
     return [
@@ -302,7 +284,7 @@ def _rows(table: PaperTable, scale: str, runs: Mapping[str, list[FoundRun]], kep
     rows = []
     for again in reruns(table, scale, kept_rows):
         members = [
-            [run for run in runs.get(row_id(asdict(config)), []) if ended_as_asked(config.recipe, run.typed)]
+            [run for run in runs.get(row_id(asdict(config)), []) if ended_as_asked(config.recipe, run)]
             for config in again.configs
         ]
         kept, stale = one_state([run for same in members for run in same])
@@ -321,7 +303,7 @@ def _ensembles(members: Sequence[Sequence[FoundRun]]) -> list[FoundRun]:
         same = [run for runs in members for run in runs if run.seed == first.seed]
         if len(same) < len(members):
             continue
-        result = dict(first.result)
+        result = dict(first.content)
         ensemble = FoundRun(first.folder, result, same)
         if ensemble.ranks is None:
             continue
@@ -329,7 +311,7 @@ def _ensembles(members: Sequence[Sequence[FoundRun]]) -> list[FoundRun]:
         result["id"] = "+".join(run.id for run in same)
         result["metrics"] = {f"test/{name}_{views}": float(value) for name, value in averaged.items()}
         for key in ("gmacs", "parameters"):
-            result[key] = sum(run.result[key] for run in same) if all(run.result.get(key) for run in same) else None
+            result[key] = sum(run.content[key] for run in same) if all(run.content.get(key) for run in same) else None
         found.append(ensemble)
     return found
 
@@ -338,6 +320,6 @@ def one_state(runs: Sequence[FoundRun]) -> tuple[list[FoundRun], list[FoundRun]]
     """Return the runs on the newest state of the data set by seed, and the others: the two are never averaged."""
     if not runs:
         return [], []
-    newest = max(runs, key=lambda run: str(run.result["finished"])).result.get("manifest")
-    kept = [run for run in runs if same_data(run.result.get("manifest"), newest)]
+    newest = max(runs, key=lambda run: str(run.content["finished"])).content.get("manifest")
+    kept = [run for run in runs if same_data(run.content.get("manifest"), newest)]
     return sorted(kept, key=lambda run: run.seed), [run for run in runs if run not in kept]

@@ -74,7 +74,7 @@ def difference(a: TableRow, b: TableRow, metric: str = "top1") -> Difference | s
     rows = []
     for seed in common:
         runs = [next(r for r in row.runs if r.seed == seed) for row in (a, b)]
-        if not same_data(*(run.result.get("manifest") for run in runs)):
+        if not same_data(*(run.content.get("manifest") for run in runs)):
             return "tested on another state of the data set"
         one, other = (run.ranks for run in runs)
         if one is None or other is None:

@@ -99,8 +99,8 @@ def long_csv(collection: Collection, scale: str) -> str:
             if row.gflops is not None:
                 writer.writerow([*key, "ours", "gflops", row.gflops, "", "", "", ""])
             for run in row.runs:
-                about = [run.seed, run.id, run.commit, run.result.get("manifest")]
-                for metric, value in run.result["metrics"].items():
+                about = [run.seed, run.id, run.commit, run.content.get("manifest")]
+                for metric, value in run.content["metrics"].items():
                     writer.writerow([*key, "ours", metric, value, *about])
     return text.getvalue()
 
@@ -119,8 +119,8 @@ def own_csv(experiments: Sequence[tuple[Experiment, Sequence[str]]]) -> str:
         for row in experiment.rows:
             key = [experiment.scale, experiment.name, row.name]
             for run in row.runs:
-                about = [run.seed, run.id, run.commit, run.result.get("manifest")]
-                for metric, value in run.result["metrics"].items():
+                about = [run.seed, run.id, run.commit, run.content.get("manifest")]
+                for metric, value in run.content["metrics"].items():
                     writer.writerow([*key, metric, "", "", value, *about])
             for c, (videos, top1) in (by_class(row) or {}).items():
                 name = names[c] if c < len(names) else c

@@ -22,7 +22,7 @@ def keep(runs: Iterable[FoundRun], folder: Path) -> list[Path]:
     """
     kept = []
     for run in runs:
-        there = folder / str(run.result["name"]) / run.folder.name
+        there = folder / run.name / run.folder.name
         if there.resolve() == run.folder.resolve():
             continue
         there.mkdir(parents=True, exist_ok=True)
@@ -35,12 +35,12 @@ def keep(runs: Iterable[FoundRun], folder: Path) -> list[Path]:
                 logits = logits.softmax(-1).mean(1, keepdim=True).log()
             with replacing(there / run.logits_file.name) as copy:
                 torch.save({"logits": logits, "labels": labels.to(torch.int16)}, copy)
-        config = {key: value for key, value in run.result["config"].items() if key != "folders"}
+        config = {key: value for key, value in run.config.items() if key != "folders"}
         config["data"] = {**config["data"], "root": None}
         unreadable = {
-            split: [name_of(Path(p)) for p in paths] for split, paths in run.result.get("unreadable", {}).items()
+            split: [name_of(Path(p)) for p in paths] for split, paths in run.content.get("unreadable", {}).items()
         }
-        content = {**run.result, **({"unreadable": unreadable} if unreadable else {}), "config": config}
+        content = {**run.content, **({"unreadable": unreadable} if unreadable else {}), "config": config}
         write_json(there / "result.json", content)  # last: a folder with one is whole
         kept.append(there)
     return kept

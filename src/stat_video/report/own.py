@@ -34,29 +34,29 @@ class OwnRow(TableRow):
     @property
     def views(self) -> str:
         """Protocol of the test, '5x1'."""
-        return str(self.runs[0].result["config"]["views"])
+        return str(self.runs[0].config["views"])
 
     @property
     def system(self) -> str:
         """Name of the model in the config."""
-        return str(self.runs[0].result["config"]["model"]["name"])
+        return str(self.runs[0].config["model"]["name"])
 
     @property
     def data(self) -> str:
         """Name of the data set."""
-        return str(self.runs[0].result["config"]["data"].get("name"))
+        return str(self.runs[0].config["data"].get("name"))
 
     @property
     def gflops(self) -> float | None:
         """1e9 multiply-adds of a view; None if they could not be counted."""
-        gmacs = self.runs[0].result.get("gmacs")
+        gmacs = self.runs[0].content.get("gmacs")
         return None if gmacs is None else float(gmacs)
 
     @property
     def further(self) -> list[tuple[str, str]]:
         """(name, group) of its test's other figures than top-1, top-5 and their groups, as `Key` has them."""
         keys = []
-        for metric in dict.fromkeys(metric for run in self.runs for metric in run.result["metrics"]):
+        for metric in dict.fromkeys(metric for run in self.runs for metric in run.content["metrics"]):
             with suppress(ValueError):  # not a name that runs write
                 keys.append(Key.parse(metric))
         return [(k.name, k.group) for k in keys if k.stage == "test" and k.name not in ("top1", "top5", "loss")]
@@ -116,7 +116,7 @@ def experiments(collection: Collection) -> list[Experiment]:
     tables = {table.experiment: table.number for table in paper.load().tables.values()}
     named: dict[tuple[str, str], list[FoundRun]] = {}
     for run in collection.runs:
-        name, scale = str(run.result["name"]), str(run.result["scale"])
+        name, scale = run.name, run.scale
         if scale in collection.tables and (run.folder in others or name not in tables):
             named.setdefault((scale, name), []).append(run)
     return [
@@ -130,9 +130,9 @@ def experiment_of(name: str, scale: str, runs: Sequence[FoundRun], table: int | 
     """Return runs as an experiment, in rows by what differs between them."""
     same_row: dict[str, list[FoundRun]] = {}
     for run in runs:
-        same_row.setdefault(row_id(run.result["config"]), []).append(run)
+        same_row.setdefault(row_id(run.config), []).append(run)
     states = [one_state(same) for same in same_row.values()]
-    varied, same = differing([_without_seed(kept[0].result["config"]) for kept, _ in states])
+    varied, same = differing([_without_seed(kept[0].config) for kept, _ in states])
     of_rows = [_short(values) for key, values in varied.items() if key != "seed"]
     keys = [key for key in varied if key != "seed"]
     cells = [list(values) for values in zip(*of_rows, strict=True)] or [[] for _ in states]
@@ -147,7 +147,7 @@ def experiment_of(name: str, scale: str, runs: Sequence[FoundRun], table: int | 
     if any(len(label) > LONGEST for label in labels):
         rows = [replace(row, label=f"row {n}") for n, row in enumerate(rows, 1)]
     same = {key: value for key, value in same.items() if key != "seed"}
-    beside = beside_the_model([kept[0].result["config"] for kept, _ in states], varied)
+    beside = beside_the_model([kept[0].config for kept, _ in states], varied)
     return Experiment(name, scale, keys, rows, same, beside, table)
 
 

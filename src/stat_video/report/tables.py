@@ -153,12 +153,12 @@ def row_runs(rows: Sequence[ReportRow]) -> TextTable:
     cells, names = [], []
     for row in rows:
         for run in row.trainings:
-            top1 = run.result["metrics"].get(row.metrics[0])
+            top1 = run.content["metrics"].get(row.metrics[0])
             soon = clips_until(run, SOON)
             figures = [figure_cell(top1, 2), "" if soon is None else f"{soon[0]:,}"]
             different = config_difference(run, baseline) or "the baseline"
             name = f"{run.folder.parent.name}/{run.folder.name}"
-            cells.append([row.name, str(run.seed), str(run.result.get("epochs", "")), *figures, name, different])
+            cells.append([row.name, str(run.seed), str(run.content.get("epochs", "")), *figures, name, different])
             names.append("" if anchor(row) in names else anchor(row))
     columns = ["row", "seed", "epochs", "top-1", f"clips to {SOON} %", "run", "its config beside the baseline's"]
     return TextTable("Runs of each row", columns, cells, [False, True, True, True, True, False, False], names=names)
@@ -203,7 +203,7 @@ def summary(
 
 def hours(runs: Sequence[FoundRun]) -> str:
     """Return how long runs took one after the other, by their results: '1.25'; '' for none."""
-    return f"{sum(run.result.get('wall_seconds', 0) for run in runs) / 3600:.2f}" if runs else ""
+    return f"{sum(run.content.get('wall_seconds', 0) for run in runs) / 3600:.2f}" if runs else ""
 
 
 def claim_table(verdicts: Sequence[Verdict]) -> TextTable:
@@ -218,7 +218,7 @@ def run_table(runs: Sequence[FoundRun], more: Sequence[str] = ()) -> TextTable:
     """Return where the figures come from: one row per run, with ``more`` notes below."""
     cells = []
     for run in runs:
-        r = run.result
+        r = run.content
         versions, hardware = r.get("versions", {}), r.get("hardware", {})
         machine = (
             f"{hardware.get('devices', '?')} x {hardware.get('device', '?')}, {hardware.get('threads', '?')} threads"
@@ -345,16 +345,16 @@ def notes_of_runs(rows: Sequence[TableRow]) -> list[str]:
     notes = []
     for row in rows:
         if row.stale:
-            left = ", ".join(f"{run.id} ({run.result.get('manifest')})" for run in row.stale)
+            left = ", ".join(f"{run.id} ({run.content.get('manifest')})" for run in row.stale)
             notes.append(f"{row.name}: left out, since they saw another state of the data set: {left}.")
         for run in row.runs:
-            lacking = [f"{len(paths)} {split}" for split, paths in run.result.get("unreadable", {}).items() if paths]
+            lacking = [f"{len(paths)} {split}" for split, paths in run.content.get("unreadable", {}).items() if paths]
             if lacking:
                 notes.append(
                     f"{row.name}, seed {run.seed}: {' and '.join(lacking)} videos could not be read; those of "
                     "the test count as wrong."
                 )
-            if len(run.result.get("history", [])) > 1:
+            if len(run.content.get("history", [])) > 1:
                 notes.append(f"{row.name}, seed {run.seed}: begun on other code than it was finished on: {run.commit}.")
         if any("+" in run.commit for run in row.runs):
             notes.append(f"{row.name}: + means that files were changed since that commit.")

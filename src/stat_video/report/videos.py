@@ -40,8 +40,8 @@ class Videos:
                 return [printable(name) for name in names]
         with suppress(InputError):
             names = (
-                run.result.get("classes")
-                or read_checkpoint(run.folder / str(run.result.get("checkpoint", "last.ckpt"))).classes
+                run.content.get("classes")
+                or read_checkpoint(run.folder / str(run.content.get("checkpoint", "last.ckpt"))).classes
             )
             if len(names) == number:
                 return [printable(name) for name in names]
@@ -49,17 +49,17 @@ class Videos:
 
     def tested(self, run: FoundRun, labels: Sequence[int]) -> list[Path] | str:
         """Return the path of each video of a run's test, which had these labels; a text says why they are unknown."""
-        recipe = run.result["config"]["recipe"]
-        key = json.dumps([run.result["config"]["data"], recipe.get("val_videos"), run.result.get("manifest")])
+        recipe = run.config["recipe"]
+        key = json.dumps([run.config["data"], recipe.get("val_videos"), run.content.get("manifest")])
         if key not in self._found:
             self._found[key] = self._tested(run, labels, recipe.get("val_videos"))
         return self._found[key]
 
     def _tested(self, run: FoundRun, labels: Sequence[int], val_videos: int | None) -> list[Path] | str:
-        name = run.result["config"]["data"].get("name")
+        name = run.config["data"].get("name")
         try:
             data = self._data(run)
-            if not same_data(manifest_hash(data), run.result.get("manifest")):
+            if not same_data(manifest_hash(data), run.content.get("manifest")):
                 return f"the data set {name} has changed since the test"
             return videos_of_test(data, labels, val_videos) or f"the lists of {name} are not those of the test"
         except InputError:  # its line has folders of this machine, which are no part of a report
@@ -68,7 +68,7 @@ class Videos:
     def _data(self, run: FoundRun) -> DataConfig:
         """Return the config of a run's data set with a folder that is there; raise InputError if none is."""
         try:
-            data: DataConfig = from_plain(updated(run.result["config"])["data"], DataConfig)
+            data: DataConfig = from_plain(updated(run.config)["data"], DataConfig)
         except (OmegaConfBaseException, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{run.folder}: its data set is of another version") from error
         here = getattr(self.folders, data.setting.removeprefix("folders."), None)

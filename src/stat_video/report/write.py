@@ -146,7 +146,7 @@ def page(collection: Collection, parts: Sequence[ScalePart], own: Sequence[OwnPa
 
 def left_out(collection: Collection) -> list[str]:
     """Return one line per reason why runs stand in no table of the paper or in no section at all."""
-    scales = [str(run.result["scale"]) for run in collection.others]
+    scales = [run.scale for run in collection.others]
     other = Counter(scale for scale in scales if scale not in collection.tables)
     lines = [f"{n} runs of scale {scale}: scales=[{scale}] shows them" for scale, n in sorted(other.items())]
     return [*lines, *hints(collection.others)]

@@ -31,7 +31,7 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[str]
     for row, config in zip(rows, configs, strict=True):  # a key at its neutral value is no part of a definition
         whole = dict(flat(updated(config)))
         row.update({key: whole[key] for key in keys if key not in row and key in whole})
-    labels = _told_apart([label_of(dict(config)) for config in configs], rows, keys)
+    labels = _told_apart([label_of(config) for config in configs], rows, keys)
     several = len({row.get("model.name") for row in rows}) > 1
     choice = [(row.get("model.name"), row.get("data.name")) for row in rows]
     varied: dict[str, list[str]] = {"model": labels} if several else {}

@@ -7,6 +7,7 @@ goes on, and a row of several tables is run once.
 
 import contextlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def same_data(one: str | None, other: str | None) -> bool:
     return lists == other_lists and (not content or not other_content or content == other_content)
 
 
-def label_of(config: dict[str, Any]) -> str:
+def label_of(config: Mapping[str, Any]) -> str:
     """Return the label of a resolved config's model; its name if its file is gone or of another version."""
     name = str(config["model"]["name"])
     try:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..config import Config
 from ..errors import InputError
 from ..models.base import VideoModel
-from ..models.weights import load_foreign, load_weights, project_of
+from ..models.weights import SHARE, load_foreign, load_weights, project_of
 from ..weights.read import WeightFile
 
 
@@ -20,10 +20,9 @@ def load_first_weights(model: VideoModel, weights: WeightFile, config: Config, c
     """
     source, new_classifier, trained_on = str(config.init), config.new_classifier, weights.classes
     with named_weights(source, weights.tensors):
-        if trained_on is None:
-            lines = load_foreign(model, weights.tensors, new_classifier=new_classifier, share=config.init_share)
-            return [described(weights), *lines]
-        changes = load_weights(model, weights.tensors, new_classifier=new_classifier)
+        lines = load_any(model, weights, new_classifier=new_classifier, share=config.init_share)
+    if trained_on is None:
+        return lines
     if len(trained_on) != len(classes) and not new_classifier:
         raise InputError(f"init={source}: its classifier is of {len(trained_on)} classes, here are {len(classes)}")
     if trained_on != classes and not new_classifier:
@@ -33,7 +32,19 @@ def load_first_weights(model: VideoModel, weights: WeightFile, config: Config, c
             f"init={source}: its classifier is of other classes than data={config.data.name}{order}: class {place} is "
             f"{trained_on[place]!r} there and {classes[place]!r} here; new_classifier=true draws a new one"
         )
-    return changes
+    return lines
+
+
+def load_any(
+    model: VideoModel, weights: WeightFile, *, new_classifier: bool = False, share: float = SHARE
+) -> list[str]:
+    """Load the weights of a file, of this project or another; return a line for each change to them.
+
+    Raises ValueError if they do not fit.
+    """
+    if weights.classes is not None:
+        return load_weights(model, weights.tensors, new_classifier=new_classifier)
+    return [described(weights), *load_foreign(model, weights.tensors, new_classifier=new_classifier, share=share)]
 
 
 def described(weights: WeightFile) -> str:

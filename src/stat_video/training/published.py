@@ -9,12 +9,12 @@ from ..config import WeightsConfig
 from ..data.lists import find_root, read_listing
 from ..errors import InputError
 from ..models.base import VideoModel
-from ..models.weights import OtherClassifier, in_module, load_foreign, load_weights, project_of, some
+from ..models.weights import OtherClassifier, in_module, project_of, some
 from ..progress import say
 from ..weights.classes import known_orders, read_order
 from ..weights.read import WeightFile
 from .checkpoint import read_weights
-from .first_weights import described, named_weights
+from .first_weights import load_any, named_weights
 from .loaded import Loaded
 
 
@@ -33,10 +33,7 @@ def of_weights(config: WeightsConfig) -> Loaded:
         tensor.fill_(math.nan)  # so that what the file leaves out is seen: no figure is of weights that were drawn
     with named_weights(f"{file} for model={config.model.name}", found.tensors):
         try:
-            if found.classes is None:
-                lines = [described(found), *load_foreign(model, found.tensors)]
-            else:
-                lines = load_weights(model, found.tensors)
+            lines = load_any(model, found)
         except OtherClassifier as error:
             raise InputError(
                 f"{file}: {error.line}; classes={config.classes or config.data.name} has {len(classes)}"
