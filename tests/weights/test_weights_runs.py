@@ -11,6 +11,7 @@ import torch
 from running import PROBE, SMALL, Place, read_json, refused, script, skip_without_library
 from stat_video import compose, models
 from stat_video.config import Config, WeightsConfig
+from stat_video.data.lists import find_root
 from stat_video.errors import InputError
 from stat_video.models.base import VideoModel
 from stat_video.training.published import of_weights
@@ -53,7 +54,7 @@ def test_a_file_of_each_system_is_tested_as_it_is(name: str, place: Place, tmp_p
     result = evaluate_weights(config)
     tested = torch.load(result.folder / "logits_1x1.pt")
     loaded = of_weights(config)
-    root = next((place.folder / "data").glob("motion-*"))
+    root = find_root(config.data)
     lines = (root / "val.csv").read_text().splitlines()
     for i in (0, 5):
         video, label = lines[i].rsplit(" ", 1)
