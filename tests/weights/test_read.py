@@ -7,8 +7,10 @@ import collections
 import io
 import os
 import pickle
+import struct
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +191,42 @@ def test_a_program_is_refused(tmp_path: Path) -> None:
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "some.pt")
     with pytest.raises(InputError, match="a TorchScript program, which is not run"):
         read(tmp_path / "some.pt")
+
+
+def repacked(content: bytes, parts: int, longest: int = 0) -> tuple[bytes, bytes]:
+    """Return the parts of a zip, filled up with empty ones to so many, and its directory."""
+    source, file = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in source.namelist():
+            archive.writestr(name, source.read(name))
+        root = source.namelist()[0].split("/")[0]
+        for i in range(parts - len(source.namelist())):
+            archive.writestr(f"{root}/{str(i) * (max(longest, 1) if i == 0 else 1)}", b"")
+    size, start = struct.unpack("<II", file.getvalue()[-10:-2])
+    return file.getvalue()[:start], file.getvalue()[start : start + size]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_program_behind_a_second_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two directories zipfile reads the last one, torch.load the one at the offset that the file's end says."""
+    program, plain = io.BytesIO(), io.BytesIO()
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), program)
+    torch.save({"a": torch.zeros(1)}, plain)
+    count = len(zipfile.ZipFile(program).namelist())
+    body, directory = repacked(program.getvalue(), count)
+    short = len(directory) - len(repacked(plain.getvalue(), count)[1])
+    seen_body, seen = repacked(plain.getvalue(), count, 1 + short)
+    assert len(seen) == len(directory)
+    fixed, at, shift = bytearray(seen), 0, len(body) - len(seen_body)
+    while at < len(fixed):
+        lengths, (offset,) = struct.unpack_from("<HHH", fixed, at + 28), struct.unpack_from("<I", fixed, at + 42)
+        struct.pack_into("<I", fixed, at + 42, offset + shift)
+        at += 46 + sum(lengths)
+    end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, count, count, len(directory), len(body), 0)
+    (tmp_path / "some.pth").write_bytes(body + directory + seen_body + bytes(fixed) + end)
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(InputError, match="a TorchScript program, which is not run"):
+        read(tmp_path / "some.pth")
 
 
 class Nested:

@@ -111,9 +111,11 @@ def _torch_load(path: Path, mmap: bool = False) -> Any:
 
 def _check_zip(path: Path) -> None:
     names: list[str] = []
-    with suppress(Exception), zipfile.ZipFile(path) as archive:  # of a broken directory `damage` says what is wrong
-        names = archive.namelist()
-    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+    # torch.load's own reader: in a file with two directories zipfile may see the other one. Of a broken one `damage`
+    # says what is wrong.
+    with suppress(Exception):
+        names = torch._C.PyTorchFileReader(str(path)).get_all_records()
+    if any(name == "constants.pkl" or name.startswith("code/") for name in names):
         raise InputError(f"{path}: a TorchScript program, which is not run: save its state_dict()")
     if (wrong := damage(path)) is not None:
         raise InputError(f"{path}: damaged or truncated ({wrong.splitlines()[0]:.120})")
