@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import struct
+import subprocess
 import sys
 import time
 import zipfile
@@ -23,6 +24,10 @@ from stat_video.errors import InputError
 from stat_video.weights.read import read
 
 WEIGHTS = {"a.weight": torch.arange(12.0).view(3, 4), "a.bias": torch.ones(3, dtype=torch.float16)}
+
+
+class Ordered(collections.OrderedDict[str, Any]):
+    """As some authors' state dict."""
 
 
 class Settings(dict[str, Any]):
@@ -48,6 +53,9 @@ def same(found: dict[str, torch.Tensor]) -> bool:
         ({"model_ema": {"state_dict": WEIGHTS}}, "its model_ema, its state_dict"),
         ({"model": WEIGHTS, "model_ema": {"a.weight": torch.zeros(1)}}, "its model"),
         ({"model": {n: torch.nn.Parameter(t) for n, t in WEIGHTS.items()}}, "its model"),
+        ({"state_dict": Ordered(WEIGHTS), "model_ema": {"a.weight": torch.zeros(1)}}, "its state_dict"),
+        ({"params": {"lr": 0.1}, "model": {}, "state_dict_ema": WEIGHTS}, "its state_dict_ema"),
+        ({"params": argparse.Namespace(lr=0.1), "model_ema": WEIGHTS}, "its model_ema"),
         ({"state_dict": WEIGHTS, "random": np.random.default_rng(0), "when": time.localtime()}, "its state_dict"),
     ],
 )
@@ -175,6 +183,7 @@ def test_a_hostile_file_is_refused_in_one_line(tmp_path: Path, name: str) -> Non
         (torch.nn.Linear(2, 2), "it holds torch.nn.modules.linear.Linear, an object that is not built"),
         ({"state_dict": {"w": torch.ones(1).expand(10**12)}}, "w is said to have 1,000,000,000,000 numbers"),
         ({"state_dict": {"w": torch.eye(2).to_sparse()}}, ""),
+        ({"model": torch.nn.Linear(2, 2), "model_ema": WEIGHTS}, "its model is torch.nn.modules.linear.Linear"),
         ({"epoch": 3}, "no weights in it"),
     ],
 )
@@ -191,6 +200,80 @@ def test_a_program_is_refused(tmp_path: Path) -> None:
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "some.pt")
     with pytest.raises(InputError, match="a TorchScript program, which is not run"):
         read(tmp_path / "some.pt")
+
+
+def nested(depth: int, twice: bool = False) -> bytes:
+    """Return a pickle of a dictionary whose key is a tuple in a tuple; of the same one twice, hashing doubles."""
+    return b"\x80\x04})" + (b"2\x86" if twice else b"\x85") * depth + b"K\x01s."
+
+
+LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)
+)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "content",
+    [
+        nested(60, twice=True),
+        nested(200_000),
+        b"\x80\x05\x96" + struct.pack("<Q", 3 << 30) + b"x.",  # bytes of 3 GB that are not there
+        b"\x80\x04}\x8b" + struct.pack("<i", 4000) + b"\x01" * 4000 + b"K\x01s.",  # a number of 9,600 digits
+        b"\x80\x04ctorch\nSize\n(" + b"N" * 100 + b"l\x85R.",
+    ],
+    ids=["key that doubles", "key that is deep", "bytes", "number", "size"],
+)
+def test_a_small_file_takes_no_time_and_no_memory(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "some.pkl").write_bytes(content)
+    program = f"""
+import resource, sys
+from pathlib import Path
+from stat_video.weights.read import read
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    read(Path({str(tmp_path / "some.pkl")!r}))
+except ValueError as error:
+    print(error, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024 < 300)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "not a readable checkpoint" in done.stdout
+    assert done.stdout.endswith(" True\n")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("text", [f"{LAUGHS}MODEL: {{ARCH: *h}}", "MODEL: {ARCH: 2021-02-30}", f"MODEL: {'9' * 5000}"])
+def test_settings_that_are_none_are_left_out(tmp_path: Path, text: str) -> None:
+    torch.save({"model_state": WEIGHTS, "cfg": text}, tmp_path / "some.pyth")
+    found = read(tmp_path / "some.pyth")
+    assert same(found.tensors)
+    assert found.settings == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("model-00001-of-00002.safetensors", "a part of weights in several files"),
+        ("model.safetensors.index.json", "a part of weights in several files"),
+        ("some.npz", "a zip, but not one that torch.save wrote"),
+    ],
+)
+def test_other_files_are_named(tmp_path: Path, name: str, line: str) -> None:
+    np.savez(tmp_path / "some.npz", a=np.zeros(3))
+    with pytest.raises(InputError, match=line):
+        read(tmp_path / name)
+
+
+def test_numbers_of_8_bits_are_refused(tmp_path: Path) -> None:
+    """Their scales are tensors of their own, which no model here has."""
+    save_file({"a.weight": torch.ones(2, 2).to(torch.float8_e4m3fn)}, tmp_path / "some.safetensors")
+    with pytest.raises(InputError, match=r"is of torch\.float8_e4m3fn, whose scales are not known"):
+        read(tmp_path / "some.safetensors")
+
+
+def test_names_in_bytes_and_numbers_that_repeat_are_read(tmp_path: Path) -> None:
+    torch.save({b"a.weight": torch.ones(1).expand(3, 4)}, tmp_path / "some.pth")
+    assert torch.equal(read(tmp_path / "some.pth").tensors["a.weight"], torch.ones(3, 4))
 
 
 def repacked(content: bytes, parts: int, longest: int = 0) -> tuple[bytes, bytes]:

@@ -7,6 +7,7 @@ few bytes can make the latter allocate gigabytes for its memo.
 
 import io
 import pickle
+import struct
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,11 +18,16 @@ import torch
 
 ENCODING = "latin1"  # of Python 2's byte strings, as in Caffe2's files: one character a byte
 OLD_TORCH = 0x1950A86A20F9469CFC6C  # the number that a file of torch.save began with before torch 1.6
+MOST_PARTS = 64  # of a key that is a tuple; dimensions of a tensor
+LARGEST_BITS = 64  # of a key that is a number
 NUMBERS = "biufc"  # kinds of NumPy's types that a tensor can have
 
 
-class StandIn:
-    """In the place of an object that is not built; takes whatever a pickle puts into it."""
+class StandIn(dict[Any, Any]):
+    """In the place of an object that is not built; takes whatever a pickle puts into it.
+
+    It keeps items alone, so that a kind of dictionary that is not known here can be read.
+    """
 
     dump_patches = False  # which torch.load asks of a pickled module
     of = "an object"
@@ -31,9 +37,12 @@ class StandIn:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
-    def __setstate__(self, state: Any) -> None: ...
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
-    def __setitem__(self, key: Any, value: Any) -> None: ...
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __setstate__(self, state: Any) -> None: ...
 
     def append(self, value: Any) -> None: ...
 
@@ -122,6 +131,33 @@ def _storage(content: bytes) -> Any:
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False, pickle_module=sys.modules[__name__])
 
 
+def _refuse_key(key: Any) -> None:
+    """Raise UnpicklingError unless a key can be hashed at once: of a nested tuple that can take for ever."""
+    parts = key if type(key) is tuple and len(key) <= MOST_PARTS else (key,)
+    for part in parts:
+        known = part is None or isinstance(part, str | bytes | float | StandIn)
+        if not known and not (isinstance(part, int) and part.bit_length() <= LARGEST_BITS):
+            raise pickle.UnpicklingError("a key of a dictionary is neither a name nor a number")
+
+
+def _ordered(pairs: Any = ()) -> OrderedDict[Any, Any]:
+    for key, _ in pairs:
+        _refuse_key(key)
+    return OrderedDict(pairs)
+
+
+def _set(members: Any = ()) -> set[Any]:
+    for member in members:
+        _refuse_key(member)
+    return set(members)
+
+
+def _size(lengths: Any = ()) -> tuple[Any, ...]:
+    if len(lengths) > MOST_PARTS:
+        raise pickle.UnpicklingError("a shape of more dimensions than tensors have")
+    return tuple(lengths)
+
+
 def _parameter(data: Any, *_: Any) -> Any:
     return data
 
@@ -135,11 +171,11 @@ def _by_copyreg(kind: Any, base: Any, state: Any) -> Any:
 
 
 BUILT: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "OrderedDict"): _ordered,
     ("collections", "defaultdict"): lambda *_: {},
-    ("builtins", "set"): set,
-    ("__builtin__", "set"): set,
-    ("torch", "Size"): tuple,
+    ("builtins", "set"): _set,
+    ("__builtin__", "set"): _set,
+    ("torch", "Size"): _size,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuilt,
     ("torch._utils", "_rebuild_tensor"): _rebuilt_before_0_4,
     ("torch.storage", "_load_from_bytes"): _storage,
@@ -184,7 +220,51 @@ class Unpickler(_InPython):
         if isinstance(self.stack[-1], StandIn | Array | Kind):
             self.stack[-1].__setstate__(state)
 
-    dispatch[pickle.BUILD[0]] = load_build
+    def load_setitem(self) -> None:
+        """Refuse a key before it is hashed."""
+        _refuse_key(self.stack[-2])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        """Refuse keys before they are hashed."""
+        for key in self.stack[::2]:
+            _refuse_key(key)
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        """Refuse keys before they are hashed."""
+        for key in self.stack[::2]:
+            _refuse_key(key)
+        super().load_dict()
+
+    def load_additems(self) -> None:
+        """Refuse members of a set before they are hashed."""
+        for member in self.stack:
+            _refuse_key(member)
+        super().load_additems()
+
+    def load_frozenset(self) -> None:
+        """Refuse members of a set before they are hashed."""
+        for member in self.stack:
+            _refuse_key(member)
+        super().load_frozenset()
+
+    def load_bytearray8(self) -> None:
+        """Read what there is, and not make room for what a file says first."""
+        (size,) = struct.unpack("<Q", self.read(8))
+        if size > sys.maxsize or len(content := self.read(size)) < size:
+            raise pickle.UnpicklingError("it ends within an array of bytes")
+        self.append(bytearray(content))
+
+    dispatch |= {
+        pickle.BUILD[0]: load_build,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.ADDITEMS[0]: load_additems,
+        pickle.FROZENSET[0]: load_frozenset,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+    }
 
 
 # torch.load asks these of a pickle module.

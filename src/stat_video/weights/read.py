@@ -18,15 +18,17 @@ from torch import Tensor
 
 from ..errors import InputError
 from . import plain_pickle
-from .plain_pickle import OLD_TORCH, Array, StandIn
+from .plain_pickle import ENCODING, OLD_TORCH, Array, StandIn
 
 ZIP = b"PK\3\4"  # how files of torch.save begin since torch 1.6; torch.load tells older ones by it, too
 # Where files keep their weights. An average of the weights is taken where there is nothing else.
 WRAPPED = (
     "state_dict", "model_state", "model_state_dict", "model", "module", "net", "network", "params", "weights", "blobs",
 )  # fmt: skip
+ARGUMENTS = ("params", "weights")  # which name settings in some files
 AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict", "ema", "model_ema_state_dict")
 DEEPEST = 4  # of one inside another
+EXPANDED = 2**26  # bytes of a tensor that repeats its numbers
 LONGEST = 200_000  # characters of a text with settings that is read
 SETTINGS = ("MODEL.ARCH", "RESNET.DEPTH", "DATA.NUM_FRAMES", "DATA.SAMPLING_RATE", "DATA.TRAIN_CROP_SIZE")  # PySlowFast
 
@@ -39,6 +41,7 @@ class WeightFile:
     container: str  # form of the file, in words
     classes: list[str] | None = None  # of a checkpoint of this project
     settings: dict[str, Any] = field(default_factory=dict)  # that PySlowFast writes into its files
+    model: Mapping[str, Any] = field(default_factory=dict)  # keys of the model, of a checkpoint of this project
 
 
 def read(path: Path) -> WeightFile:
@@ -56,7 +59,7 @@ def found_in(path: Path, content: Any, container: str) -> WeightFile:
     for key, value in part.items():
         number = _tensor_of(path, key, value) if isinstance(value, Array) else value
         if isinstance(number, Tensor):
-            tensors[str(key)] = number
+            tensors[key.decode(ENCODING) if isinstance(key, bytes) else str(key)] = number
     check_tensors(path, tensors)
     if not tensors:
         raise InputError(f"{path}: no weights in it: neither this project's nor a dictionary of tensors by name")
@@ -69,6 +72,8 @@ def load(path: Path) -> tuple[Any, str]:
     It holds tensors, arrays, plain containers and stand-ins for all else; no code in it runs. Raises InputError if it
     is missing, damaged or of no known form.
     """
+    if re.search(r"-\d+-of-(?!0*1\b)\d+\.\w+$|\.index\.json$", path.name):
+        raise InputError(f"{path}: a part of weights in several files: save them as one")
     if not path.is_file():
         what = "a folder, where a file is needed" if path.is_dir() else "there is no such checkpoint"
         address = re.match(r"\w+:/", str(path)) is not None
@@ -119,6 +124,8 @@ def _check_zip(path: Path) -> None:
         raise InputError(f"{path}: a TorchScript program, which is not run: save its state_dict()")
     if (wrong := damage(path)) is not None:
         raise InputError(f"{path}: damaged or truncated ({wrong.splitlines()[0]:.120})")
+    if "data.pkl" not in names:
+        raise InputError(f"{path}: a zip, but not one that torch.save wrote: unpack it, or save a state_dict()")
 
 
 def damage(path: Path) -> str | None:
@@ -141,33 +148,36 @@ def check_tensors(path: Path, weights: Mapping[str, Any]) -> None:
             raise InputError(f"{path}: {name} is a {type(weight).__name__}, where a tensor is expected")
         if weight.layout != torch.strided or weight.device.type != "cpu" or weight.is_quantized:
             raise InputError(f"{path}: {name} is a tensor without plain values (sparse, meta or quantized)")
-        if weight.numel() * weight.element_size() > weight.untyped_storage().nbytes():
+        if weight.is_floating_point() and weight.element_size() < 2:
+            raise InputError(f"{path}: {name} is of {weight.dtype}, whose scales are not known: save it as float16")
+        if weight.numel() * weight.element_size() > max(weight.untyped_storage().nbytes(), EXPANDED):
             raise InputError(f"{path}: {name} is said to have {weight.numel():,} numbers, more than the file holds")
 
 
 def _innermost(path: Path, content: Any) -> tuple[Mapping[Any, Any], str]:
     """Return the dictionary that holds the weights, and where in the file it is, in words."""
-    where = ""
-    for _ in range(DEEPEST):
-        if not isinstance(content, Mapping):
-            break
-        key = next((key for key in (*WRAPPED, *AVERAGED) if isinstance(content.get(key), Mapping)), None)
-        if key is None:
-            _refuse_objects(path, content)
-            return content, where
-        content = content[key]
-        where += f", its {key}"
+    found = _holding(content, DEEPEST)
+    if found is None or any(f", its {key}" in found[1] for key in AVERAGED):
+        _refuse_objects(path, content)
+    return found or ({}, "")
+
+
+def _holding(content: Any, deepest: int) -> tuple[Mapping[Any, Any], str] | None:
+    """Return the first dictionary with numbers in it by the keys of WRAPPED, then of AVERAGED, and where it is."""
+    if not isinstance(content, Mapping):
+        return None
+    for key in (*WRAPPED, *AVERAGED) if deepest else ():
+        if (found := _holding(content.get(key), deepest - 1)) is not None:
+            return found[0], f", its {key}{found[1]}"
+    return (content, "") if any(isinstance(value, Tensor | Array) for value in content.values()) else None
+
+
+def _refuse_objects(path: Path, content: Any) -> None:
+    """Raise InputError if an object is in the place of weights, such as a whole model."""
     if isinstance(content, StandIn):
         raise InputError(f"{path}: it holds {content.of}, an object that is not built: save its state_dict()")
-    return (content if isinstance(content, Mapping) else {}), where
-
-
-def _refuse_objects(path: Path, content: Mapping[Any, Any]) -> None:
-    """Raise InputError if a whole model is in the place of weights."""
-    if any(isinstance(value, Tensor | Array) for value in content.values()):
-        return
-    for key in (*WRAPPED, *AVERAGED):
-        if isinstance(kept := content.get(key), StandIn):
+    for key in (*WRAPPED, *AVERAGED) if isinstance(content, Mapping) else ():
+        if key not in ARGUMENTS and isinstance(kept := content.get(key), StandIn):
             raise InputError(f"{path}: its {key} is {kept.of}, an object that is not built: save its state_dict()")
 
 
@@ -178,18 +188,29 @@ def _tensor_of(path: Path, key: Any, array: Array) -> Tensor | None:
         raise InputError(f"{path}: {key} is no array of numbers ({str(error).splitlines()[0]:.80})") from None
 
 
+class WithoutAliases(yaml.SafeLoader):
+    """Refuses aliases, by which few lines stand for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Raise YAMLError for an alias."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias")
+        return super().compose_node(parent, index)
+
+
 def _settings(content: Any) -> dict[str, Any]:
     """Return of the settings that PySlowFast writes beside its weights those of the network."""
     text = content.get("cfg") if isinstance(content, Mapping) else None
     if not isinstance(text, str) or len(text) > LONGEST:
         return {}
     try:
-        config = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError):
+        config = yaml.load(text, WithoutAliases)
+    except (yaml.YAMLError, RecursionError, ValueError):  # ValueError: a date, or a number of too many digits
         return {}
     found: dict[str, Any] = {}
     for name in SETTINGS:
         part, _, key = name.partition(".")
-        if isinstance(config, dict) and isinstance(config.get(part), dict) and key in config[part]:
-            found[name] = config[part][key]
+        keys = config.get(part) if isinstance(config, dict) else None
+        if isinstance(keys, dict) and isinstance(value := keys.get(key), str | int | float):
+            found[name] = value
     return found
