@@ -80,7 +80,7 @@ def test_weights_that_are_not_finite_give_no_figure(ours: dict[str, Any], tmp_pa
     weights = {key: tensor.clone() for key, tensor in ours["state_dict"].items()}
     name = next(key for key, tensor in weights.items() if tensor.dim() == 2)
     weights[name][0, 0] = value
-    with pytest.raises(InputError, match=r"weights that are not finite, first .* \(1 of \d+\)"):
+    with pytest.raises(InputError, match=r"weights that are not finite: "):
         rebuild(saved({**ours, "state_dict": weights}, tmp_path))
 
 

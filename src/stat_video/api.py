@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from .models.base import VideoModel
 from .runs.result import Result
 from .training import testing
 from .training.checkpoint import read_weights
-from .training.first_weights import load_any, named_weights
+from .training.first_weights import load_any, named_weights, refuse_other_network
 from .training.fit import finished, fit
 from .training.loaded import Loaded
 from .training.prediction import Prediction, predict_many
@@ -53,16 +53,16 @@ def create_model(
     (row,) = compose.rows("train", Config, [f"model={name}", "scale=paper"])
     clip = row.config.clip
     size = clip.crop if crop is None else crop
-    try:
-        clip = replace(clip, T=clip.T if T is None else T, crop=size, test_crop=None, short_side=max(size, 256))
-        if num_classes < 1:
-            raise InputError(f"num_classes={num_classes}: must be 1 or more")
-        model = Config(model=replace(row.config.model, **keys), clip=clip).build(num_classes)
-    except (ValueError, TypeError) as error:
-        raise InputError(str(error)) from None
+    for key, value in (("num_classes", num_classes), ("T", clip.T if T is None else T), ("crop", size)):
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{key}={value!r:.60}: must be a whole number of 1 or more")
+    of_clip = {"T": clip.T if T is None else T, "crop": size, "test_crop": None, "short_side": max(size, 256)}
+    plain = {"model": asdict(row.config.model) | keys, "clip": asdict(clip) | of_clip}
+    model = compose.checked(plain, Config).build(num_classes)
     if weights is not None:
         found = read_weights(Path(weights))
-        with named_weights(str(weights), found.tensors):
+        refuse_other_network(found, row.config.model, str(weights), given=keys)
+        with named_weights(str(weights)):
             load_any(model, found, new_classifier=new_classifier)
     return model
 

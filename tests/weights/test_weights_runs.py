@@ -130,6 +130,35 @@ def test_a_checkpoint_of_ours_is_a_file_of_weights_too(trained: Path, place: Pla
     assert read_json(of_weights_)["metrics"] == read_json(trained / "evaluation_1x1.json")["metrics"]
 
 
+def test_a_checkpoint_of_ours_keeps_its_classes_and_its_network(trained: Path, place: Place, tmp_path: Path) -> None:
+    """Keys that change no shape would change its logits in silence."""
+    file = trained / "last.ckpt"
+    words = ["model=stat", *TESTED, *place.keys, f"weights={file}", f"folders.logs={tmp_path}"]
+    with pytest.raises(InputError, match="is a checkpoint of this project, which has its own"):
+        of_weights(composed([*words, "classes=kinetics400"]))
+    with pytest.raises(InputError, match=r"its run has model.t_o=\d+; give the same, or ckpt="):
+        of_weights(composed([*words, "t_o=1"]))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "value", "line"),
+    [
+        ("module.base_model.conv1.weight", 1e39, "weights that are not finite: conv1.weight"),  # in float32
+        ("module.base_model.bn1.running_var", -1.0, "a variance below 0: bn1.running_var"),
+    ],
+)
+def test_weights_that_give_no_number_are_refused(
+    tensor: str, value: float, line: str, tsm: tuple[Path, VideoModel], place: Place, tmp_path: Path
+) -> None:
+    content: Any = torch.load(tsm[0], weights_only=False)
+    content["state_dict"][tensor] = content["state_dict"][tensor].double().fill_(value)
+    content["state_dict"]["module.base_model.mask"] = torch.full((3,), -torch.inf)  # which no model here takes
+    torch.save(content, tmp_path / "tsm.pth")
+    config = composed(words_of("tsm", place, f"weights={tmp_path / 'tsm.pth'}", "classes=data"))
+    with pytest.raises(InputError, match=line):
+        of_weights(config)
+
+
 @pytest.mark.parametrize("lacking", ["bn1.running_var", "layer3.0.conv2.weight", "new_fc.bias"])
 def test_no_figure_is_of_weights_that_are_not_in_the_file(
     lacking: str, tsm: tuple[Path, VideoModel], place: Place, tmp_path: Path
@@ -162,6 +191,8 @@ def test_published_files_are_compared_in_the_report(tsm: tuple[Path, VideoModel]
     text = (tmp_path / "report" / "experiments.md").read_text()
     assert "## weights, scale tiny" in text
     assert "tsm.pth.tar@" in text
+    planned = script("train", "model=tsm", *TESTED, *keys, "plan=true")
+    assert planned.returncode == 0, planned.stderr
     assert "other.pth@" in text
     assert "is no key here" not in (tmp_path / "report" / "index.html").read_text()
     probe = [w for w in PROBE if not w.startswith(("T=", "crop="))]

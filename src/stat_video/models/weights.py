@@ -53,6 +53,7 @@ def load_weights(model: VideoModel, state: Mapping[str, Tensor], *, new_classifi
         raise ValueError(f"these weights are of another model: missing {some(missing)}; unknown {some(unknown)}")
     changes += _resize(model, taken, own)
     _refuse_shapes(model, taken, own)
+    _refuse_values(taken, own)
     model.load_state_dict(taken)
     return changes
 
@@ -96,6 +97,7 @@ def load_foreign(
             f"init_share={share:g} is the least that is taken. Missing: {some(lacks)}; not used: {some(left)}; "
             f"{format_of(list(state))}"
         )
+    _refuse_values(found, own)
     # A counter of batches is no weight, and old files lack it.
     anew = [n for n in own if n not in found and not n.endswith("num_batches_tracked")]
     model.load_state_dict(found, strict=False)
@@ -210,6 +212,15 @@ def _refuse_shapes(model: VideoModel, taken: Mapping[str, Tensor], own: Mapping[
         if all(in_module(n, model.classifier) for n in wrong):
             raise OtherClassifier(line)
         raise ValueError(line)
+
+
+def _refuse_values(taken: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for numbers with which a model computes none: as the model has them, of its own precision."""
+    values = {n: taken[n].to(own[n].dtype) for n in taken if own[n].is_floating_point()}
+    if wrong := [n for n, value in values.items() if not value.isfinite().all()]:
+        raise ValueError(f"weights that are not finite: {some(wrong)}")
+    if wrong := [n for n, value in values.items() if n.endswith("running_var") and (value < 0).any()]:
+        raise ValueError(f"a variance below 0: {some(wrong)}")
 
 
 def some(names: Sequence[str], most: int = 3) -> str:

@@ -54,12 +54,12 @@ def _fits(source: Mapping[str, Any], data: str, config: Config) -> bool:
     if not {"clip", "model", "init"} <= source.keys() or WEIGHTS in source:
         return False  # written by an earlier version, or of a published file that was only tested
     same = all(source.get(key) == getattr(config, key) for key in SAME)
-    same &= _network(definition(source)["model"]) == _network(definition(asdict(config))["model"])
+    same &= network_of(definition(source)["model"]) == network_of(definition(asdict(config))["model"])
     same &= all(source["clip"].get(key) == getattr(config.clip, key) for key in SAME_CLIP)
     return same and source["data"]["name"] == data and source["init"] is None
 
 
-def _network(model: dict[str, Any]) -> dict[str, Any]:
+def network_of(model: Mapping[str, Any]) -> dict[str, Any]:
     """Return a model's keys without those of what training drops at random."""
     try:
         noise = {f.name for f in fields(models.find(model["name"])) if f.metadata.get("noise")}

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..hardware import rank_zero
 from ..progress import say
+from ..runs.identity import updated
 from ..runs.run import Run
 from ..weights.read import ZIP, WeightFile, check_tensors, damage, found_in, load
 
@@ -66,7 +67,9 @@ def read_weights(path: Path) -> WeightFile:
     content, container = load(path)
     if isinstance(content, dict) and "stat_video" in content:
         ours = _parts(path, content)
-        return WeightFile(ours.weights, "a checkpoint of this project", ours.classes)
+        model = ours.config.get("model")
+        keys = updated({"model": model})["model"] if isinstance(model, dict) else {}
+        return WeightFile(ours.weights, "a checkpoint of this project", ours.classes, model=keys)
     return found_in(path, content, container)
 
 

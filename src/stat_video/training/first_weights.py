@@ -1,14 +1,14 @@
 """The weights that a model starts with, of a file: of a run of this project, or of another project."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-
-from torch import Tensor
+from dataclasses import asdict
 
 from ..config import Config
 from ..errors import InputError
-from ..models.base import VideoModel
+from ..models.base import ModelConfig, VideoModel
 from ..models.weights import SHARE, load_foreign, load_weights, project_of
+from ..runs.source import network_of
 from ..weights.read import WeightFile
 
 
@@ -19,7 +19,7 @@ def load_first_weights(model: VideoModel, weights: WeightFile, config: Config, c
     than ``classes``.
     """
     source, new_classifier, trained_on = str(config.init), config.new_classifier, weights.classes
-    with named_weights(source, weights.tensors):
+    with named_weights(source):
         lines = load_any(model, weights, new_classifier=new_classifier, share=config.init_share)
     if trained_on is None:
         return lines
@@ -47,6 +47,17 @@ def load_any(
     return [described(weights), *load_foreign(model, weights.tensors, new_classifier=new_classifier, share=share)]
 
 
+def refuse_other_network(weights: WeightFile, model: ModelConfig, source: str, given: Collection[str] = ()) -> None:
+    """Raise InputError if a checkpoint of this project is of a model with other keys, but for those that are given.
+
+    Not all of them change a shape: without this, its weights would be applied in another network.
+    """
+    theirs, ours = network_of(weights.model), network_of(asdict(model))
+    other = [f"model.{k}={v}" for k, v in theirs.items() if k in ours and ours[k] != v and k not in given]
+    if other:
+        raise InputError(f"{source}: its run has {', '.join(other)}; give the same, or ckpt={source} takes its config")
+
+
 def described(weights: WeightFile) -> str:
     """Return which form a file has, whose names are in it, and with which settings it was written, if it says so."""
     names = project_of(list(weights.tensors))
@@ -56,11 +67,8 @@ def described(weights: WeightFile) -> str:
 
 
 @contextmanager
-def named_weights(source: str, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Raise InputError that names the file if its weights are not finite, or do not fit into the model."""
-    wrong = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
-    if wrong:
-        raise InputError(f"{source}: weights that are not finite, first {wrong[0]} ({len(wrong)} of {len(weights)})")
+def named_weights(source: str) -> Iterator[None]:
+    """Raise InputError that names the file if its weights do not fit into the model."""
     try:
         yield
     except InputError:

@@ -14,7 +14,7 @@ from ..progress import say
 from ..weights.classes import known_orders, read_order
 from ..weights.read import WeightFile
 from .checkpoint import read_weights
-from .first_weights import load_any, named_weights
+from .first_weights import load_any, named_weights, refuse_other_network
 from .loaded import Loaded
 
 
@@ -27,11 +27,12 @@ def of_weights(config: WeightsConfig) -> Loaded:
         raise InputError("weights is not given: weights=FILE")
     file = Path(config.weights).expanduser()
     found = read_weights(file)
+    refuse_other_network(found, config.model, str(file))
     classes = _classes(config, found)
     model = config.build(len(classes))
     for tensor in _numbers(model).values():
         tensor.fill_(math.nan)  # so that what the file leaves out is seen: no figure is of weights that were drawn
-    with named_weights(f"{file} for model={config.model.name}", found.tensors):
+    with named_weights(f"{file} for model={config.model.name}"):
         try:
             lines = load_any(model, found)
         except OtherClassifier as error:
@@ -53,9 +54,11 @@ def _numbers(model: VideoModel) -> dict[str, Tensor]:
 
 def _classes(config: WeightsConfig, found: WeightFile) -> list[str]:
     """Return the names of the classes in the order of the logits."""
-    if found.classes is not None:
-        return found.classes
     asked = config.classes
+    if found.classes is not None:
+        if asked is not None:
+            raise InputError(f"classes={asked}: {config.weights} is a checkpoint of this project, which has its own")
+        return found.classes
     if asked == "data":
         made = config.data.built_in
         return list(made.classes) if made else read_listing(find_root(config.data), config.data).classes
@@ -65,7 +68,7 @@ def _classes(config: WeightsConfig, found: WeightFile) -> list[str]:
             f"classes=data says that it is that of data={config.data.name}; known: {', '.join(known_orders())}"
         )
     order = read_order(asked or config.data.name)
-    project = project_of(list(found.tensors)) or ""
+    project = "PySlowFast" if found.settings else project_of(list(found.tensors)) or ""
     if asked is None and any(other in project for other in order.not_of):
         raise InputError(
             f"weights={config.weights}: {project}'s order of the classes of {config.data.name} was never published; "

@@ -41,7 +41,7 @@ def rebuild(path: Path) -> tuple[VideoModel, Config, list[str]]:
         raise InputError(f"{path}: its config is of another version: {reason}") from None
     _check_size(path, config, len(found.classes), found.weights)
     model = config.build(len(found.classes))
-    with named_weights(str(path), found.weights):
+    with named_weights(str(path)):
         load_weights(model, found.weights)
     return model.eval(), config, found.classes
 
