@@ -209,6 +209,13 @@ def test_what_is_wrong_is_one_line(words, says, own, place, tmp_path):
         ("losses/l.py", "def loss(a, b): return a", ["recipe.loss=l"], "recipe.loss=l: returned torch.float32 (2, 3)"),
         ("losses/l.py", "def los(a, b): return a", ["recipe.loss=l"], "recipe.loss=l: its file has no loss"),
         ("losses/cross_entropy.py", "", [], "cross_entropy: the name is taken by "),
+        (
+            "losses/l.py",
+            "raise SystemExit('bye')",
+            ["recipe.loss=l"],
+            "recipe.loss=l: its file can't be imported (System",
+        ),
+        ("conf/model/tsm.yaml", "model: {depth: 18}", [], "conf/model/tsm.yaml: the name is taken by "),
         ("metrics/m.py", "def metric(a, b) return", [], "metric=m: its file can't be imported (SyntaxError"),
         ("metrics/m.py", "def metrics(a, b): return 1", [], "metric=m: its file has no metric"),
         ("metrics/m.py", "def metric(a, b): return b", [], "metric=m: returned (6,); must be one figure"),
@@ -232,7 +239,7 @@ def test_what_is_wrong_is_one_line(words, says, own, place, tmp_path):
 )
 def test_a_file_that_is_wrong_is_one_line_before_any_work(file, text, words, says, tmp_path, place):
     own = own_model.write(tmp_path / "own")
-    (own / file).parent.mkdir(exist_ok=True)
+    (own / file).parent.mkdir(exist_ok=True, parents=True)
     (own / file).write_text(text)
     assert says in refused(script("train", *words, *SMALL, *place.keys_with(tmp_path), STAT_VIDEO_OWN=str(own)))
 

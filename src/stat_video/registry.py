@@ -23,6 +23,12 @@ def check_own() -> None:
     for folder in paths.OWN:
         if not folder.is_dir():
             raise ValueError(f"STAT_VIDEO_OWN: {folder}: no such folder; '{os.pathsep}' stands between several")
+    configs: dict[Path, Path] = {}
+    for place in (paths.CONF, *(folder / "conf" for folder in paths.OWN)):
+        for file in sorted(place.rglob("*.yaml")) if paths.OWN else ():
+            if (other := configs.setdefault(file.relative_to(place), place)) != place:
+                taken = other / file.relative_to(place)
+                raise ValueError(f"{file}: the name is taken by {taken}; rename it")
     for kind in KINDS if paths.OWN else ():
         tree = paths.PACKAGE / ("data" if kind in ("layouts", "augmentations") else "") / kind
         first: dict[str, Path] = {}
@@ -52,7 +58,7 @@ class Registry(Generic[Part]):
             raise ValueError(f"{self.key}={name}: allowed are {', '.join(self.names())}")
         try:
             part = self._part(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(f"{self.key}={name}: its file can't be imported ({in_a_line(error)})") from error
         if part is None:
             found = f"its file has no {self.attribute}, or one that is something else"
@@ -66,7 +72,7 @@ class Registry(Generic[Part]):
             try:
                 if self._part(name) is not None:
                     found.append(name)
-            except Exception:  # `find` says why
+            except (Exception, SystemExit):  # `find` says why
                 continue
         return found
 

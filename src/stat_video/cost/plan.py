@@ -87,7 +87,8 @@ def _seconds_per_gmac(config: Config, logs: Path) -> float | None:
     rates = []
     for result in (found.content for found in read_results(logs).results):
         same_device = (result["hardware"]["device"] == "cpu") == (config.trainer.accelerator == "cpu")
-        if result["scale"] != config.scale or not same_device or not result["train_seconds"] or not result.get("gmacs"):
+        known = result.get("train_seconds") and result.get("gmacs")  # of a published file nothing was trained
+        if result["scale"] != config.scale or not same_device or not known:
             continue
         recipe = result["config"]["recipe"]
         done, epoch = result["steps"] * recipe["batch_size"], result["videos"]["train"] * recipe["repeats"]
