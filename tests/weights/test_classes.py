@@ -41,13 +41,16 @@ def test_columns_bring_logits_into_the_order_of_the_data() -> None:
     ("order", "line"),
     [
         (["a", "b", "d"], "of 3 classes, the data of 3: only the data has 'c'; only the weights have 'd'"),
-        (["a", "b", "c", "d"], "of 4 classes, the data of 3: only the weights have 'd'"),
         (["a", "b"], "of 2 classes, the data of 3: only the data has 'c'"),
     ],
 )
 def test_other_classes_are_refused_with_the_first_name(order: list[str], line: str) -> None:
     with pytest.raises(InputError, match=line):
         columns_for(order, ["a", "b", "c"])
+
+
+def test_classes_that_the_data_does_not_have_come_last() -> None:
+    assert columns_for(["a", "b", "c", "d"], ["c", "a"]) == [2, 0, 1, 3]
 
 
 def test_names_that_differ_in_punctuation_alone_are_told_apart() -> None:

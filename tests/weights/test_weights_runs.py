@@ -96,6 +96,32 @@ def test_logits_go_into_the_order_of_the_data_sets_classes(
     assert torch.equal(logits["data"][..., [order.index(name) for name in own]], logits[str(tmp_path / "order.txt")])
 
 
+def test_data_with_some_of_the_classes_is_tested_among_all(
+    tsm: tuple[Path, VideoModel], place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The weights know 14 classes, two of which no video is of; their logits are those of the file, and come last."""
+    made = composed(words_of("tsm", place, f"weights={tsm[0]}")).data.built_in
+    assert made is not None
+    own = list(made.classes)
+    order = ["waltz", *own[6:], *own[:6], "yodel"]
+    (tmp_path / "order.txt").write_text("\n".join(order))
+    words = words_of("tsm", place, f"weights={tmp_path / 'tsm.pth'}", "views=1x1", f"folders.logs={tmp_path}")
+    config = composed([*words, f"classes={tmp_path / 'order.txt'}"])
+    model = untrained(config, classes=14)
+    torch.save(model.state_dict(), tmp_path / "tsm.pth")
+    result = evaluate_weights(config)
+    assert "has 12 of the weights' 14; an answer may be any of all" in capsys.readouterr().out
+    assert result.content["classes"] == [*own, "waltz", "yodel"]
+    logits = torch.load(result.folder / "logits_1x1.pt")["logits"][0, 0].float()
+    root = find_root(config.data)
+    video = (root / "val.csv").read_text().splitlines()[0].rsplit(" ", 1)[0]
+    with torch.no_grad():
+        expected = model(of_weights(config).clip(root / video))[0]
+    torch.testing.assert_close(
+        logits, expected[[order.index(n) for n in [*own, "waltz", "yodel"]]], atol=1e-3, rtol=1e-3
+    )
+
+
 def test_the_words_of_weights(tsm: tuple[Path, VideoModel], trained: Path, place: Place, tmp_path: Path) -> None:
     """By the scripts: what is missing, wrong or of something else is one line; what is right runs."""
     words = words_of("tsm", place, f"weights={tsm[0]}")
@@ -105,6 +131,7 @@ def test_the_words_of_weights(tsm: tuple[Path, VideoModel], trained: Path, place
     assert "only the weights have 'class 0'" in line
     (tmp_path / "more.txt").write_text("\n".join(f"class {i}" for i in range(13)))
     assert "head.weight (12, " in (line := refused(script("evaluate", *words, f"classes={tmp_path / 'more.txt'}")))
+    assert "as many as" not in line
     assert "has 13" in line
     assert "init=x: is of training" in refused(script("evaluate", *words, "classes=data", "init=x"))
     assert "there is no such" in refused(script("predict", *words, "classes=data", "video=/nowhere.mp4"))

@@ -93,9 +93,9 @@ def load_foreign(
     if there < share or not any(name.endswith("weight") for name in found):
         lacks = [n for n in expected(model, new_parts=False) if n not in found]
         raise ValueError(
-            f"it holds {there:.0%} of the model's numbers outside the classifier ({len(found)} of {len(own)} tensors); "
-            f"init_share={share:g} is the least that is taken. Missing: {some(lacks)}; not used: {some(left)}; "
-            f"{format_of(list(state))}"
+            f"{format_of(list(state))}; it holds {there:.0%} of the model's numbers outside the classifier "
+            f"({len(found)} of {len(own)} tensors), init_share={share:g} is the least that is taken. "
+            f"Missing: {some(lacks)}; not used: {some(left)}"
         )
     _refuse_values(found, own)
     # A counter of batches is no weight, and old files lack it.

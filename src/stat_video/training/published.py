@@ -36,8 +36,10 @@ def of_weights(config: WeightsConfig) -> Loaded:
         try:
             lines = load_any(model, found)
         except OtherClassifier as error:
+            like = [f"data={n}" for n in known_orders() if f" ({len(read_order(n).names)}, " in error.line]
+            other = f"; as many as {' and '.join(like)} has" if like else ""
             raise InputError(
-                f"{file}: {error.line}; classes={config.classes or config.data.name} has {len(classes)}"
+                f"{file}: {error.line}; classes={config.classes or config.data.name} has {len(classes)}{other}"
             ) from None
     for line in lines:
         say(f"weights: {line}")

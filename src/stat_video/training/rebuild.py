@@ -32,7 +32,7 @@ def rebuild(path: Path) -> tuple[VideoModel, Config, list[str]]:
         if isinstance(model_keys := found.config.get("model"), dict):
             models.find(str(model_keys.get("name")))  # its line says best what is missing
     except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {error}; STAT_VIDEO_OWN names the folder of models of one's own") from None
     try:
         # Folders are those of the machine that trained, and its data sets.
         config: Config = from_plain({**updated(found.config), "folders": {}})

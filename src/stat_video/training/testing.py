@@ -173,12 +173,12 @@ def _test(subject: Subject, record: str | None = None) -> tuple[Result, tuple[Te
     at_once = choose_pass_here(replace(config, recipe=recipe), len(loaded.classes))
     data = make_data(config, views, at_once.clips)
     found = data.check()
-    model = _in_order_of(found.classes, subject)
+    model, classes = _in_order_of(found.classes, subject)
     manifest = manifest_hash(config.data)
     if subject.trained_on is not None and not same_data(manifest, subject.trained_on):
         say(f"The data set is not as it was in training: {manifest} now, {subject.trained_on} then")
     kind: dict[str, Any] = {"class_groups": config.data.class_groups, "multi_label": config.data.multi_label}
-    module = VideoModule(model, config.recipe, data.normalize, found.classes, views, **kind)
+    module = VideoModule(model, config.recipe, data.normalize, classes, views, **kind)
     callbacks, bar = progress_callbacks()
     unreadable = UnreadableVideos(found.counts, config.data.max_unreadable, "max_unreadable")
     same_test = {"checkpoint": digest_of(file), "manifest": manifest, "views": str(views), **computing()}
@@ -204,7 +204,7 @@ def _test(subject: Subject, record: str | None = None) -> tuple[Result, tuple[Te
         **provenance(),
         "hardware": {**hardware_of(trainer), **backends},
         "config": asdict(config),
-        **subject.about,
+        **(subject.about and {**subject.about, "classes": classes}),
     }
     result = Result(folder, content)
     if trainer.is_global_zero:
@@ -216,15 +216,17 @@ def _test(subject: Subject, record: str | None = None) -> tuple[Result, tuple[Te
     return result, test
 
 
-def _in_order_of(classes: list[str], subject: Subject) -> VideoModel:
-    """Return the model with its logits in the order of the data set's classes; InputError if it has others.
+def _in_order_of(classes: list[str], subject: Subject) -> tuple[VideoModel, list[str]]:
+    """Return the model with its logits in the order of the data set's classes, and the classes of the logits.
+
+    Those that the data set has no videos of come last. Raises InputError if the model lacks one of the data set's.
 
     A run of ours must have been trained on these classes in this order: its data set has changed otherwise.
     """
     known, model, file = subject.loaded.classes, subject.loaded.model, subject.loaded.file
     data = subject.loaded.config.data.name
     if known == classes:
-        return model
+        return model, classes
     if not subject.about:
         raise InputError(
             f"{file}: it knows {len(known)} classes ({', '.join(known[:2])}, ...), but data={data} "
@@ -233,8 +235,12 @@ def _in_order_of(classes: list[str], subject: Subject) -> VideoModel:
     try:
         columns = columns_for(known, classes)
     except InputError as error:
-        raise InputError(f"{file}: {error}, data={data}; classes=FILE names the weights' own") from None
-    if columns != list(range(len(columns))):
+        raise InputError(f"{file}: {error} (data={data}); classes=FILE names the weights' own") from None
+    if columns[: len(classes)] != list(range(len(classes))):
         say(f"classes: the weights' order is not that of data={data}; the logits are put into the latter")
-        model.register_forward_hook(lambda _, clips, logits: logits[:, columns])
-    return model
+    if more := [known[i] for i in columns[len(classes) :]]:
+        if subject.loaded.config.data.multi_label:
+            raise InputError(f"{file}: of {len(known)} classes, data={data} of {len(classes)}; must be the same")
+        say(f"classes: data={data} has {len(classes)} of the weights' {len(known)}; an answer may be any of all")
+    model.register_forward_hook(lambda _, clips, logits: logits[:, columns])
+    return model, [*classes, *more]

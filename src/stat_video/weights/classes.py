@@ -47,19 +47,20 @@ def read_order(name: str) -> ClassOrder:
 
 
 def columns_for(order: Sequence[str], classes: Sequence[str]) -> list[int]:
-    """Return for each of ``classes`` its place in ``order``; names count without case, spaces and punctuation.
+    """Return for each of ``classes`` its place in ``order``, then the other places.
 
-    Raises InputError, with the first name that is missing, unless both have the same classes.
+    Names count without case, spaces and punctuation. Raises InputError, with the first name that is missing, if
+    ``order`` has not all of the classes.
     """
     plain = _plain if all(len(set(map(_plain, names))) == len(names) for names in (order, classes)) else str
     places = {plain(name): i for i, name in enumerate(order)}
     lacking = [name for name in classes if plain(name) not in places]
-    if lacking or len(order) != len(classes):
+    if lacking:
         more = [name for name in order if plain(name) not in set(map(plain, classes))]
-        which = [f"only the data has {lacking[0]!r}"] if lacking else []
-        which += [f"only the weights have {more[0]!r}"] if more else []
-        raise InputError(f"the weights are of {len(order)} classes, the data of {len(classes)}: {'; '.join(which)}")
-    return [places[plain(name)] for name in classes]
+        which = f"only the data has {lacking[0]!r}" + (f"; only the weights have {more[0]!r}" if more else "")
+        raise InputError(f"the weights are of {len(order)} classes, the data of {len(classes)}: {which}")
+    first = [places[plain(name)] for name in classes]
+    return first + [i for i in range(len(order)) if i not in first]
 
 
 def _plain(name: str) -> str:
