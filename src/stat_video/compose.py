@@ -27,7 +27,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from . import models, paper, paths
+from . import models, paper, paths, trainer_arguments
 from .config import SCALES, Config, Folders, Processes, Slurm, TrainerKeys, from_plain
 from .errors import InputError
 from .models.base import Clip
@@ -49,6 +49,7 @@ from .words import (
 LAUNCHERS = ("processes", "basic", "slurm")
 FLAGS = ("-m", "--multirun", "-h", "--help", "--cfg")
 SYSTEMS = "systems="
+TRAINER = "trainer."
 MOST_ROWS = 10_000  # of one sweep
 ALLOWED = "allowed are KEY=VALUE, -m, --help, --cfg job"
 # Folders of conf/ of which files are chosen by other choices alone.
@@ -158,6 +159,8 @@ class Grammar:
     def full(self, word: str) -> str:
         """Return a word's key in full: 'clip.T' for T=16."""
         key = key_of(word)
+        if key.startswith(TRAINER) and key.removeprefix(TRAINER) in trainer_arguments.PASSED:
+            return f"{TRAINER}more.{key.removeprefix(TRAINER)}"
         return self.own.get(key, key)
 
     def choices(self, word: str) -> list[str]:
@@ -578,7 +581,9 @@ def one_line(error: BaseException) -> str:
         options = re.search(r"Available options in '(.+?)':\n((?:\t.*\n?)+)", text)
         if options:
             names = ", ".join(line.strip() for line in options[2].splitlines())
-            return f"{text.splitlines()[0].rstrip('.')}; allowed in '{options[1]}': {names}"
+            asked = re.search(r"'logger/(\w+)'", text)
+            hint = f"; beside W&B: loggers={asked[1]}" if asked and asked[1] in groups_of("loggers") else ""
+            return f"{text.splitlines()[0].rstrip('.')}; allowed in '{options[1]}': {names}{hint}"
     if missing := re.search(r"Could not override '(.+?)'\.\s*No match in the defaults list", text):
         return _unknown_group(missing[1])
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
@@ -595,6 +600,8 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
     """Return a line with the unknown key, the nearest known one, what is allowed, and which model has such a key."""
     full_key = str(error.full_key)
     parent, _, key = full_key.rpartition(".")
+    if parent == "trainer" and (instead := trainer_arguments.instead(key)):
+        return f"{full_key}: {instead}"
     keys = sorted(f.name for f in fields(error.object_type)) if is_dataclass(error.object_type) else []
     words = [] if parent else [*groups(), *(f.name for f in fields(Clip)), *model_keys()]
     near = difflib.get_close_matches(key, [*keys, *words], n=1)

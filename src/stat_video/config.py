@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 from torch.nn.parameter import is_lazy
 
-from . import losses, metrics, models, paths
+from . import losses, metrics, models, paths, trainer_arguments
 from .data import augmentations, layouts
 from .data.config import DataConfig
 from .data.sampling import Views
@@ -111,6 +111,7 @@ class Recipe:
     max_steps: int | None = ranged(None, 1)  # stop after so many optimizer steps
     val_every: int = ranged(1, 1)  # epochs
     val_videos: int | None = ranged(None, 1)  # validate and test on so many videos, each class its share
+    train_videos: int | None = ranged(None, 1, neutral=None)  # train on so many, likewise
     augment: Augment = field(default_factory=Augment)
 
     def __post_init__(self) -> None:
@@ -175,7 +176,7 @@ class TrainerKeys:
     accelerator: str = one_of("auto", ("auto", "cpu", "cuda", "gpu"))
     devices: Any = "auto"
     num_nodes: int = ranged(1, 1)
-    strategy: str = one_of("auto", ("auto", "ddp"))  # auto: ddp if there are several processes
+    strategy: str = "auto"  # or ddp; auto: ddp if there are several processes
     precision: str = one_of("auto", PRECISIONS)  # auto: bf16-mixed on CUDA, 32-true elsewhere
     batch_per_device: Any = "auto"  # clips of one pass, accumulated up to recipe.batch_size; auto: by a GPU's memory
     gradient_checkpointing: bool = False  # compute each unit of the model again in the backward pass
@@ -193,9 +194,13 @@ class TrainerKeys:
     timeout_minutes: float = ranged(
         10, 0, above=True
     )  # of silence, after which a run on several devices gives a rank up
+    more: dict[str, Any] = any_value({})  # of Lightning's Trainer: {limit_train_batches: 2} (trainer_arguments.py)
 
     def __post_init__(self) -> None:
         check_ranges(self, "trainer.")
+        if refused := trainer_arguments.check_strategy(self.strategy):
+            raise InputError(f"trainer.strategy={self.strategy}: {refused}")
+        trainer_arguments.check(self.more, deterministic=self.deterministic)
         clips = self.batch_per_device
         if clips != "auto" and not (isinstance(clips, int) and not isinstance(clips, bool) and clips >= 1):
             raise InputError(f"trainer.batch_per_device={clips}: allowed is auto, or a number of 1 or more")
@@ -256,6 +261,7 @@ class Config:
     init_share: float = ranged(0.95, 0, 1, neutral=0.95)
     fresh: bool = False  # set a run of the same definition aside and start over
     plan: bool = False  # say what would be run, and what it costs, and start nothing
+    debug: str | None = any_value(None, neutral=None)  # of which file of conf/debug/: such a run is in no report
     clip: Clip = field(default_factory=Clip)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -271,6 +277,7 @@ class Config:
         if not self.name or self.name.startswith(".") or "/" in self.name:
             raise InputError(f"name={self.name}: must be the name of a folder below folders.logs")
         Views.parse(self.views)
+        trainer_arguments.check_least(self.trainer.more, epochs=self.recipe.epochs, stops_early=bool(self.callbacks))
         short_side = self.short_side
         if self.clip.view_crop > short_side:
             key = "crop" if self.clip.test_crop is None else "clip.test_crop"
@@ -360,6 +367,15 @@ class EvaluateConfig:
     trainer: TrainerKeys = field(default_factory=TrainerKeys)
     folders: Folders = field(default_factory=Folders)
 
+    def __post_init__(self) -> None:
+        _refuse_more(self.trainer)
+
+
+def _refuse_more(trainer: TrainerKeys) -> None:
+    """Raise InputError for arguments of the Trainer that would do nothing where nothing is trained."""
+    for name, value in trainer.more.items():
+        raise InputError(f"trainer.more.{name}={value}: is of training alone")
+
 
 @dataclass
 class PredictKeys:
@@ -415,6 +431,7 @@ class WeightsConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _refuse_more(self.trainer)
         for key in ("init", "plan", "fresh", "new_classifier"):
             if self.weights is not None and (value := getattr(self, key)):
                 raise InputError(f"{key}={value}: is of training; weights=FILE trains nothing")

@@ -46,7 +46,9 @@ def next_commands(results: Sequence[Result]) -> list[str]:
     (run,) = results
     ckpt = shlex.quote(f"ckpt={run.checkpoint}")
     views = "3x3" if run.config["views"] != "3x3" else "5x1"
+    best = shlex.quote(f"ckpt={run.folder / 'best.ckpt'}")
     return [
+        *([f"{program('evaluate')} {best}    # the test of the best weights"] if run.content.get("best") else []),
         f"{program('predict')} {ckpt} video=FILE    # what it sees in a video",
         f"{program('evaluate')} {ckpt} views={views}    # the test with other views",
         report,

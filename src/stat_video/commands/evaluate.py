@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import stat_video.launch.early  # isort: skip  # noqa: F401
 from stat_video.config import EvaluateConfig, WeightsConfig
 from stat_video.errors import InputError
-from stat_video.launch.script import path_of, script
+from stat_video.launch.script import checkpoint_of, script
 from stat_video.launch.weights import CONF, names_weights
 from stat_video.progress import say, show_table
 from stat_video.runs.result import Result
@@ -16,12 +16,11 @@ from stat_video.training.testing import evaluate, evaluate_ensemble, evaluate_we
 def run(config: EvaluateConfig) -> None:
     """Rebuild model and data from the checkpoint alone, test, and print the figures."""
     if config.ensemble is None:
-        show_tests([evaluate(path_of("ckpt", config.ckpt), config)])
+        show_tests([evaluate(checkpoint_of("ckpt", config.ckpt), config)])
         return
     if config.ckpt is not None:
         raise InputError(f"ckpt={config.ckpt}: not allowed beside ensemble=[RUN,RUN]")
-    paths = [path_of("ensemble", run) for run in config.ensemble]
-    show_tests(evaluate_ensemble([path / "last.ckpt" if path.is_dir() else path for path in paths], config))
+    show_tests(evaluate_ensemble([checkpoint_of("ensemble", run) for run in config.ensemble], config))
 
 
 def run_weights(config: WeightsConfig) -> None:

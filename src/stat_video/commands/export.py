@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stat_video.config import ExportConfig, ExportKeys, ExportWeights
-from stat_video.launch.script import path_of, script
+from stat_video.launch.script import checkpoint_of, script
 from stat_video.launch.weights import CONF, names_weights
 from stat_video.progress import say
 from stat_video.training.export import export
@@ -13,7 +13,7 @@ from stat_video.training.published import of_weights
 
 def run(config: ExportConfig) -> None:
     """Write the model of a checkpoint."""
-    write(Loaded.of(path_of("ckpt", config.ckpt)), config)
+    write(Loaded.of(checkpoint_of("ckpt", config.ckpt)), config)
 
 
 def run_weights(config: ExportWeights) -> None:

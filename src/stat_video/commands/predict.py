@@ -5,7 +5,7 @@ from pathlib import Path
 from stat_video.config import PredictConfig, PredictKeys, PredictWeights
 from stat_video.errors import InputError
 from stat_video.files import with_ending
-from stat_video.launch.script import path_of, script
+from stat_video.launch.script import checkpoint_of, path_of, script
 from stat_video.launch.weights import CONF, names_weights
 from stat_video.progress import console, say, show_table, shown
 from stat_video.terminal import prediction_table, predictions_table
@@ -23,7 +23,7 @@ from stat_video.training.published import of_weights
 
 def run(config: PredictConfig) -> None:
     """Look at videos by the model of a checkpoint."""
-    ckpt, video = path_of("ckpt", config.ckpt), path_of("video", config.video)
+    ckpt, video = checkpoint_of("ckpt", config.ckpt), path_of("video", config.video)
     look(Loaded.of(ckpt), video, config)
 
 

@@ -20,6 +20,7 @@ from ..models.count import gmacs, step_gmacs
 from ..models.memory import USABLE, StepMemory, step_memory
 from ..progress import WideTable
 from ..runs.differing import differing, in_words
+from ..trainer_arguments import steps_of_epoch
 from .config import Hardware
 from .gpus import GPU, find_gpu
 from .measured import PLACE, measured_share
@@ -98,7 +99,12 @@ class Estimate:
         videos, recipe = sizes(self.config.data)[1], self.config.recipe
         if recipe.max_steps is not None:
             return recipe.max_steps * recipe.batch_size
-        return None if videos is None else videos * recipe.epochs * recipe.repeats
+        if videos is None:
+            return None
+        clips = min(videos, recipe.train_videos or videos) * recipe.repeats
+        if "limit_train_batches" in self.config.trainer.more:
+            clips = steps_of_epoch(self.config.trainer.more, clips // recipe.batch_size) * recipe.batch_size
+        return clips * recipe.epochs
 
     @property
     def clips_in_words(self) -> str:
@@ -110,6 +116,8 @@ class Estimate:
         if videos is None:
             return f"unknown, since data={self.config.data.name} is not there"
         known = " (as published)" if published else ""
+        if (of_epoch := (self.clips or 0) // recipe.epochs) != videos * recipe.repeats:
+            return f"{self.clips:,} = {of_epoch:,} clips of {videos:,} videos{known} x {recipe.epochs} epochs"
         return f"{self.clips:,} = {videos:,} videos{known} x {recipe.epochs} epochs x {recipe.repeats} a batch"
 
     @property

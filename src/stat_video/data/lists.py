@@ -189,13 +189,13 @@ def read_counts(config: DataConfig) -> tuple[int | None, int | None]:
     return len(listing.classes), len(listing.entries["train"])
 
 
-def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) -> Lists:
+def read_lists(root: Path, config: DataConfig, val_videos: int | None = None, train_videos: int | None = None) -> Lists:
     """Read the class names and both splits; check that no class is empty and that files are as in the manifest.
 
     InputError if the share of absent videos is above `config.max_absent`, that of empty and unreadable ones above
     `config.max_unreadable`, or that of validation videos which are training videos above `config.max_shared`. A
-    validation video that is listed several times with one label is tested once. ``val_videos`` keeps so many validation
-    videos, each class its share.
+    validation video that is listed several times with one label is tested once. ``val_videos`` and ``train_videos``
+    keep so many, each class its share.
     """
     listing = read_listing(root, config)
     manifest = {row.path: row for row in read_manifest(manifest_path(root, config))}
@@ -247,8 +247,8 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None) ->
             there = once
             shared = [path for path in about if _same_file(path, about, trained)]
             allow(of, "training videos too", shared, len(entries), config.max_shared, "data.max_shared")
-        if split == "val" and val_videos is not None:
-            there = _spread(there, val_videos)
+        if (number := {"val": val_videos, "train": train_videos}[split]) is not None:
+            there = _spread(there, number)
         lists.videos[split] = LabeledVideoPaths([(str(path), label) for path, label in there])
         lists.counts[split] = len(there)
     for split, other in (SPLITS, SPLITS[::-1]):

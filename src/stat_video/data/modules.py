@@ -55,6 +55,7 @@ class VideoDataModule(LightningDataModule):
         repeats: int = 1,
         share_frames: bool = True,
         val_videos: int | None = None,
+        train_videos: int | None = None,
         batch_size: int = 16,
         step: int | None = None,
         mix: bool = False,
@@ -68,7 +69,8 @@ class VideoDataModule(LightningDataModule):
         super().__init__()
         self.config, self.clip, self.views, self.seed = config, clip, views, seed
         self.repeats, self.share_frames = repeats, share_frames
-        self.val_videos, self.batch_size, self.step, self.workers = val_videos, batch_size, step, workers
+        self.val_videos, self.train_videos = val_videos, train_videos
+        self.batch_size, self.step, self.workers = batch_size, step, workers
         self.mix = mix
         self.augment = augment
         self.view_transform = ViewTransform(short_side, clip.view_crop)
@@ -84,7 +86,7 @@ class VideoDataModule(LightningDataModule):
     def check(self) -> Lists:
         """Read the class list and the videos' lists; InputError if anything is wrong with them."""
         if self.lists is None:
-            self.lists = read_lists(find_root(self.config), self.config, self.val_videos)
+            self.lists = read_lists(find_root(self.config), self.config, self.val_videos, self.train_videos)
         return self.lists
 
     def train_dataloader(self) -> BatchLoader:

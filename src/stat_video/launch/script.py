@@ -257,6 +257,12 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # of a name in a picture
 
 
+def checkpoint_of(key: str, value: str | None) -> Path:
+    """Return the checkpoint that a key names, a run's last if it names its folder; InputError if it is not there."""
+    path = path_of(key, value)
+    return path / "last.ckpt" if path.is_dir() else path
+
+
 def path_of(key: str, value: str | None) -> Path:
     """Return the path that a key names; InputError if it is not given or not there."""
     if value is None:

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from .. import models
+from .. import models, trainer_arguments
 from ..config import Config
 from ..errors import InputError, Retired
 from ..models.base import ModelConfig
@@ -33,6 +33,7 @@ NOT_DEFINING = {
 }  # fmt: skip
 # Beginning of a config.init that names a data set; the result then also names the run: trained_on=DATA/ID.
 TRAINED_ON = "trained_on="
+MORE = "trainer.more"  # in a definition: arguments of Lightning's Trainer that may change a result
 WEIGHTS = "weights"  # in the config of a test of a published file alone, which no run of ours was trained for
 CONTENT = "@sha256:"  # in a config.init that names a file: FILE@sha256:DIGEST, of which the digest counts
 
@@ -50,6 +51,7 @@ def definition(config: Mapping[str, Any]) -> dict[str, Any]:
             part.pop(key, None)
             if retired.hashed:
                 part[key] = retired.neutral
+    more = trainer_arguments.defining((found.get("trainer") or {}).get("more") or {})
     for key in ("init", WEIGHTS):
         if isinstance(file := found.get(key), str) and CONTENT in file:
             found[key] = file[file.rindex(CONTENT) + 1 :]
@@ -59,7 +61,7 @@ def definition(config: Mapping[str, Any]) -> dict[str, Any]:
         else value
         for key, value in found.items()
         if key not in NOT_OF_THE_RUN
-    }
+    } | ({MORE: more} if more else {})
 
 
 def row_id(config: Mapping[str, Any]) -> str:
@@ -125,7 +127,7 @@ def foreign_keys(config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         left_out |= set() if prefix else set(NOT_OF_THE_RUN)
         known = {f.name for f in fields(schema)} - left_out
         lacks += [f"{prefix}{key}" for key in sorted(known - part.keys())]
-        unknown += [f"{prefix}{key}" for key in sorted(part.keys() - known - left_out - {WEIGHTS})]
+        unknown += [f"{prefix}{key}" for key in sorted(part.keys() - known - left_out - {WEIGHTS, MORE})]
     return lacks, unknown
 
 

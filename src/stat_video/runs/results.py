@@ -29,7 +29,10 @@ class Results:
 
 
 def read_results(logs: Path) -> Results:
-    """Return what each `logs/<name>/<run>/result.json` holds; skip runs that were set aside (`.old-N`)."""
+    """Return what each `logs/<name>/<run>/result.json` holds.
+
+    Skips runs of `debug=`, and those that were set aside (`.old-N`).
+    """
     found = Results()
     for file in sorted(logs.glob("*/*/result.json")):
         if ".old-" in file.parent.name:
@@ -44,7 +47,8 @@ def read_results(logs: Path) -> Results:
         except (OSError, ValueError, RecursionError) as error:
             found.broken.append((file, str(error)))
         else:
-            found.results.append(Result(file.parent, result))
+            if result["config"].get("debug") is None:
+                found.results.append(Result(file.parent, result))
     return found
 
 

@@ -11,32 +11,14 @@ from typing import Any, TypeVar
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.profilers import Profiler
 
 from ..files import replacing
 from ..progress import Meter, memory
+from .profiling import LoaderClock
 
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 C = TypeVar("C", bound=Callback)
-
-
-class LoaderClock(Profiler):
-    """Measures the seconds that the training loop waits for its loader."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waited, self.begun = 0.0, time.monotonic()
-
-    def start(self, action_name: str) -> None:
-        """Start the clock if Lightning is about to ask for a training batch."""
-        if action_name.endswith("train_dataloader_next"):
-            self.begun = time.monotonic()
-
-    def stop(self, action_name: str) -> None:
-        """Add the time since, if Lightning has got that batch."""
-        if action_name.endswith("train_dataloader_next"):
-            self.waited += time.monotonic() - self.begun
 
 
 class WaitingForData:

@@ -30,6 +30,7 @@ class Checkpoint:
     manifest: str | None  # state of the data set that it was trained on
     place: Mapping[str, int] | None = None  # inside an epoch: the epoch, and the clips of it that are done
     epoch: int | None = None
+    best: Mapping[str, Any] | None = None  # of which validation the weights are, if they are not the last (best.py)
 
     @property
     def goes_on_at(self) -> tuple[int, int]:
@@ -114,5 +115,8 @@ def _parts(path: Path, content: Any) -> Checkpoint:
         raise InputError(f"{path}: classes are not a list of names")
     weights = {k.removeprefix(WEIGHTS): v for k, v in state.items() if k.startswith(WEIGHTS)}
     check_tensors(path, weights)
-    where = {"place": ours.get("place"), "epoch": content.get("epoch")}
+    best = ours.get("best")
+    if best is not None and not (isinstance(best, Mapping) and {"metric", "value", "epoch"} <= best.keys()):
+        raise InputError(f"{path}: its entry 'best' is not as a run writes it")
+    where = {"place": ours.get("place"), "epoch": content.get("epoch"), "best": best}
     return Checkpoint(path, weights, config, list(classes), ours.get("manifest"), **where)

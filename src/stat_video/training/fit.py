@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers.logger import DummyLogger
 
 from ..config import Config
 from ..data.lists import manifest_hash
@@ -29,6 +30,8 @@ from ..runs.result import Result
 from ..runs.results import ended_as_asked
 from ..runs.run import Run
 from ..runs.source import find_source
+from ..trainer_arguments import steps_of_epoch
+from .best import Best
 from .callbacks import Bar, EpochLog, StepLines, WaitingForData, callback_of
 from .explained import lost_worker_explained, nondeterminism_explained, out_of_memory_explained
 from .finite import NonFinite
@@ -37,6 +40,7 @@ from .hold import HoldPeak
 from .module import VideoModule
 from .outcome import hardware_of, save_logits, say_lacking
 from .precise_bn import PreciseBN
+from .profiling import profiler, profiles
 from .ranks import SameOnAllRanks
 from .saving import CheckpointWriter, Saving
 from .session import Session, refuse_other_data, refuse_other_hold
@@ -74,7 +78,10 @@ def identify(config: Config) -> tuple[Config, dict[str, Any], Run, str | None]:
         init = find_source(config, logs)
         config, plain["init"] = replace(config, init=str(init.checkpoint)), f"{config.init}/{init.id}"
     elif config.init is not None:
-        plain["init"] = with_content(config.init)
+        file = Path(config.init)
+        if file.is_dir():  # of a run
+            config = replace(config, init=str(file / "last.ckpt"))
+        plain["init"] = with_content(str(config.init))
     return config, plain, Run.of(plain, logs, manifest), manifest
 
 
@@ -111,6 +118,8 @@ def _train_and_test(session: Session) -> Result:
         from .wandb_logger import log_result, make_logger  # W&B takes half a second, which no other run should wait for
 
         logger = make_logger(config, session.plain, run, len(session.lists.classes))
+    # Callbacks may ask for a logger, which W&B is on the first rank alone, and there only if it starts.
+    shown = logger or (DummyLogger() if config.logger.mode != "off" else None)
     with ExitStack() as at_the_end:
         if logger:
             at_the_end.callback(logger.finish)
@@ -122,8 +131,9 @@ def _train_and_test(session: Session) -> Result:
         same = SameOnAllRanks({**_agreed(session), **computing()})
         # The user's own come first: what they change at an event is seen by ours, and is in a checkpoint of that event.
         callbacks = [*session.callbacks, unreadable, same, history, *run_callbacks(config, run)]
-        loggers = [*([logger] if logger else []), *session.loggers]
-        trainer = make_trainer(config, run, callbacks, loggers, session.hardware, session.passes)
+        loggers = [*([shown] if shown else []), *session.loggers]
+        steps = session.steps_of_epoch
+        trainer = make_trainer(config, run, callbacks, loggers, session.hardware, session.passes, steps)
         with (
             out_of_memory_explained(session.clips),
             nondeterminism_explained(),
@@ -137,6 +147,8 @@ def _train_and_test(session: Session) -> Result:
             save_logits(module, run.folder / f"logits_{session.views}.pt")
             if trainer.is_global_zero:
                 say_lacking(result)
+                for file in profiles(run.folder):
+                    say(f"profile: {file}")
                 result.write(run.folder / "result.json")
                 for path in run.checkpoints[1:]:  # a finished run is not resumed
                     path.unlink()
@@ -155,6 +167,7 @@ def _result_of(
     history: CodeHistory,
 ) -> Result:
     config, lists, epochs = session.config, session.lists, callback_of(trainer, EpochLog)
+    best = next((callback for callback in session.callbacks if isinstance(callback, Best)), None)
     told = {
         "name": config.name,
         "scale": config.scale,
@@ -176,6 +189,7 @@ def _result_of(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": config.seed,
         "checkpoint": session.run.checkpoint.name,
+        **({"best": best.best} if best else {}),
         **code,
         HISTORY: history.parts,
         "hardware": {
@@ -237,14 +251,15 @@ def say_begin(session: Session) -> None:
         )
 
 
-def progress_callbacks() -> tuple[list[Callback], bool]:
-    """Return (a progress bar if stdout is a terminal, else a line a minute; whether it is the bar)."""
-    return [Bar(leave=False) if watched() else StepLines(say)], watched()
+def progress_callbacks(bar: bool | None = None) -> tuple[list[Callback], bool]:
+    """Return (a progress bar or a line a minute; whether it is the bar); by itself the bar if stdout is a terminal."""
+    bar = watched() if bar is None else bar
+    return [Bar(leave=False) if bar else StepLines(say)], bar
 
 
 def run_callbacks(config: Config, run: Run) -> list[Callback]:
     """Return the callbacks for progress, a row per epoch, checks of the step, checkpoints and averaged weights."""
-    shown, bar = progress_callbacks()
+    shown, bar = progress_callbacks(config.trainer.more.get("enable_progress_bar"))
     waiting = WaitingForData(feeding(config)) if rank_zero() else None
     callbacks = [
         *shown,
@@ -282,13 +297,21 @@ def make_trainer(
     loggers: list[Logger],
     hardware: dict[str, Any],
     passes: int,
+    steps: int = 0,
 ) -> L.Trainer:
-    """Return Lightning's Trainer of a run, which takes an optimizer step every ``passes`` batches."""
-    recipe = config.recipe
+    """Return Lightning's Trainer of a run, which takes an optimizer step every ``passes`` batches.
+
+    ``steps``: of an epoch, of which `trainer.more` may limit the number.
+    """
+    recipe, more = config.recipe, dict(config.trainer.more)
     epochs = next(callback for callback in callbacks if isinstance(callback, EpochLog))
+    epochs.clock.other = profiler(more.pop("profiler", None), run.folder)
+    more.pop("enable_progress_bar", None)
+    if "limit_train_batches" in more:
+        more["limit_train_batches"] = passes * steps_of_epoch(more, steps)
     try:
         return L.Trainer(
-            **{**hardware, "logger": loggers or False},
+            **{**hardware, "logger": loggers or False, "log_every_n_steps": 10, **more},
             callbacks=callbacks,
             plugins=[CheckpointWriter(config.trainer.keep_checkpoints)],
             profiler=epochs.clock,
@@ -299,7 +322,6 @@ def make_trainer(
             accumulate_grad_batches=passes,
             check_val_every_n_epoch=recipe.val_every,
             gradient_clip_val=recipe.clip_grad_norm or None,
-            log_every_n_steps=10,
         )
     except (ValueError, L.fabric.utilities.exceptions.MisconfigurationException) as error:
         raise InputError(f"trainer: {error}") from None

@@ -30,6 +30,8 @@ from ..files import replacing
 from ..runs.run import Run
 
 log = logging.getLogger(__name__)
+WEIGHTS_ALONE = {"weights_alone": True}  # the `storage_options` of a checkpoint that nothing resumes from
+OF_WEIGHTS = ("state_dict", "epoch", "global_step", "pytorch-lightning_version", "stat_video")
 GO_ON, SAVE, STOP = range(3)  # what a rank wants at a step's end; all ranks do the highest
 
 
@@ -45,7 +47,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint; if the disk does not take it, raise InputError and keep the old one."""
-        with replacing(Path(path), self.keep) as file:
+        with replacing(Path(path), 1 if storage_options == WEIGHTS_ALONE else self.keep) as file:
             torch.save(checkpoint, file)
 
 
@@ -63,6 +65,8 @@ class CheckpointWriter(AtomicCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Wait for the one before, copy this one, and begin to write it."""
         self.teardown()
+        if storage_options == WEIGHTS_ALONE:
+            checkpoint = {key: checkpoint[key] for key in OF_WEIGHTS}
         copied = on_host(checkpoint)
         # On CUDA nothing is copied yet: the thread waits for that, and the next step's work queues up behind it.
         done = torch.cuda.current_stream().record_event() if torch.cuda.is_initialized() else None
@@ -70,7 +74,7 @@ class CheckpointWriter(AtomicCheckpointIO):
         def write() -> None:
             if done is not None:
                 done.synchronize()
-            AtomicCheckpointIO.save_checkpoint(self, copied, path)
+            AtomicCheckpointIO.save_checkpoint(self, copied, path, storage_options)
 
         thread = futures.ThreadPoolExecutor(1)
         self.writing = thread.submit(write)
@@ -269,16 +273,28 @@ class Saving(Signals, Checkpoint):
             log.warning("not saved at the end (%s)", error)
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the place in training: the epoch, and how many of its clips are done on all devices together."""
+        """Add the place in training: the epoch, how many of its clips are done on all devices, and whether it ends."""
         loop = trainer.fit_loop
         epoch = loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         batches = loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
         batches *= epoch == trainer.current_epoch  # 0 at an epoch's end, when `processed` is one ahead
         place = {"epoch": epoch, "clips": batches * _clips_of_a_pass(trainer)}
-        checkpoint.setdefault("stat_video", {})["place"] = place
+        ours = checkpoint.setdefault("stat_video", {})
+        ours["place"] = place
+        if trainer.should_stop:  # a callback has asked for it, which Lightning does not save
+            ours["stop"] = {"now": loop._can_stop_early}
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Convert the clips that are done into passes: devices and clips per pass may have changed since."""
+        """Convert the clips that are done into passes: devices and clips per pass may have changed since.
+
+        Ends the training at once if a callback had asked for it.
+        """
+        stop = checkpoint["stat_video"].get("stop")
+        if stop is not None:
+            trainer.should_stop = True
+        if stop and stop["now"]:  # as Lightning has it after the last of all epochs
+            epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+            epochs["completed"] = epochs["processed"]
         clips = checkpoint["stat_video"].get("place", {}).get("clips", 0)
         if clips:
             current = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]

@@ -27,7 +27,6 @@ from ..hardware import (
     rank_zero,
     world_size,
 )
-from ..instantiate import instantiate
 from ..models.base import VideoModel
 from ..models.count import Uncounted, gmacs
 from ..models.parts.backend import BACKEND
@@ -41,6 +40,7 @@ from ..weights.read import WeightFile
 from .checkpoint import Checkpoint, newest_whole, read_weights
 from .first_weights import load_first_weights
 from .optim import accumulation, describe_batch, parameter_groups
+from .own import check_monitors, make_callbacks, make_loggers
 
 
 @dataclass
@@ -73,15 +73,14 @@ class Session:
         at_once = choose_pass_here(config, classes)
         BACKEND.recompute = at_once.recompute
         clips, passes = accumulation(config.recipe, world_size(config.trainer), at_once.clips)
+        callbacks, loggers = make_callbacks(config), make_loggers(config, run.folder)
         weights = _first_weights(config, plain)
         data = make_data(config, Views.parse(config.views), batch_size=clips)
         lists = data.check()
+        check_monitors(config, callbacks, lists.classes)
         checkpoint = _where_to_go_on(config, run, manifest)
         if checkpoint:
             data.start = checkpoint.goes_on_at
-        own = instantiate("callbacks", config.callbacks, Callback)
-        save_dir = str(run.folder)
-        loggers = instantiate("loggers", config.loggers, Logger, save_dir=save_dir)  # type: ignore[type-abstract]
         L.seed_everything(config.seed, workers=True, verbose=False)
         model = config.build(len(lists.classes))
         parameter_groups(model, config.recipe)  # refuses recipe.lr_scale of unknown names before training
@@ -92,13 +91,18 @@ class Session:
         _prepare_for_training(model, config)
         return cls(
             config, plain, run, manifest, hardware, backends, at_once, clips, passes, data, lists, checkpoint, model,
-            counted, own, loggers,
+            counted, callbacks, loggers,
         )  # fmt: skip
 
     @property
     def views(self) -> Views:
         """Protocol of the test."""
         return Views.parse(self.config.views)
+
+    @property
+    def steps_of_epoch(self) -> int:
+        """Optimizer steps of an epoch, as far as `trainer.more` limits them not."""
+        return self.lists.counts["train"] * self.config.recipe.repeats // self.config.recipe.batch_size
 
     @cached_property
     def batch(self) -> dict[str, Any]:
@@ -166,6 +170,7 @@ def make_data(config: Config, views: Views, batch_size: int) -> VideoDataModule:
         repeats=config.recipe.repeats,
         share_frames=config.recipe.repeats_share_frames,
         val_videos=config.recipe.val_videos,
+        train_videos=config.recipe.train_videos,
         batch_size=batch_size,
         step=config.recipe.batch_size,
         mix=bool(config.recipe.mixup or config.recipe.cutmix),

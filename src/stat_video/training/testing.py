@@ -25,6 +25,7 @@ from ..runs.identity import definition, digest_of, hash_of, with_content
 from ..runs.result import Result
 from ..runs.run import same_data
 from ..weights.classes import columns_for
+from .best import in_words
 from .checkpoint import read_checkpoint
 from .explained import nondeterminism_explained, out_of_memory_explained
 from .fit import progress_callbacks
@@ -51,10 +52,19 @@ class Subject:
     views: Views
     trained_on: str | None = None  # state of the data set in training; None: not known
     about: Mapping[str, Any] = field(default_factory=dict)  # for the result, beside what is measured
+    best: Mapping[str, Any] | None = None  # of which validation the weights are, if they are not a run's last
+
+    @property
+    def protocol(self) -> str:
+        """How files of the test are called: '5x1', or 'best_5x1', which never stands in the place of the first."""
+        return f"{'best_' if self.best else ''}{self.views}"
 
 
 def evaluate(path: Path, asked: EvaluateConfig) -> Result:
-    """Test on all views of the validation videos; write evaluation_<views>.json and the logits beside the file."""
+    """Test on all views of the validation videos; write evaluation_<views>.json and the logits beside the file.
+
+    Of `best.ckpt` they are called evaluation_best_<views>.json and logits_best_<views>.pt.
+    """
     return _test(_of_checkpoint(path, asked))[0]
 
 
@@ -160,7 +170,8 @@ def _of_checkpoint(path: Path, asked: EvaluateConfig) -> Subject:
     config.data = replace(config.data, **of_run)
     _check_generation(path, config.data)
     loaded, views = Loaded(model, config, classes, path), Views.parse(asked.views or config.views)
-    return Subject(loaded, path.parent, views, read_checkpoint(path).manifest)
+    found = read_checkpoint(path)
+    return Subject(loaded, path.parent, views, found.manifest, best=found.best)
 
 
 def _test(subject: Subject, record: str | None = None) -> tuple[Result, tuple[Tensor, Tensor]]:
@@ -185,7 +196,8 @@ def _test(subject: Subject, record: str | None = None) -> tuple[Result, tuple[Te
     callbacks += [unreadable, SameOnAllRanks(same_test), Signals()]
     hardware, backends = lightning_arguments(config.trainer), choose_backends(config.trainer)
     trainer = L.Trainer(**hardware, callbacks=callbacks, enable_progress_bar=bar)
-    say(f"Testing {file} on {found.counts['val']} videos, {views} views")
+    of = f" ({in_words(subject.best)})" if subject.best else ""
+    say(f"Testing {file}{of} on {found.counts['val']} videos, {views} views")
     with out_of_memory_explained(at_once.clips), nondeterminism_explained(), said_once(trainer):
         measured = {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
     content = {
@@ -204,15 +216,16 @@ def _test(subject: Subject, record: str | None = None) -> tuple[Result, tuple[Te
         **provenance(),
         "hardware": {**hardware_of(trainer), **backends},
         "config": asdict(config),
+        **({"best": dict(subject.best)} if subject.best else {}),
         **(subject.about and {**subject.about, "classes": classes}),
     }
     result = Result(folder, content)
     if trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
-    test = save_logits(module, folder / f"logits_{views}.pt")
+    test = save_logits(module, folder / f"logits_{subject.protocol}.pt")
     if trainer.is_global_zero:
         say_lacking(result)
-        result.write(folder / (record or f"evaluation_{views}.json"))
+        result.write(folder / (record or f"evaluation_{subject.protocol}.json"))
     return result, test
 
 
