@@ -211,7 +211,7 @@ class Grammar:
                 return f"++{parent}={{{full.removeprefix(f'{parent}.')}:{value}}}"
             if full == parent:
                 prefix = "++"
-        if any(full.startswith(f"{parent}.") for parent in self.nested):
+        if any(full.startswith(f"{parent}.") for parent in self.nested) or (full in self.nested and value[:1] == "{"):
             prefix = "++"
         return f"{prefix}{full}{equals}{value}"
 

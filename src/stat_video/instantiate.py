@@ -16,6 +16,8 @@ from . import paths
 from .errors import InputError, in_a_line
 
 T = TypeVar("T")
+# What Lightning's loggers are built on, where it is not installed with this project.
+PACKAGES = {"TensorBoardLogger": "tensorboard", "MLFlowLogger": "mlflow", "CometLogger": "comet-ml"}
 
 
 def instantiate(key: str, settings: Mapping[str, Any], kind: type[T], **defaults: Any) -> list[T]:
@@ -38,6 +40,8 @@ def _one(key: str, settings: Any, kind: type[T], defaults: Mapping[str, Any]) ->
         found = hydra_instantiate({**{k: v for k, v in defaults.items() if k in taken}, **settings})
     except Exception as error:  # of an import, or of the class itself
         cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
+        if isinstance(cause, ModuleNotFoundError) and (package := PACKAGES.get(target.rpartition(".")[2])):
+            raise InputError(f"{key}: needs a package that is not installed: pip install {package}") from error
         raise InputError(f"{key}: {target} can't be made ({in_a_line(cause)})") from error
     if not isinstance(found, kind):
         raise InputError(f"{key}: {target} is no {kind.__name__} of Lightning")

@@ -149,6 +149,10 @@ def _train_and_test(session: Session) -> Result:
                 say_lacking(result)
                 for file in profiles(run.folder):
                     say(f"profile: {file}")
+                if config.debug:
+                    say(f"debug={config.debug}: its files are in {run.folder}; it is in no report")
+                if trainer.should_stop:
+                    say(f"A callback stopped the run after {trainer.current_epoch} of {trainer.max_epochs} epochs")
                 result.write(run.folder / "result.json")
                 for path in run.checkpoints[1:]:  # a finished run is not resumed
                     path.unlink()
