@@ -225,7 +225,7 @@ def test_a_data_set_of_ones_own_has_a_name_of_its_own(mine: Path) -> None:
         ("model=at/tiny/tsm", ["model_keys/at/tiny/tsm", "allowed in 'model_keys': blvnet"]),
         ("recipe/on=ssv2/stat", ["recipe/on=ssv2/stat: follows from recipe= and data="]),
         ("trainer=fsdp", ["trainer/fsdp", "allowed in 'trainer'", "ddp"]),
-        ("trainer.strategy=fsdp", ["trainer.strategy=fsdp", "allowed are auto, ddp"]),
+        ("trainer.strategy=fsdp", ["trainer.strategy=fsdp", "must be auto or ddp"]),
         ("model.depht=7", ["depht", "no key of model=stat", "did you mean depths?", "allowed", "widths"]),
         ("+model.depht=7", ["depht", "no key of model=stat", "allowed", "widths"]),
         ("clip.t_o=7", ["clip.t_o", "allowed in clip", "crop"]),

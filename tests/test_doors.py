@@ -156,7 +156,7 @@ def test_other_scripts_know_them(swept, own, indexed, place):
     assert f"folders.indexed is not set: the videos are in {indexed}, as in training" in done.stdout
     assert "test/never_1x1" in read_json(file.parent / "evaluation_1x1.json")["metrics"]
     done = script("train", "--help", STAT_VIDEO_OWN=str(own))
-    assert "callbacks: early_stopping, lr_monitor, notes" in done.stdout
+    assert "callbacks: best, early_stopping, lr_monitor, notes" in done.stdout
     assert "indexed" in done.stdout
     few = [word for word in SMALL if "motion" not in word]
     plan = ["-m", *OWN_ROW, "recipe.loss_keys.gamma=0,3,4", "recipe.augment.more=[black]", "recipe.max_steps=2"]

@@ -200,6 +200,7 @@ class TrainerKeys:
         check_ranges(self, "trainer.")
         if refused := trainer_arguments.check_strategy(self.strategy):
             raise InputError(f"trainer.strategy={self.strategy}: {refused}")
+        self.more = {name: value for name, value in self.more.items() if value is not None}
         trainer_arguments.check(self.more, deterministic=self.deterministic)
         clips = self.batch_per_device
         if clips != "auto" and not (isinstance(clips, int) and not isinstance(clips, bool) and clips >= 1):

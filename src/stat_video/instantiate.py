@@ -33,7 +33,9 @@ def instantiate(key: str, settings: Mapping[str, Any], kind: type[T], **defaults
 
 def _one(key: str, settings: Any, kind: type[T], defaults: Mapping[str, Any]) -> T:
     if not isinstance(settings, Mapping) or not isinstance(settings.get("_target_"), str):
-        raise InputError(f"{key}: needs {key}._target_=CLASS, such as {kind.__module__}.{kind.__name__}")
+        group, _, name = key.partition(".")
+        ready = f" {group}={name}, or" if (paths.CONF / group / f"{name}.yaml").is_file() else ""
+        raise InputError(f"{key}: needs{ready} {key}._target_=CLASS, such as {kind.__module__}.{kind.__name__}")
     target = settings["_target_"]
     try:
         taken = inspect.signature(get_object(target)).parameters

@@ -42,7 +42,7 @@ DEFINING: dict[str, tuple[Fits, str]] = {  # they may change a result, and are p
     "min_steps": (lambda value: _whole(value, 1), "must be 1 or more"),
 }
 PASSED = {**FREE, **DEFINING}
-PART = "use recipe.val_videos=N, which validates and tests on N videos, each class its share"
+PART = "not passed on: a test never leaves videos out; recipe.val_videos=N gives a run N of them, each class its share"
 RESUMES = "not passed on: the same command resumes a run, and init=FILE begins from weights"
 SHARED = "not passed on: the samplers share videos among devices without repeating any"
 INSTEAD = {  # why an argument is not passed on, and what says the same
@@ -93,7 +93,7 @@ OLDER = {  # of older versions of Lightning
     "replace_sampler_ddp": SHARED,
 }
 STRATEGY = ("auto", "ddp")
-_ONE_COPY = "it divides a model that is too large for a device, and here the largest needs one; must be auto or ddp"
+_ONE_COPY = "it shards a model that does not fit into one device, and all models here fit; must be auto or ddp"
 _PROGRAMS = "the processes of a run are started as programs, so that it resumes; must be auto or ddp"
 _EVERY_WEIGHT = "weights without a gradient are named at the first step and none are expected; must be auto or ddp"
 STRATEGIES = {
@@ -150,7 +150,7 @@ def check_strategy(strategy: str) -> str | None:
     if strategy in STRATEGY:
         return None
     name = next((name for name in sorted(STRATEGIES, key=len, reverse=True) if strategy.startswith(name)), None)
-    return STRATEGIES[name] if name else f"must be one of {', '.join(STRATEGY)}"
+    return STRATEGIES[name] if name else "must be auto or ddp"
 
 
 def steps_of_epoch(more: Mapping[str, Any], steps: int) -> int:

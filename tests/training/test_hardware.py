@@ -162,7 +162,7 @@ def test_what_lightning_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("strategy", ["fsdp", "fsdp_cpu_offload", "deepspeed", "ddp_spawn", ""])
 def test_a_strategy_that_is_not_here_is_refused_in_one_line(strategy: str) -> None:
-    with pytest.raises(InputError, match=rf"^trainer\.strategy={strategy}: allowed are auto, ddp$") as caught:
+    with pytest.raises(InputError, match=rf"^trainer\.strategy={strategy}: .*must be auto or ddp$") as caught:
         TrainerKeys(strategy=strategy)
     assert "\n" not in str(caught.value)
 

@@ -36,18 +36,19 @@ def run_weights(config: PredictWeights) -> None:
 def look(loaded: Loaded, video: Path, keys: PredictKeys) -> None:
     """Print the top 5 of one video, with a picture; of many the best, with all five in files, and name what failed."""
     videos, beside = videos_of(video), loaded.file.parent
+    name = f"{'best_' if loaded.file.name == 'best.ckpt' else ''}{name_of(video)}"
     features = "npz" if keys.features is True else keys.features
     if videos == [video] and not (keys.pictures or keys.out):
-        picture = Path(keys.picture) if keys.picture else beside / f"predict_{name_of(video)}.png"
+        picture = Path(keys.picture) if keys.picture else beside / f"predict_{name}.png"
         found = predict_one(loaded, video, picture)
         show_table(prediction_table(found.top))
         say(f"picture: {picture}")
         if features:
-            say(f"features: {write_features([found], beside / f'predictions_{name_of(video)}', features)}")
+            say(f"features: {write_features([found], beside / f'predictions_{name}', features)}")
         return
     if keys.picture:
         raise InputError(f"picture={keys.picture}: allowed for one video; pictures=true draws each of several")
-    out = Path(keys.out) if keys.out else beside / f"predictions_{name_of(video)}"
+    out = Path(keys.out) if keys.out else beside / f"predictions_{name}"
     with_ending(out, "")  # refuses what is no name before any work
     every = shown(predict_many(loaded, videos, out if keys.pictures else None), "predict", len(videos), console)
     predictions = list(every)

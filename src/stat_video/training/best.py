@@ -1,7 +1,6 @@
 """Keep the weights of the best validation beside the last ones: `callbacks=best`."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +57,3 @@ class Best(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best validation before a break."""
         self.best = state_dict["best"]
-
-
-def in_words(best: Mapping[str, Any]) -> str:
-    """Return of which validation the weights are: 'epoch 3, best val/top1_1x1 (61.25)'."""
-    return f"epoch {best['epoch']}, best {best['metric']} ({best['value']:.6g})"

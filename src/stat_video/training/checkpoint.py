@@ -33,6 +33,12 @@ class Checkpoint:
     best: Mapping[str, Any] | None = None  # of which validation the weights are, if they are not the last (best.py)
 
     @property
+    def which(self) -> str:
+        """Of which validation the weights are: 'of epoch 3, best val/top1_1x1 (61.25)'; '' of a run's last."""
+        best = self.best
+        return f"of epoch {best['epoch']}, best {best['metric']} ({best['value']:.6g})" if best else ""
+
+    @property
     def goes_on_at(self) -> tuple[int, int]:
         """(epoch, clips of it that are done) from which training goes on."""
         place = self.place or {"epoch": (self.epoch or 0) + 1, "clips": 0}  # older ones are of an epoch's end
@@ -101,6 +107,11 @@ def newest_whole(run: Run) -> Checkpoint | None:
     return None
 
 
+def _is_best(best: Any) -> bool:
+    kinds = {"metric": str, "value": float, "epoch": int}
+    return isinstance(best, Mapping) and all(type(best.get(key)) is kind for key, kind in kinds.items())
+
+
 def _parts(path: Path, content: Any) -> Checkpoint:
     ours = content.get("stat_video") if isinstance(content, dict) else None
     if not isinstance(ours, dict) or not {"config", "classes"} <= ours.keys() or "state_dict" not in content:
@@ -115,8 +126,7 @@ def _parts(path: Path, content: Any) -> Checkpoint:
         raise InputError(f"{path}: classes are not a list of names")
     weights = {k.removeprefix(WEIGHTS): v for k, v in state.items() if k.startswith(WEIGHTS)}
     check_tensors(path, weights)
-    best = ours.get("best")
-    if best is not None and not (isinstance(best, Mapping) and {"metric", "value", "epoch"} <= best.keys()):
+    if (best := ours.get("best")) is not None and not _is_best(best):
         raise InputError(f"{path}: its entry 'best' is not as a run writes it")
     where = {"place": ours.get("place"), "epoch": content.get("epoch"), "best": best}
     return Checkpoint(path, weights, config, list(classes), ours.get("manifest"), **where)

@@ -14,6 +14,7 @@ from ..config import Config, from_plain
 from ..errors import InputError
 from ..models.base import VideoModel
 from ..models.weights import load_weights
+from ..progress import say
 from ..runs.identity import updated
 from .checkpoint import read_checkpoint
 from .first_weights import named_weights
@@ -28,6 +29,8 @@ def rebuild(path: Path) -> tuple[VideoModel, Config, list[str]]:
     Raises InputError if they don't fit together, or there is no file of this model here.
     """
     found = read_checkpoint(path)
+    if found.which:
+        say(f"{path}: the weights {found.which}")
     try:
         if isinstance(model_keys := found.config.get("model"), dict):
             models.find(str(model_keys.get("name")))  # its line says best what is missing

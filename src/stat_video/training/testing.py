@@ -25,7 +25,6 @@ from ..runs.identity import definition, digest_of, hash_of, with_content
 from ..runs.result import Result
 from ..runs.run import same_data
 from ..weights.classes import columns_for
-from .best import in_words
 from .checkpoint import read_checkpoint
 from .explained import nondeterminism_explained, out_of_memory_explained
 from .fit import progress_callbacks
@@ -196,8 +195,7 @@ def _test(subject: Subject, record: str | None = None) -> tuple[Result, tuple[Te
     callbacks += [unreadable, SameOnAllRanks(same_test), Signals()]
     hardware, backends = lightning_arguments(config.trainer), choose_backends(config.trainer)
     trainer = L.Trainer(**hardware, callbacks=callbacks, enable_progress_bar=bar)
-    of = f" ({in_words(subject.best)})" if subject.best else ""
-    say(f"Testing {file}{of} on {found.counts['val']} videos, {views} views")
+    say(f"Testing {file} on {found.counts['val']} videos, {views} views")
     with out_of_memory_explained(at_once.clips), nondeterminism_explained(), said_once(trainer):
         measured = {k: float(v) for k, v in trainer.test(module, datamodule=data, verbose=False)[0].items()}
     content = {
