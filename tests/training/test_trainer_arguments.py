@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import inspect
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from stat_video.config import Config, EvaluateConfig, TrainerKeys
 from stat_video.cost.budget import Estimate
 from stat_video.cost.config import Hardware
 from stat_video.errors import InputError
+from stat_video.launch.script import checkpoint_of
+from stat_video.models.base import VideoModel
 from stat_video.runs.identity import MORE, definition
 from stat_video.runs.results import read_results
 from stat_video.training import testing
@@ -243,3 +246,25 @@ def test_what_would_fail_later_is_one_line_before_the_run(config: Any, tmp_path:
         fit(config(*words))
     assert says in caught.value.line
     assert not list((tmp_path / "logs").rglob("config.json"))
+
+
+def test_an_anomaly_is_one_line_after_pytorchs_trace(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loss(self: Any, clip: torch.Tensor, target: torch.Tensor, criterion: Any) -> torch.Tensor:
+        return (0 * self(clip).sum()).sqrt()  # a gradient of 0 / 0
+
+    made = config("debug=detect_anomaly")
+    monkeypatch.setattr(VideoModel, "loss", loss)
+    with (
+        pytest.raises(InputError, match=r"detect_anomaly=true: Function '\w+' returned nan"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        fit(made)
+
+
+def test_the_folder_of_a_run_is_its_last_checkpoint(trained: Path, config: Any) -> None:
+    of_folder = identify(config("model=stat", f"init={trained}"))
+    of_file = identify(config("model=stat", f"init={trained / 'last.ckpt'}"))
+    assert of_folder[0] == of_file[0]
+    assert of_folder[2] == of_file[2]
+    assert checkpoint_of("ckpt", str(trained)) == trained / "last.ckpt"

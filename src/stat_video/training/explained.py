@@ -38,6 +38,17 @@ def nondeterminism_explained() -> Iterator[None]:
 
 
 @contextmanager
+def anomaly_explained() -> Iterator[None]:
+    """Raise InputError, with one line, where trainer.detect_anomaly finds NaN; PyTorch has printed where from."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "returned nan values in its" not in str(error):  # only ever said in this mode
+            raise
+        raise InputError(f"trainer.detect_anomaly=true: {error} PyTorch's warning has its forward pass") from error
+
+
+@contextmanager
 def lost_worker_explained(trainer: L.Trainer) -> Iterator[None]:
     """Raise InputError, with one line, if a data worker was killed, as the system does when memory runs out."""
     try:

@@ -33,7 +33,7 @@ from ..runs.source import find_source
 from ..trainer_arguments import steps_of_epoch
 from .best import Best
 from .callbacks import Bar, EpochLog, StepLines, WaitingForData, callback_of
-from .explained import lost_worker_explained, nondeterminism_explained, out_of_memory_explained
+from .explained import anomaly_explained, lost_worker_explained, nondeterminism_explained, out_of_memory_explained
 from .finite import NonFinite
 from .history import HISTORY, CodeHistory
 from .hold import HoldPeak
@@ -137,6 +137,7 @@ def _train_and_test(session: Session) -> Result:
         with (
             out_of_memory_explained(session.clips),
             nondeterminism_explained(),
+            anomaly_explained(),
             lost_worker_explained(trainer),
             said_once(trainer),
         ):
