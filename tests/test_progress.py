@@ -22,7 +22,7 @@ from stat_video.config import Config, TrainerKeys
 from stat_video.data.config import DataConfig
 from stat_video.data.motion import MotionConfig
 from stat_video.progress import Meter, memory, shown
-from stat_video.training import callbacks, fit
+from stat_video.training import callbacks, fit, profiling
 from stat_video.training.callbacks import EpochLog, StepLines, WaitingForData
 
 
@@ -40,6 +40,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
     monkeypatch.setattr(callbacks, "time", clock)
+    monkeypatch.setattr(profiling, "time", clock)
     return clock
 
 
