@@ -177,13 +177,15 @@ WATCH = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["max", "min"])  # of a loss that falls: the best epoch is the first, and the last
+@pytest.mark.parametrize(  # of a loss that falls: the best epoch is the first, and the last
+    ("mode", "least", "epochs"), [("max", (), 3), ("min", (), 3), ("max", ("trainer.min_epochs=4",), 4)]
+)
 def test_a_run_that_is_stopped_early_ends_alike_if_it_was_killed(
-    config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+    config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, least: tuple[str, ...], epochs: int
 ) -> None:
-    words = [*WATCH, f"callbacks.best.mode={mode}"]
+    words = [*WATCH, f"callbacks.best.mode={mode}", *least]
     killed = config(*words, logs="killed")
-    die_at(monkeypatch, killed, 1, 1)
+    die_at(monkeypatch, killed, epochs - 2, 1)
     with monkeypatch.context() as patch:  # once more, in the test, when the callback has asked to stop
 
         def die(self: VideoModule) -> None:
@@ -193,8 +195,8 @@ def test_a_run_that_is_stopped_early_ends_alike_if_it_was_killed(
         with pytest.raises(InputError, match="killed"):
             fit(killed)
     resumed, whole = fit(killed), fit(config(*words, logs="whole"))
-    assert (whole.content["epochs"], whole.content["steps"]) == (3, 9)
-    assert (resumed.content["epochs"], resumed.content["steps"]) == (3, 9)
+    assert (whole.content["epochs"], whole.content["steps"]) == (epochs, 3 * epochs)
+    assert (resumed.content["epochs"], resumed.content["steps"]) == (epochs, 3 * epochs)
     assert resumed.metrics == whole.metrics
     assert same_weights(resumed.checkpoint, whole.checkpoint)
     losses = [float(row["val/loss_1x1"]) for row in csv.DictReader((whole.folder / "epochs.csv").open())]
@@ -203,7 +205,7 @@ def test_a_run_that_is_stopped_early_ends_alike_if_it_was_killed(
     assert whole.content["best"]["epoch"] == losses.index(best) + 1
     assert whole.content["best"]["value"] == pytest.approx(best, rel=1e-5)
     assert same_weights(resumed.folder / "best.ckpt", whole.folder / "best.ckpt")
-    assert same_weights(whole.folder / "best.ckpt", whole.checkpoint) == (losses.index(best) == 2)
+    assert same_weights(whole.folder / "best.ckpt", whole.checkpoint) == (losses.index(best) == epochs - 1)
     assert "optimizer_states" not in torch.load(whole.folder / "best.ckpt", weights_only=True)
 
 
