@@ -185,7 +185,7 @@ def test_a_run_that_is_stopped_early_ends_alike_if_it_was_killed(
 ) -> None:
     words = [*WATCH, f"callbacks.best.mode={mode}", *least]
     killed = config(*words, logs="killed")
-    die_at(monkeypatch, killed, epochs - 2, 1)
+    die_at(monkeypatch, killed, epochs - 1, 1)
     with monkeypatch.context() as patch:  # once more, in the test, when the callback has asked to stop
 
         def die(self: VideoModule) -> None:
