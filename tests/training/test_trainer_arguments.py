@@ -12,9 +12,10 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+import yaml
 
 from running import SMALL, Place, only, read_json
-from stat_video import compose, trainer_arguments
+from stat_video import compose, paths, trainer_arguments
 from stat_video.config import Config, EvaluateConfig, TrainerKeys
 from stat_video.cost.budget import Estimate
 from stat_video.cost.config import Hardware
@@ -160,6 +161,13 @@ def test_a_profiler_leaves_the_clock_of_the_loader_as_it_is(config: Any) -> None
     assert float(rows[0]["train/data_wait"]) > 0
     assert result.name == "debug"
     assert read_results(result.folder.parents[1]).results == []  # of no report
+
+
+@pytest.mark.parametrize("file", sorted((paths.CONF / "debug").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_debug_run_is_told_from_a_real_one(file: Path) -> None:
+    content = yaml.safe_load(file.read_text())
+    assert (content["name"], content["debug"], content["fresh"]) == ("debug", file.stem, True)
+    assert content["logger"] == {"mode": "off"}
 
 
 def test_training_on_a_part_takes_each_class_its_share(config: Any) -> None:
