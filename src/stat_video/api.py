@@ -14,6 +14,7 @@ from .launch.command import acting_as
 from .launch.frozen import frozen_for_devices
 from .launch.script import quiet_libraries, run_alone
 from .models.base import VideoModel
+from .runs.overrides import remember
 from .runs.result import Result
 from .training import testing
 from .training.checkpoint import read_weights
@@ -131,6 +132,7 @@ def _composed(script: str, schema: type, words: Sequence[str], conf: str | None 
     rows = compose.rows(script, schema, words, conf=conf)
     if len(rows) != 1:
         raise InputError(f"{' '.join(words)}: stands for {len(rows)} runs; must be one")
+    remember(rows[0].words)
     return rows[0].config
 
 

@@ -40,7 +40,7 @@ class OurFolders:
 
 def folders_of_data() -> list[str]:
     """Return the keys of folders that the files of conf/data/ name as `${folders.NAME}`, those of one's own too."""
-    files = [file for place in (paths.CONF, *(own / "conf" for own in paths.OWN)) for file in place.glob("data/*.yaml")]
+    files = [file for place in (paths.CONF, *paths.own_conf()) for file in place.glob("data/*.yaml")]
     named = {name for file in files for name in re.findall(r"\$\{folders\.(\w+)\}", file.read_text(encoding="utf-8"))}
     return sorted(named - {f.name for f in fields(OurFolders)})
 
@@ -261,6 +261,7 @@ class Config:
     # Of init=FILE of another project: the least share of the model's numbers that it has to hold (models/weights.py).
     init_share: float = ranged(0.95, 0, 1, neutral=0.95)
     fresh: bool = False  # set a run of the same definition aside and start over
+    objective: str | None = any_value(None, neutral=None)  # of a search (hydra/sweeper): a figure of a run's result
     plan: bool = False  # say what would be run, and what it costs, and start nothing
     debug: str | None = any_value(None, neutral=None)  # of which file of conf/debug/: such a run is in no report
     clip: Clip = field(default_factory=Clip)

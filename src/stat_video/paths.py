@@ -12,6 +12,16 @@ CONF = PACKAGE.parents[1] / "conf" if CLONED else PACKAGE / "conf"
 OWN = [Path(folder) for folder in os.environ.get("STAT_VIDEO_OWN", "").split(os.pathsep) if folder]
 
 
+# The environment variable that hands the folders of `--config-dir` on to the processes that a command starts.
+CONFIG_DIR = "STAT_VIDEO_CONFIG_DIR"
+
+
+def own_conf() -> list[Path]:
+    """Return the folders of configs of the user's own: conf/ below those of OWN, and what `--config-dir` names."""
+    named = os.environ.get(CONFIG_DIR, "").split(os.pathsep)
+    return [*(folder / "conf" for folder in OWN), *(Path(folder) for folder in named if folder)]
+
+
 def program(name: str) -> str:
     """Return how an entry script is run: 'python src/train.py', or 'stat-video train' of an installed package."""
     return f"python src/{name}.py" if CLONED else f"stat-video {name}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from .errors import InputError
+from .paths import program
 
 HYDRA = re.compile(r"hydra(?![A-Za-z0-9_])")
 SWEPT = "hydra.sweeper.params"  # what an experiment sweeps over; on the command line KEY=A,B says the same
@@ -17,10 +18,16 @@ LAUNCHER = "hydra.launcher."
 INSTEAD = {
     "hydra.run": "folders.logs=FOLDER and name=NAME say where runs are",
     "hydra.sweep": "folders.logs=FOLDER and name=NAME say where runs are",
-    "hydra.output_subdir": "a run's config is config.json in its folder",
     "hydra.job.name": "name=NAME names an experiment",
     "hydra.job.env_set": "set the variables in the shell",
-    "hydra.searchpath": "the environment variable STAT_VIDEO_OWN names folders with a conf/ and models/ of your own",
+    "hydra.output_subdir": "config.json and overrides.yaml in a run's folder say what it was",
+    "hydra.job.chdir": "a run works in the folder where it is started, and paths are relative to that",
+    "hydra.job.num": "rows have no number, but an id",
+    "hydra.job_logging": "a run's lines go to the terminal or SLURM's log, its figures to epochs.csv",
+    "hydra.hydra_logging": "STAT_VIDEO_TRACE=1 in the environment prints traces",
+    "hydra.verbose": "STAT_VIDEO_TRACE=1 in the environment prints traces",
+    "hydra.callbacks": "callbacks=NAME or callbacks.NAME._target_=CLASS adds one of Lightning's to a run",
+    "hydra.searchpath": "--config-dir DIR adds a folder of configs, STAT_VIDEO_OWN=FOLDER one with models too",
     "hydra.mode": "-m sweeps",
     "hydra.help": "--help prints the keys and groups",
     "hydra.hydra_help": "--help prints the keys and groups",
@@ -37,19 +44,27 @@ def is_of_hydra(word: str) -> bool:
     return HYDRA.match(key_of(word)) is not None
 
 
-def check_of_hydra(word: str, multirun: bool, launchers: Sequence[str], script: str) -> None:
-    """Raise InputError for a word of Hydra's own that would do nothing."""
+def check_of_hydra(word: str, multirun: bool, launchers: Sequence[str], script: str, search: bool) -> None:
+    """Raise InputError for a word of Hydra's own that would do nothing; ``search``: the command has a sweeper."""
     key, value = key_of(word), word.partition("=")[2]
+    if word.startswith("~"):
+        raise InputError(f"{word}: nothing is deleted here; {key}=VALUE chooses another")
+    of_params = key == SWEPT or key.startswith(f"{SWEPT}.")
     if key == "hydra/launcher":
         if value not in launchers:
             raise InputError(f"{word}: allowed are {', '.join(launchers)}")
-    elif not (key == SWEPT or key.startswith((LAUNCHER, f"{SWEPT}."))) or key.startswith(f"{LAUNCHER}_"):
+    elif key == "hydra/sweeper" or (key.startswith(("hydra/sweeper/", "hydra.sweeper.")) and not of_params):
+        if script != "train":
+            raise InputError(f"{word}: a search is of {program('train')} -m")
+        if not search and key != "hydra/sweeper":
+            raise InputError(f"{word}: is of a search, hydra/sweeper=NAME; hydra.launcher.side_by_side=N runs N rows")
+    elif not (of_params or key.startswith(LAUNCHER)) or key.startswith(f"{LAUNCHER}_"):
         dotted = key.replace("/", ".")
         instead = next((text for start, text in INSTEAD.items() if f"{dotted}.".startswith(f"{start}.")), None)
-        allowed = "allowed of Hydra's own keys are hydra/launcher, hydra.launcher.* and hydra.sweeper.params.*"
+        allowed = "allowed of Hydra's own keys are hydra/launcher, hydra.launcher.*, hydra/sweeper, hydra.sweeper.*"
         raise InputError(f"{word}: does nothing here; {instead or allowed}")
     if not multirun:
-        raise InputError(f"{word}: a sweep needs -m: python src/{script}.py -m ...")
+        raise InputError(f"{word}: a sweep needs -m: {program(script)} -m ...")
 
 
 def marked(schema: Any, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any]]:

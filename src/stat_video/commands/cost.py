@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from itertools import groupby
 
+import stat_video.launch.early  # isort: skip  # noqa: F401
 from stat_video.cost.budget import Estimate, grid_table, memory_table, time_table
 from stat_video.cost.config import CostConfig
 from stat_video.cost.layers import layer_table

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import stat_video.launch.early  # isort: skip  # noqa: F401
 from stat_video.config import ExportConfig, ExportKeys, ExportWeights
 from stat_video.launch.script import checkpoint_of, script
 from stat_video.launch.weights import CONF, names_weights

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import stat_video.launch.early  # isort: skip  # noqa: F401
 from stat_video.config import PredictConfig, PredictKeys, PredictWeights
 from stat_video.errors import InputError
 from stat_video.files import with_ending

@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+import stat_video.launch.early  # isort: skip  # noqa: F401
 from stat_video.config import PrepareConfig
 from stat_video.data.config import DataConfig
 from stat_video.data.lists import find_root, manifest_hash

@@ -126,7 +126,7 @@ def state_of_rows() -> str:
 
     The code is all of it, since a config is checked by what any module may hold.
     """
-    own = [folder / part for folder in paths.OWN for part in ("conf", "models")]
+    own = [*paths.own_conf(), *(folder / "models" for folder in paths.OWN)]
     return _hash([PACKAGE, CONF, *own], [str(PROJECT), str(own), json.dumps(compose.read_local())])
 
 

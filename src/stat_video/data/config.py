@@ -16,6 +16,8 @@ class DataConfig:
     name: str = "motion"
     root: str | None = path()  # folder of the videos and lists
     setting: str = "folders.built_in"  # the key that a user sets to name that folder; for messages
+    # That of a model for it, where nobody says `scale` (compose/scale.py); null: any.
+    scale: str | None = one_of(None, (None, "tiny", "paper"), neutral=None)
     layout: str = any_value("lists")  # the form it comes in: a file of layouts/
     classes: str | None = path()  # these three relative to root; null: where the layout looks for them
     train: str | None = path()

@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +27,7 @@ from .rows import Outcome
 from .task import ended_file
 
 PARENT = "STAT_VIDEO_PARENT"  # environment variable: id of the process that started this one, and that it ends with
+WORDS = "overrides"  # in such a file, beside the keys of the config
 FROZEN = "config="  # the one word on the command line of a process that starts from a file
 NAME = ".config.json"  # ending of such a file, after its number
 END_SECONDS = 120  # from SIGTERM to the end by force
@@ -69,11 +70,14 @@ def child_environment() -> dict[str, str]:
     return {**environment, PARENT: str(os.getpid())}
 
 
-def freeze(config: Any, folder: Path) -> Path:
-    """Write a resolved config to a new file in folder, for another process to start from; return its path."""
+def freeze(config: Any, folder: Path, words: Sequence[str] | None = None) -> Path:
+    """Write a resolved config to a new file in folder, for another process to start from; return its path.
+
+    ``words`` are those that the config was composed of, if they are known.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{len(list(folder.glob(f'*{NAME}'))):03d}{NAME}"
-    write_json(file, asdict(config))
+    write_json(file, asdict(config) | ({} if words is None else {WORDS: list(words)}))
     return file
 
 

@@ -82,7 +82,7 @@ class FreshProcesses:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // self.side_by_side)))
             if self.shares[slot]:
                 environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.shares[slot])
-        file = freeze(config, self.folder)
+        file = freeze(config, self.folder, row.words)
         aside = self.side_by_side > 1
         piped = aside or not sys.stdout.isatty()  # on a terminal a row alone shows its bar there
         process = subprocess.Popen(

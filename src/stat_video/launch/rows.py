@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from ..compose import Row
 from ..errors import InputError, of_the_machine
+from ..runs.overrides import remember
 from ..runs.run import Busy
 
 POLL_SECONDS = 0.2
@@ -170,6 +171,7 @@ class InThisProcess:
 
     def start(self, row: Row, name: str, slot: int) -> Job:
         """Run a row to its end."""
+        remember(row.words)
         return _Ended(self.attempt(row.config))
 
 

@@ -19,11 +19,13 @@ from ..compose import Command, checked, one_line, read
 from ..errors import InputError, Stopped, in_a_line, of_the_machine, printable
 from ..hardware import rank_zero
 from ..progress import console
+from ..runs.overrides import remember
 from ..runs.run import Busy
 from ..slurm_job import answer_early, in_job, restarts
-from .frozen import FROZEN, end_with_parent, forget_losses, frozen_for_devices, leave_outcome, read_frozen
+from .frozen import FROZEN, WORDS, end_with_parent, forget_losses, frozen_for_devices, leave_outcome, read_frozen
 from .place import check_place, check_variables, keep_together, launched_by
 from .rows import BUSY_SECONDS, Done, Outcome
+from .search import run_search
 from .sweep import run_sweep
 
 Task = Callable[[Any], Any]
@@ -126,6 +128,8 @@ def run_command(
     if command.text is not None:
         console.print(command.text, soft_wrap=True, highlight=False)
         return
+    for note in command.notes if rank_zero() else ():
+        print(note, flush=True)
     try:
         run_rows(command, task, known, done)
     except Exception as error:
@@ -139,12 +143,16 @@ def run_command(
 
 def run_rows(command: Command, task: Task, known: Task, done: Done) -> None:
     """Run the rows of a command and write their outcomes into `done`."""
+    if command.search is not None:
+        run_search(command, known, lambda config: attempt(task, config), done)
+        return
     if command.multirun:
         run_sweep(command, known, lambda config: attempt(task, config), done)
         return
     for reason, refused in command.refused.items():
         done.failures[reason] = [" ".join(words) for words in refused] if len(command.rows) else []
     for row in command.rows:
+        remember(row.words)
         with frozen_for_devices(row.config):
             done.results.append(run_alone(task, known, row.config))
 
@@ -208,7 +216,9 @@ def run_frozen(file: Path, schema: type, task: Task) -> int:
     together.ON_END.append(lambda line: leave_outcome(file, Outcome(reason=line, lost=True)))
     forget_losses(file)
     try:
-        config = checked(read_frozen(file), schema)
+        plain = read_frozen(file)
+        remember(plain.pop(WORDS, None))
+        config = checked(plain, schema)
         keep_together(config)
         outcome = attempt(task, config)
     except InputError as error:

@@ -97,7 +97,7 @@ class SlurmJobs:
         tasks = told or devices(trainer)
         workers = self.settings.cpus_per_gpu if trainer.workers is None else trainer.workers
         trainer = replace(trainer, devices=tasks, workers=workers)
-        file = freeze(replace(row.config, trainer=trainer), self.folder)
+        file = freeze(replace(row.config, trainer=trainer), self.folder, row.words)
         self.executor.update_parameters(**parameters(self.settings, trainer, row.config.name))
         command = [sys.executable, str(Path(sys.argv[0]).resolve()), f"{FROZEN}{file}"]
         job = self.executor.submit(RowJob(command, file))

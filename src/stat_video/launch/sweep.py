@@ -1,7 +1,7 @@
 """Run a sweep's rows by the launcher that was asked for."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from os import environ
 from pathlib import Path
@@ -19,8 +19,6 @@ from .slurm import SlurmJobs
 
 def run_sweep(command: Command, known: Callable[[Any], Any], attempt: Callable[[Any], Outcome], done: Done) -> None:
     """Run a command's rows by the launcher that `hydra/launcher` names, and write their outcomes into `done`."""
-    if not rank_zero() or "TORCHELASTIC_RUN_ID" in environ:
-        raise InputError("-m: a sweep starts its own processes; torchrun and srun are for a single run")
     names = short_names([row.words for row in command.rows] + [w for words in command.refused.values() for w in words])
     for reason, refused in command.refused.items():
         done.failures[reason] = [names[words] for words in refused]
@@ -28,26 +26,8 @@ def run_sweep(command: Command, known: Callable[[Any], Any], attempt: Callable[[
         return
     for line in done.lines():
         print(f"not run: {line}", flush=True)
-    folders = getattr(command.rows[0].config, "folders", Folders())  # src/predict.py and export.py have no such keys
-    folder = launch_folder(Path(folders.logs))
-    launcher: Launcher
-    with ExitStack() as stack:
-        if command.launcher == "slurm":
-            launcher = SlurmJobs(folder, Slurm(**command.settings))
-        elif command.launcher == "basic":
-            check_in_process(command.rows, names)
-            launcher = InThisProcess(attempt)
-        else:
-            stack.callback(clear, folder)
-            launcher = FreshProcesses(folder, Processes(**command.settings))
-            launcher.check(command.rows)
-            stack.enter_context(launcher.passing_signals_on())
-        try:
-            outcomes = run_rows(command.rows, names, known, launcher, partial(print, flush=True))
-        except KeyboardInterrupt:
-            if command.launcher != "slurm":
-                raise
-            raise InputError("stopped; the jobs stay in the queue: squeue lists them, scancel ends them") from None
+    with by_launcher(command, command.rows, attempt) as launcher:
+        outcomes = run_rows(command.rows, names, known, launcher, partial(print, flush=True))
     for row, outcome in zip(command.rows, outcomes, strict=True):
         if outcome is not None and outcome.reason is not None:
             done.failures.setdefault(outcome.reason, []).append(names[row.words])
@@ -58,6 +38,31 @@ def run_sweep(command: Command, known: Callable[[Any], Any], attempt: Callable[[
         ] = []
     done.results += [o.returned for o in outcomes if o is not None and o.reason is None]
     done.stopped = launcher.stopped
+
+
+@contextmanager
+def by_launcher(command: Command, rows: Sequence[Row], attempt: Callable[[Any], Outcome]) -> Iterator[Launcher]:
+    """Yield the launcher that a command names, for `rows` and others of their kind; InputError if it can't run them."""
+    if not rank_zero() or "TORCHELASTIC_RUN_ID" in environ:
+        raise InputError("-m: a sweep starts its own processes; torchrun and srun are for a single run")
+    folders = getattr(rows[0].config, "folders", Folders())  # src/predict.py and export.py have no such keys
+    folder = launch_folder(Path(folders.logs))
+    if command.launcher == "slurm":
+        try:
+            yield SlurmJobs(folder, Slurm(**command.settings))
+        except KeyboardInterrupt:
+            raise InputError("stopped; the jobs stay in the queue: squeue lists them, scancel ends them") from None
+    elif command.launcher == "basic":
+        check_in_process(rows, short_names([row.words for row in rows]))
+        yield InThisProcess(attempt)
+    else:
+        launcher = FreshProcesses(folder, Processes(**command.settings))
+        try:
+            launcher.check(rows)
+            with launcher.passing_signals_on():
+                yield launcher
+        finally:
+            clear(folder)
 
 
 def short_names(rows: Sequence[tuple[str, ...]]) -> Mapping[tuple[str, ...], str]:

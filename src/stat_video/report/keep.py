@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..files import replacing, write_json
+from ..runs.searches import FILES
 from .collect import FoundRun
 from .videos import name_of
 
@@ -26,6 +27,9 @@ def keep(runs: Iterable[FoundRun], folder: Path) -> list[Path]:
         if there.resolve() == run.folder.resolve():
             continue
         there.mkdir(parents=True, exist_ok=True)
+        for search in run.folder.parent.glob(FILES):
+            with replacing(there.parent / search.name) as copy:
+                copy.write(search.read_bytes())
         if (epochs := run.folder / "epochs.csv").exists():
             with replacing(there / epochs.name) as copy:
                 copy.write(epochs.read_bytes())

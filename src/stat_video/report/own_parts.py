@@ -9,6 +9,7 @@ from .compare import pairs_with_best
 from .figures import Picture
 from .mistakes import Mistakes, by_class, mistakes
 from .own import MANY, Experiment, OwnRow, best_first
+from .search import search_picture, search_table, searches
 from .tables import TextTable, pair_table
 from .videos import Videos, middle_frame
 
@@ -42,6 +43,7 @@ class OwnPart:
     pairs: TextTable
     runs: TextTable
     charts: Sequence[Picture]
+    searches: Sequence[TextTable] = ()  # a table for each, whose pictures are among the charts
     classes: TextTable | None = None
     names: Sequence[str] = ()  # of the classes of the best row
     rows: list[RowPart] = field(default_factory=list)
@@ -56,16 +58,19 @@ class OwnPart:
         """Every table of the section but the first."""
         found = [self.pairs] if self.pairs.rows or self.pairs.notes else []
         found += [self.classes] if self.classes else []
+        found += self.searches
         return [*found, *(t for row in self.rows for t in (row.confused, row.errors) if t.rows or t.notes), self.runs]
 
 
 def own_part(experiment: Experiment, videos: Videos) -> OwnPart:
     """Return the section of an experiment; what needs logits or videos is left out, and said, where there are none."""
     pairs = pairs_with_best(experiment.rows, MANY)
+    found = searches(experiment)
     charts = [
         own_figures.top1_by_row(experiment),
         own_figures.mean_curves(experiment, TOP1_OF_ONE_VIEW, "validation top-1, one view", ", %"),
         own_figures.mean_curves(experiment, "train/loss_epoch", "training loss"),
+        *(search_picture(experiment, search, n) for n, search in enumerate(found)),
     ]
     part = OwnPart(
         experiment,
@@ -73,6 +78,7 @@ def own_part(experiment: Experiment, videos: Videos) -> OwnPart:
         pair_table(pairs),
         own_tables.own_runs(experiment),
         [chart for chart in charts if chart is not None],
+        [search_table(search) for search in found],
     )
     _add_classes(part, videos)
     return part

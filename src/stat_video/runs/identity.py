@@ -19,7 +19,7 @@ from ..errors import InputError, Retired
 from ..models.base import ModelConfig
 
 # Keys that say where and how a run runs, not what it is.
-NOT_OF_THE_RUN = ("name", "folders", "trainer", "logger", "loggers", "fresh", "plan")
+NOT_OF_THE_RUN = ("name", "folders", "trainer", "logger", "loggers", "fresh", "objective", "plan")
 HOLD = ("hold_until", "hold_epochs")  # of the recipe: change nothing in a run that is not late (`ended_as_asked`)
 # Keys that repeat what another key says, HOLD, and those that say where a data set's videos are and in which form:
 # which videos they are is in the hash of the lists.
@@ -27,8 +27,8 @@ NOT_DEFINING = {
     "clip": ("views",),
     "recipe": ("tiny_lr", *HOLD),
     "data": (
-        "root", "setting", "layout", "classes", "train", "val", "videos", "manifest", "fold", "views", "max_absent",
-        "max_unreadable", "max_shared", "wait_seconds",
+        "root", "setting", "scale", "layout", "classes", "train", "val", "videos", "manifest", "fold", "views",
+        "max_absent", "max_unreadable", "max_shared", "wait_seconds",
     ),
 }  # fmt: skip
 # Beginning of a config.init that names a data set; the result then also names the run: trained_on=DATA/ID.

@@ -26,6 +26,7 @@ from ..paths import program
 from ..progress import say, watched
 from ..runs.code import computing, is_same, provenance
 from ..runs.identity import TRAINED_ON, definition, with_content
+from ..runs.overrides import write_overrides
 from ..runs.result import Result
 from ..runs.results import ended_as_asked
 from ..runs.run import Run
@@ -112,6 +113,7 @@ def _train_and_test(session: Session) -> Result:
     say_begin(session)
     if rank_zero():
         write_json(run.folder / "config.json", session.plain)
+        write_overrides(run.folder)
     started, code = time.monotonic(), provenance()
     logger = None
     if rank_zero() and config.logger.mode != "off":
