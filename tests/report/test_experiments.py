@@ -27,7 +27,8 @@ from stat_video.report.mistakes import by_class, mistakes
 from stat_video.report.own import MANY, experiments
 from stat_video.report.own_parts import own_part
 from stat_video.report.videos import Videos, middle_frame
-from stat_video.report.write import write
+from stat_video.report.write import own_markdown, write
+from stat_video.runs.searches import Trial, Trials
 
 CLASSES = ["a $x$ b", "b<i>", "c"]
 TRAIN, VAL = 1, 6  # videos of each class
@@ -378,3 +379,31 @@ def test_an_experiment_has_boards_by_its_own_axes(logs, videos, tmp_path):
     assert all(row in text for row in board.rows)
     assert "Published" not in text
     assert list(boards.own_boards(logs, ["paper"])) == []
+
+
+def test_a_search_has_a_table_and_a_picture(mine, logs, tmp_path):
+    runs = [row.runs[0].folder for row in mine.rows]
+    search = Trials(["recipe.lr"], "val/top1_1x1", False)
+    for lr, value, run in ((0.004, 40.0, runs[0]), (0.02, 60.0, runs[1]), (0.1, None, None)):
+        search.add(Trial((f"lr={lr}",), value, run.name if run else "", "" if run else "it diverged"))
+    file = runs[0].parent / "search-0a1b2c3d.csv"
+    search.write(file)
+    (runs[0].parent / "search-other.csv").write_text("trial,x,val/top1_1x1,best,run,failed\n1,2,3,3,of-no-run,\n")
+    try:
+        part = own_part(mine, Videos())
+        (table,) = part.searches
+        assert table.rows == [
+            ["1", "0.004", "40", "40", runs[0].name.rpartition("-")[2]],
+            ["2", "0.02", "60", "60", runs[1].name.rpartition("-")[2]],
+            ["3", "0.1", "", "60", "it diverged"],
+        ]
+        assert table.marked == [False, True, False]
+        (picture,) = [chart for chart in part.charts if "search" in chart.name]
+        assert sorted(picture.hover.values())[0] == "trial 1: recipe.lr=0.004, 40"
+        assert "best so far" in picture.svg()
+        keep(mine.runs, tmp_path)
+        assert (tmp_path / "mine" / file.name).read_bytes() == file.read_bytes()
+        assert "Search for the highest val/top1_1x1" in own_markdown([part])
+    finally:
+        for found in runs[0].parent.glob("search-*.csv"):
+            found.unlink()

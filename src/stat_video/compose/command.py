@@ -157,6 +157,8 @@ def _check_words(grammar: Grammar, words: Sequence[str]) -> None:
         key = word.partition("=")[0]
         if key.startswith("~"):
             raise InputError(f"{word}: nothing is deleted here; KEY=null or GROUP=null says that there is none")
+        if key_of(word) == "data.scale":
+            raise InputError(f"{word}: is of a data set's file in conf/data/; scale=tiny or scale=paper chooses")
         if (folder := key_of(word).partition("@")[0]) in FOLLOWS:
             raise InputError(f"{word}: follows from {FOLLOWS[folder]}, and can't be chosen itself")
         of_key.setdefault("seed" if key == "seeds" else grammar.full(word), []).append(word)

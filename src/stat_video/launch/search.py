@@ -52,10 +52,12 @@ def run_search(command: Command, known: Known, attempt: Callable[[Any], Outcome]
             assert launcher.stopped is not None
             done.failures[f"stopped by {launcher.stopped.name}; the same command goes on"] = []
             done.stopped = launcher.stopped
-        except InputError as error:
+        except InputError:
             if table.best is not None or not table.trials:
                 raise
-            done.failures[f"no row of the search has a result; the last: {table.trials[-1].failed or error.line}"] = []
+    if table.best is None and not done.stopped:
+        last = f"; the last: {table.trials[-1].failed}" if table.trials else f": {search.sweeper} proposed none"
+        done.failures[f"no row of the search has a result{last}"] = []
     if (best := table.best) is not None:
         run = "" if done.stopped else f", of {len(table.trials)} rows"
         say(f"best: {' '.join(best.words)} | {objective} {best.value:.4g}{run}; all in {file}")

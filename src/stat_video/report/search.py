@@ -11,6 +11,7 @@ from .own import Experiment
 from .tables import TextTable
 
 MOST_KEYS = 5  # of a picture
+FEW = 5  # values of a key, each of which stands on its axis
 DECADES = 30.0  # a key whose highest value is so many times its lowest has a logarithmic axis
 
 
@@ -88,6 +89,8 @@ def _places(axes: Axes, values: Sequence[str]) -> list[float]:
     found = [float(number or 0.0) for number in numbers]
     if min(found) > 0 and max(found) / min(found) >= DECADES:
         axes.set_xscale("log")
+    elif len(set(found)) <= FEW:
+        axes.set_xticks(sorted(set(found)), [f"{number:g}" for number in sorted(set(found))])
     else:
         axes.xaxis.set_major_locator(MaxNLocator(4))
     return found
