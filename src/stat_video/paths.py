@@ -16,10 +16,14 @@ OWN = [Path(folder) for folder in os.environ.get("STAT_VIDEO_OWN", "").split(os.
 CONFIG_DIR = "STAT_VIDEO_CONFIG_DIR"
 
 
+def config_dirs() -> list[Path]:
+    """Return the folders of `--config-dir`."""
+    return [Path(folder) for folder in os.environ.get(CONFIG_DIR, "").split(os.pathsep) if folder]
+
+
 def own_conf() -> list[Path]:
-    """Return the folders of configs of the user's own: conf/ below those of OWN, and what `--config-dir` names."""
-    named = os.environ.get(CONFIG_DIR, "").split(os.pathsep)
-    return [*(folder / "conf" for folder in OWN), *(Path(folder) for folder in named if folder)]
+    """Return the folders of configs of the user's own: conf/ below those of OWN, and those of `--config-dir`."""
+    return [*(folder / "conf" for folder in OWN), *config_dirs()]
 
 
 def program(name: str) -> str:

@@ -24,8 +24,9 @@ def check_own() -> None:
         if not folder.is_dir():
             raise ValueError(f"STAT_VIDEO_OWN: {folder}: no such folder; '{os.pathsep}' stands between several")
     configs: dict[Path, Path] = {}
-    for place in (paths.CONF, *(folder / "conf" for folder in paths.OWN)):
-        for file in sorted(place.rglob("*.yaml")) if paths.OWN else ():
+    places = paths.own_conf()
+    for place in (paths.CONF, *places):
+        for file in sorted(place.rglob("*.yaml")) if places else ():
             if (other := configs.setdefault(file.relative_to(place), place)) != place:
                 taken = other / file.relative_to(place)
                 raise ValueError(f"{file}: the name is taken by {taken}; rename it")

@@ -70,11 +70,11 @@ def read(script: str, schema: type, words: Sequence[str], every: bool = False, c
     command, flags = Command(), read_flags(words)
     words, conf = flags.words, conf or script
     command.multirun = flags.multirun
+    check_own_conf()
     try:
         check_own()
     except ValueError as error:
         raise InputError(str(error)) from None
-    check_own_conf()
     if "--version" in flags.given:
         command.text = f"stat-video {import_module(__name__.partition('.')[0]).__version__}, Hydra {HYDRA_VERSION}"
     if "--hydra-help" in flags.given:

@@ -51,17 +51,10 @@ def model_keys() -> list[str]:
 
 
 def check_own_conf() -> None:
-    """Raise InputError if a folder of configs of the user's own is not there, or Hydra would not see a file in it."""
-    taken: dict[str, Path] = {}
-    for place in (CONF, *paths.own_conf()):
-        if place in (folder / "conf" for folder in paths.OWN) and not place.exists():
-            continue  # it has models, losses, ... alone
+    """Raise InputError if a folder of `--config-dir` is not there."""
+    for place in paths.config_dirs():
         if not place.is_dir():
             raise InputError(f"--config-dir {place}: there is no such folder")
-        for file in sorted(place.glob("**/*.yaml")):
-            name = str(file.relative_to(place))
-            if (other := taken.setdefault(name, place)) != place:
-                raise InputError(f"{file}: the name is taken by {other / name}; rename it")
 
 
 def file_of(group: str, name: str) -> dict[str, Any]:
