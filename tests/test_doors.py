@@ -216,6 +216,7 @@ def test_what_is_wrong_is_one_line(words, says, own, place, tmp_path):
             "recipe.loss=l: its file can't be imported (System",
         ),
         ("conf/model/tsm.yaml", "model: {depth: 18}", [], "conf/model/tsm.yaml: the name is taken by "),
+        ("conf/data/here.yaml", "data: {name: here}", ["data=here"], "its first line must be # @package _global_"),
         ("metrics/m.py", "def metric(a, b) return", [], "metric=m: its file can't be imported (SyntaxError"),
         ("metrics/m.py", "def metrics(a, b): return 1", [], "metric=m: its file has no metric"),
         ("metrics/m.py", "def metric(a, b): return b", [], "metric=m: returned (6,); must be one figure"),

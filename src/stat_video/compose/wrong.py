@@ -33,6 +33,10 @@ def one_line(error: BaseException) -> str:
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
         return _unknown_key(cause)
     text = str(error)
+    if inside := re.search(r"In '(\w+)/([^']+)'.*Key '(\w+)' not in '\w+'\s+full_key: \1\.", text, re.DOTALL):
+        group, name, key = inside.groups()
+        if key in {f.name for f in fields(Config)}:
+            return f"conf/{group}/{name}.yaml: sets {key} inside of {group}; its first line must be # @package _global_"
     if isinstance(error, MissingConfigException):
         options = re.search(r"Available options in '(.+?)':\n((?:\t.*\n?)+)", text)
         if options:
