@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import torch
 from omegaconf import OmegaConf
 from torch.nn.parameter import is_lazy
 
@@ -19,9 +20,10 @@ from .data.config import DataConfig
 from .data.sampling import Views
 from .data.transcode import Encoding
 from .data.transforms import Augment
-from .errors import InputError, any_value, check_ranges, one_of, path, ranged
+from .errors import InputError, any_value, check_ranges, one_of, path, ranged, refused
 from .models.base import Clip, ModelConfig, VideoModel
 from .models.parts.precision import keep_out_of_autocast
+from .models.trained import depths, freeze, parameters_of
 from .words import escaped
 
 SCALES = ("tiny", "paper")
@@ -62,6 +64,14 @@ else:
     )
 
 
+def names_in(key: str, value: Any) -> list[str]:
+    """Return a name or a list of names as a list, sorted, each once; InputError for anything else."""
+    names = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
+        raise InputError(f"{key}={value}: must be a name or a list of names, such as [a,b]")
+    return sorted(set(names))
+
+
 @dataclass
 class Recipe:
     """How a model is trained: keys `recipe.*`.
@@ -85,6 +95,10 @@ class Recipe:
     tiny_lr: float | None = ranged(None, 0, above=True)  # a model's own at scale=tiny
     lr_scale: dict[str, float] = ranged({}, 0)  # module or parameter: factor on lr, over the model's own
     model_lr_scale: bool = True  # whether the model's own factors count (VideoModel.lr_scale)
+    # Factor on the learning rate from a layer to the one before it (VideoModel.layers); null: none.
+    layer_decay: float | None = ranged(None, 0, 1, above=True, neutral=None)
+    # Names of modules or parameters that are not trained, or backbone: all but the classifier. A list, or one name.
+    freeze: Any = any_value([], neutral=[])
     schedule: str = one_of("cosine", ("cosine", "steps", "wsd"))
     milestones: list[float] = ranged([], 0)  # steps: epochs after which the learning rate is multiplied by gamma
     gamma: float = ranged(0.1, 0, 1, above=True)
@@ -122,6 +136,7 @@ class Recipe:
             raise InputError(
                 f"recipe.batch_size={self.batch_size}: a multiple of recipe.repeats={self.repeats} is allowed"
             )
+        self.freeze = names_in("recipe.freeze", self.freeze)
         if len(self.betas) != 2:
             raise InputError(f"recipe.betas={self.betas}: two numbers are allowed, such as [0.9,0.999]")
         if self.nesterov and not self.momentum:
@@ -313,6 +328,25 @@ class Config:
                 augmentations.check(name)
         except ValueError as error:
             raise InputError(str(error)) from None
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Raise InputError for a name in the recipe that the model has not, or if it leaves nothing to train."""
+        recipe = self.recipe
+        if not (recipe.freeze or recipe.lr_scale or recipe.layer_decay):
+            return
+        try:
+            with torch.device("meta"):
+                model = self.build(2)
+        except Exception:  # of a model that can't be built so, or at all: training says what is wrong
+            return
+        with refused():
+            freeze(model, recipe.freeze)
+            for name, factor in recipe.lr_scale.items():
+                parameters_of(model, name, f"recipe.lr_scale.{name}={factor}")
+        if recipe.layer_decay is not None:
+            with refused(f"recipe.layer_decay={recipe.layer_decay:g}: "):
+                depths(model)
 
     def build(self, num_classes: int) -> VideoModel:
         """Return the model, with weights drawn anew; InputError if a library that it is built from is missing.

@@ -4,7 +4,8 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from math import isfinite
@@ -52,6 +53,17 @@ class InputError(ValueError):
     def line(self) -> str:
         """The one line. Out of a data worker the message comes wrapped in the worker's trace: it is the last line."""
         return str(self).strip().splitlines()[-1].removeprefix(f"{__name__}.InputError: ")
+
+
+@contextmanager
+def refused(key: str = "") -> Iterator[None]:
+    """Raise a ValueError of inside as an InputError, with the key in question before it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{key}{error}") from None
 
 
 class Stopped(SystemExit):

@@ -193,7 +193,7 @@ def test_learning_rates_by_name(keys: dict[str, Any], expected: dict[str, float]
 
 @pytest.mark.parametrize("name", ["hea", "trunk.ml", "weight", "blocks", "", "model.head"])
 def test_a_factor_of_what_is_not_there_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=rf"^recipe\.lr_scale\.{name}=2\.0: no parameter") as caught:
+    with pytest.raises(InputError, match=rf"^recipe\.lr_scale\.{name}=2\.0: '{name}' must be a module") as caught:
         parameter_groups(Toy(), Recipe(lr_scale={name: 2.0}))
     assert "\n" not in str(caught.value)
 

@@ -176,6 +176,14 @@ class VideoModel(nn.Module):
         """Return the modules that gradient checkpointing recomputes one by one; none: it can't be had."""
         return ()
 
+    def layers(self) -> Iterable[nn.Module]:
+        """Return the modules that `recipe.layer_decay` counts, in order of depth; none: the model has no such order.
+
+        By default the `units`. They have to be registered in this order, with stem and positions before them and norm
+        and classifier after them (`trained.depths`).
+        """
+        return self.units()
+
     def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return weights of another project, named as here after `renames`, with tensors put into this model's shapes.
 

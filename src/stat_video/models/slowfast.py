@@ -139,3 +139,7 @@ class SlowFast(VideoModel):
             for pathway in stage.multipathway_blocks  # type: ignore[union-attr]
             for block in pathway.res_blocks
         ]
+
+    def layers(self) -> list[nn.Module]:
+        """Return the stages, in each of which the pathways lie side by side."""
+        return list(self.blocks)[1:5]

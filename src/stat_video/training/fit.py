@@ -187,6 +187,7 @@ def _result_of(
         "manifest": session.manifest,
         "gmacs": session.gmacs,
         "parameters": sum(p.numel() for p in session.model.parameters()),
+        "trained_parameters": sum(p.numel() for p in session.model.parameters() if p.requires_grad),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "batch": session.batch,
@@ -236,13 +237,17 @@ def say_begin(session: Session) -> None:
     """Print the model, its data and the make-up of a step before training begins."""
     recipe, batch, lists, at_once = session.config.recipe, session.batch, session.lists, session.at_once
     millions = sum(p.numel() for p in session.model.parameters()) / 1e6
+    trained = sum(p.numel() for p in session.model.parameters() if p.requires_grad)
     say(
         f"{'Resuming' if session.checkpoint else 'Training'} {session.run.folder.name}: {millions:.2f} M parameters, "
+        f"{f'{trained:,} of them trained, ' if recipe.freeze else ''}"
         f"{lists.counts['train']} training and {lists.counts['val']} validation videos, {len(lists.classes)} classes; "
         f"{recipe.batch_size} clips a step: {recipe.repeats} of a video, {batch['devices']} devices x "
         f"{batch['clips_per_device_and_pass']} clips x {batch['passes']} passes; "
         f"lr {recipe.scaled_lr:.2e}, {recipe.lr:.2e} for {recipe.lr_batch} clips"
     )
+    if recipe.freeze and session.config.init is None:
+        say("recipe.freeze with init=null: the frozen weights stay as they are drawn")
     if recipe.norm_clips and batch["norm_clips"] not in (None, recipe.norm_clips):
         say(
             f"Batch norm sees {batch['norm_clips']} clips at once, not recipe.norm_clips={recipe.norm_clips}: "

@@ -19,6 +19,7 @@ from ..data.sampling import Views
 from ..data.transforms import Erase, Normalize
 from ..losses import check_mean
 from ..models.base import VideoModel, check_logits
+from ..models.trained import frozen_modules
 from .criterion import Criterion
 from .metrics import OF_GROUP, MeanLoss, MultiViewAccuracy
 from .mixing import Mix
@@ -84,6 +85,13 @@ class VideoModule(LightningModule):
 
     def _logits(self, clips: Tensor) -> Tensor:
         return check_logits(self.model, self.model(clips), len(clips), len(self.classes))
+
+    def train(self, mode: bool = True) -> "VideoModule":
+        """Set the mode of all but what `recipe.freeze` freezes: that stays in evaluation mode."""
+        super().train(mode)
+        for frozen in frozen_modules(self.model) if self.recipe.freeze else ():
+            frozen.eval()
+        return self
 
     def on_fit_start(self) -> None:
         """Train in training mode: `rebuild` returns a model in evaluation mode, and Lightning would leave it there."""

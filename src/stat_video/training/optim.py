@@ -1,7 +1,7 @@
 """Turn a recipe into the optimizer: which weights decay, each one's learning rate, and the rate of each step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,8 +9,9 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.optim import SGD, AdamW, Optimizer
 
 from ..config import Recipe
-from ..errors import InputError
+from ..errors import InputError, refused
 from ..models.base import VideoModel
+from ..models.trained import depths, parameters_of
 from ..models.weights import in_module
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -85,26 +86,23 @@ def parameter_groups(model: VideoModel, recipe: Recipe) -> list[dict[str, Any]]:
     - outside_norms: all decays but norms and what `model.no_decay` names (PySlowFast).
     - all: every parameter decays (PyTorch's default, `model.parameters()`).
 
-    `model.lr_scale` and `recipe.lr_scale` map names of parameters or modules to factors on the learning rate; if a
-    parameter falls under several names, the longest counts. Raises InputError if a name has no parameter, or a factor
-    is below 0, or if there is nothing to train.
+    Learning rates are those of `lr_factors`. What `recipe.freeze` freezes is in no group. Raises InputError if there is
+    nothing to train.
     """
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(f"{type(model).__name__} has nothing to train: no parameter has requires_grad=True")
-    scale = {**(model.lr_scale if recipe.model_lr_scale else {}), **recipe.lr_scale}
-    names = [name for name, _ in model.named_parameters()]
-    for module, factor in scale.items():
-        if not any(in_module(name, module) for name in names):
-            raise InputError(f"recipe.lr_scale.{module}={factor}: no parameter of this model begins so")
-        if not 0 <= factor < math.inf:
-            raise InputError(f"recipe.lr_scale.{module}={factor}: allowed is 0 or more")
+    scale = lr_scale(model, recipe)
+    factors = lr_factors(model, recipe, scale)
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
-    for factor in sorted({1.0, *map(float, scale.values())}, key=lambda factor: factor != 1):
+    # An order that may not change: a checkpoint's optimizer knows a parameter by its place.
+    for factor in sorted({1.0, *map(float, scale.values()), *factors.values()}, key=lambda factor: factor != 1):
         for decays in (True, False):
             decay = recipe.weight_decay if decays else 0.0
             groups[factor, decays] = {"params": [], "weight_decay": decay, "lr": recipe.scaled_lr * factor}
     norms = {name for name, module in model.named_modules() if isinstance(module, NORMS)}
     for name, parameter in model.named_parameters():
+        if recipe.freeze and not parameter.requires_grad:
+            continue
         match recipe.decay:
             case "all":
                 decays = True
@@ -112,10 +110,46 @@ def parameter_groups(model: VideoModel, recipe: Recipe) -> list[dict[str, Any]]:
                 decays = not named(name, model.no_decay) and name.rpartition(".")[0] not in norms
             case _:
                 decays = name.endswith("weight") and parameter.dim() > 1 and not named(name, model.no_decay)
-        longest = max((module for module in scale if in_module(name, module)), key=len, default=None)
-        factor = 1.0 if longest is None else float(scale[longest])
-        groups[factor, decays]["params"].append((name, parameter))
+        groups[factors[name], decays]["params"].append((name, parameter))
     return [group for group in groups.values() if group["params"]]
+
+
+def lr_scale(model: VideoModel, recipe: Recipe) -> dict[str, float]:
+    """Return factors on the learning rate by module or parameter: the model's own and, over them, the recipe's.
+
+    With `recipe.layer_decay` only the classifier's count of the model's own: others decay by layer too (VideoMAE).
+    Raises InputError if a name has no parameter, or a factor is below 0.
+    """
+    own = model.lr_scale if recipe.model_lr_scale else {}
+    if recipe.layer_decay is not None:
+        own = {name: factor for name, factor in own.items() if in_module(name, model.classifier)}
+    scale = {**own, **recipe.lr_scale}
+    for name, factor in scale.items():
+        key = f"recipe.lr_scale.{name}={factor}"
+        with refused():
+            parameters_of(model, name, key)
+        if not 0 <= factor < math.inf:
+            raise InputError(f"{key}: allowed is 0 or more")
+    return scale
+
+
+def lr_factors(model: VideoModel, recipe: Recipe, scale: Mapping[str, float]) -> dict[str, float]:
+    """Return the factor on each parameter's learning rate.
+
+    The longest of the names in `scale` that a parameter falls under counts. `recipe.layer_decay` multiplies it by
+    layer_decay ** (n + 1 - depth), with n layers and the depth of `trained.depths`. Raises InputError if the model has
+    no order of layers.
+    """
+    factors, decay = {}, recipe.layer_decay
+    for parameter, _ in model.named_parameters():
+        longest = max((name for name in scale if in_module(parameter, name)), key=len, default=None)
+        factors[parameter] = 1.0 if longest is None else float(scale[longest])
+    if decay is None:
+        return factors
+    with refused(f"recipe.layer_decay={decay:g}: "):
+        depth = depths(model)
+    top = max(depth.values())
+    return {name: factor * decay ** (top - depth[name]) for name, factor in factors.items()}
 
 
 def named(parameter: str, names: Iterable[str]) -> bool:

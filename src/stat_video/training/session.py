@@ -14,7 +14,7 @@ from ..config import Config
 from ..data.lists import Lists, read_counts
 from ..data.modules import VideoDataModule
 from ..data.sampling import Views
-from ..errors import InputError
+from ..errors import InputError, refused
 from ..files import remove_unfinished
 from ..hardware import (
     Pass,
@@ -32,6 +32,7 @@ from ..models.count import Uncounted, gmacs
 from ..models.parts.backend import BACKEND
 from ..models.parts.compiled import compile_parts
 from ..models.parts.recompute import recompute_units
+from ..models.trained import freeze
 from ..progress import say
 from ..runs.identity import TRAINED_ON
 from ..runs.results import hold_of
@@ -83,6 +84,8 @@ class Session:
             data.start = checkpoint.goes_on_at
         L.seed_everything(config.seed, workers=True, verbose=False)
         model = config.build(len(lists.classes))
+        with refused():
+            freeze(model, config.recipe.freeze)
         parameter_groups(model, config.recipe)  # refuses recipe.lr_scale of unknown names before training
         if weights is not None:
             for change in load_first_weights(model, weights, config, lists.classes):
