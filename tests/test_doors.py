@@ -31,7 +31,7 @@ AUXILIARY = own_model.MODEL.replace(
 )
 FILES = {
     "models/mine.py": AUXILIARY,
-    "losses/focal.py": """
+    "losses/eased.py": """
 import torch.nn.functional as F
 
 def loss(logits, target, *, gamma=2.0):
@@ -86,7 +86,7 @@ views: 2x1
 motion: null
 """,
 }
-OWN_ROW = ("recipe.loss=focal", "callbacks=notes", "loggers=csv", "data=indexed", "model=mine")
+OWN_ROW = ("recipe.loss=eased", "callbacks=notes", "loggers=csv", "data=indexed", "model=mine")
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +178,9 @@ def test_predicting_needs_the_model_alone(swept, own, place, videos, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["recipe.loss=focus"], "recipe.loss=focus: allowed are binary_cross_entropy, cross_entropy, focal"),
-        (["recipe.loss=focal", "recipe.loss_keys.beta=1"], "recipe.loss_keys.beta: must be one of gamma"),
-        (["recipe.loss=focal", "recipe.label_smoothing=0.1"], "recipe.label_smoothing=0.1: must be 0"),
+        (["recipe.loss=focus"], "recipe.loss=focus: allowed are binary_cross_entropy, cross_entropy, eased, focal"),
+        (["recipe.loss=eased", "recipe.loss_keys.beta=1"], "recipe.loss_keys.beta: must be one of gamma"),
+        (["recipe.loss=eased", "recipe.label_smoothing=0.1"], "recipe.label_smoothing=0.1: must be 0"),
         (["recipe.augment.more=[white]"], "recipe.augment.more=white: allowed are black, trivial_augment"),
         (["data.layout=book"], "data.layout=book: allowed are folders, hmdb51, index, kinetics"),
         (["callbacks.x.y=1"], "callbacks.x: needs callbacks.x._target_=CLASS"),

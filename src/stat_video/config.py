@@ -4,6 +4,7 @@ A field here, or in the dataclass of the part that it belongs to (Clip, a model'
 on the command line; there is no second list of keys.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
@@ -72,6 +73,19 @@ def names_in(key: str, value: Any) -> list[str]:
     return sorted(set(names))
 
 
+def check_weights(key: str, value: Any) -> None:
+    """Raise InputError unless a value is None, 'balanced', or a list of, or mapping to, numbers above 0."""
+    numbers = list(value.values()) if isinstance(value, dict) else value
+    if value is None or value == "balanced":
+        return
+    if (
+        not isinstance(numbers, list | tuple)
+        or not numbers
+        or not all(isinstance(n, int | float) and not isinstance(n, bool) and 0 < n < math.inf for n in numbers)
+    ):
+        raise InputError(f"{key}={value}: must be balanced, a list of numbers above 0, or {{CLASS: NUMBER}}")
+
+
 @dataclass
 class Recipe:
     """How a model is trained: keys `recipe.*`.
@@ -112,6 +126,8 @@ class Recipe:
     decay: str = one_of("weights", DECAY, neutral="weights")  # what decays (training/optim.py)
     loss: str | None = any_value(None, neutral=None)  # a file of losses/; null: cross_entropy, or of data.multi_label
     loss_keys: dict[str, float] = any_value({}, neutral={})  # its own keys: {positive_weight: 2.0}
+    # Weight of each class in the loss: balanced (by the training list), a list, or {CLASS: 2.0}; null: all are 1.
+    class_weights: Any = any_value(None, neutral=None)
     label_smoothing: float = ranged(0, 0, 1)
     mixup: float = ranged(0, 0)  # alpha; 0: off
     cutmix: float = ranged(0, 0)
@@ -137,6 +153,7 @@ class Recipe:
                 f"recipe.batch_size={self.batch_size}: a multiple of recipe.repeats={self.repeats} is allowed"
             )
         self.freeze = names_in("recipe.freeze", self.freeze)
+        check_weights("recipe.class_weights", self.class_weights)
         if len(self.betas) != 2:
             raise InputError(f"recipe.betas={self.betas}: two numbers are allowed, such as [0.9,0.999]")
         if self.nesterov and not self.momentum:
@@ -321,7 +338,17 @@ class Config:
         recipe = self.recipe
         try:
             several = self.data.multi_label
-            losses.check(recipe.loss or losses.usual(several), recipe.loss_keys, recipe.label_smoothing, several)
+            losses.check(
+                recipe.loss or losses.usual(several),
+                recipe.loss_keys,
+                recipe.label_smoothing,
+                several,
+                recipe.class_weights is not None,
+            )
+            if several and recipe.hold_until is not None:
+                raise ValueError(
+                    f"recipe.hold_until={recipe.hold_until:g}: is a top-1; with data.multi_label=true it must be null"
+                )
             layouts.find(self.data.layout)
             metrics.check_own()
             for name in recipe.augment.more:

@@ -2,11 +2,13 @@
 
 A loss takes logits (B, num_classes) and a target: class numbers (B,), or a share of each class (B, num_classes), as of
 mixed clips and of videos with several labels. It returns a mean over the clips, (). Its further arguments have defaults
-and are passed by name: they are the keys of `recipe.loss_keys`, but for `label_smoothing`, which is the recipe's.
+and are passed by name. They are the keys of `recipe.loss_keys`, but for those in GIVEN. `MULTI_LABEL = False` in a file
+says that its loss is not for videos with several labels.
 """
 
 import inspect
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -17,6 +19,9 @@ from ..registry import Registry
 
 Loss = Callable[..., Tensor]
 
+# What a loss is given if it takes it: the recipe's label smoothing, its class weights (num_classes,), data.multi_label.
+GIVEN = ("label_smoothing", "class_weights", "multi_label")
+
 _registry: Registry[Loss] = Registry(__name__, __path__, key="recipe.loss", attribute="loss", fits=callable)
 find, names = _registry.find, _registry.names
 
@@ -26,13 +31,19 @@ def usual(multi_label: bool) -> str:
     return "binary_cross_entropy" if multi_label else "cross_entropy"
 
 
-def check(name: str, keys: Mapping[str, Any], label_smoothing: float, multi_label: bool) -> None:
+def check(
+    name: str, keys: Mapping[str, Any], label_smoothing: float, multi_label: bool, class_weights: bool = False
+) -> None:
     """Raise ValueError if there is no such loss, or it can't be computed with these keys; tries it on a few numbers."""
     parameters = [*inspect.signature(find(name)).parameters.values()]
     if len([p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]) != 2:
         raise ValueError(f"recipe.loss={name}: its function must be loss(logits, target, *, KEY=DEFAULT, ...)")
+    if multi_label and getattr(import_module(f"{__name__}.{name}"), "MULTI_LABEL", True) is False:
+        raise ValueError(
+            f"recipe.loss={name}: is of one class a video; with data.multi_label=true use {usual(True)} or focal"
+        )
     taken = [p.name for p in parameters][2:]
-    own = [key for key in taken if key != "label_smoothing"]
+    own = [key for key in taken if key not in GIVEN]
     if unknown := [key for key in keys if key not in own]:
         raise ValueError(
             f"recipe.loss_keys.{unknown[0]}: must be one of {', '.join(own)}, which recipe.loss={name} takes"
@@ -41,9 +52,18 @@ def check(name: str, keys: Mapping[str, Any], label_smoothing: float, multi_labe
         )
     if label_smoothing and "label_smoothing" not in taken:
         raise ValueError(f"recipe.label_smoothing={label_smoothing}: must be 0, recipe.loss={name} takes none")
-    smoothing = {"label_smoothing": label_smoothing} if label_smoothing else {}
+    if class_weights and "class_weights" not in taken:
+        raise ValueError(f"recipe.class_weights: must be null, recipe.loss={name} takes none")
     target = torch.eye(2, 3) if multi_label else torch.arange(2)
-    compute(name, find(name), torch.zeros(2, 3), target, **keys, **smoothing)
+    weights = torch.ones(3) if class_weights else None
+    compute(name, find(name), torch.zeros(2, 3), target, **keys, **given(name, label_smoothing, weights, multi_label))
+
+
+def given(name: str, label_smoothing: float, class_weights: Tensor | None, multi_label: bool) -> dict[str, Any]:
+    """Return the arguments of a loss that the framework gives, as far as they are set and the loss takes them."""
+    taken = inspect.signature(find(name)).parameters
+    values = zip(GIVEN, (label_smoothing, class_weights, multi_label), strict=True)
+    return {key: value for key, value in values if key in taken and (isinstance(value, Tensor) or value)}
 
 
 def compute(name: str, function: Loss, logits: Tensor, target: Tensor, **keys: Any) -> Tensor:

@@ -109,6 +109,7 @@ def _train_and_test(session: Session) -> Result:
         config.data.class_groups,
         session.manifest,
         config.data.multi_label,
+        session.class_weights,
     )
     say_begin(session)
     if rank_zero():
@@ -175,6 +176,7 @@ def _result_of(
 ) -> Result:
     config, lists, epochs = session.config, session.lists, callback_of(trainer, EpochLog)
     best = next((callback for callback in session.callbacks if isinstance(callback, Best)), None)
+    weights = session.class_weights
     told = {
         "name": config.name,
         "scale": config.scale,
@@ -188,6 +190,7 @@ def _result_of(
         "gmacs": session.gmacs,
         "parameters": sum(p.numel() for p in session.model.parameters()),
         "trained_parameters": sum(p.numel() for p in session.model.parameters() if p.requires_grad),
+        **({"class_weights": dict(zip(lists.classes, weights, strict=True))} if weights else {}),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "batch": session.batch,

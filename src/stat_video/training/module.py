@@ -58,6 +58,7 @@ class VideoModule(LightningModule):
         class_groups: bool = False,
         manifest: str | None = None,
         multi_label: bool = False,
+        class_weights: list[float] | None = None,
     ) -> None:
         super().__init__()
         self.manifest = manifest
@@ -66,7 +67,7 @@ class VideoModule(LightningModule):
         self.normalize = normalize
         self.erase = Erase(recipe.augment.erasing)
         self.mix = Mix(recipe, len(classes))
-        self.multi_label = multi_label
+        self.multi_label, self.class_weights = multi_label, class_weights
         self.epoch_loss = MeanLoss()  # over all ranks
         self.gradient_norm: Tensor | None = None  # of the step at hand, if `NonFinite` has taken it
         grouped = classes if class_groups else []
@@ -77,7 +78,8 @@ class VideoModule(LightningModule):
     @cached_property
     def criterion(self) -> Criterion:
         """The recipe's loss. Not made for a test, which goes without: the loss may be of a file that is not here."""
-        return Criterion(self.recipe, self.model, len(self.classes), self.multi_label)
+        weights = None if self.class_weights is None else torch.tensor(self.class_weights, device=self.device)
+        return Criterion(self.recipe, self.model, len(self.classes), self.multi_label, weights)
 
     def forward(self, video: Tensor) -> Tensor:
         """Return logits (B, num_classes) of clips as uint8 (B, T, 3, crop, crop)."""
@@ -156,7 +158,7 @@ class VideoModule(LightningModule):
         logits, labels = self.val_accuracy.gathered()
         read = ~logits.isnan().any(-1)[:, 0]
         if read.any():
-            self.log("val/loss_1x1", self.criterion.unsmoothed(logits[read, 0], labels[read]))
+            self.log("val/loss_1x1", self.criterion.plain(logits[read, 0], labels[read]))
         self.log_dict(_named("val", Views(1, 1), self.val_accuracy.figures(logits, labels)), prog_bar=True)
         self.val_accuracy.reset()
 

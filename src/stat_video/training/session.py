@@ -39,6 +39,7 @@ from ..runs.results import hold_of
 from ..runs.run import Run, same_data
 from ..weights.read import WeightFile
 from .checkpoint import Checkpoint, newest_whole, read_weights
+from .class_weights import class_weights
 from .first_weights import load_first_weights
 from .optim import accumulation, describe_batch, parameter_groups
 from .own import check_monitors, make_callbacks, make_loggers
@@ -62,6 +63,7 @@ class Session:
     checkpoint: Checkpoint | None  # from which it goes on
     model: VideoModel  # with its first weights
     gmacs: float | None  # 1e9 multiply-adds of a view
+    class_weights: list[float] | None  # of the loss
     callbacks: list[Callback]  # the user's own, as are the loggers
     loggers: list[Logger]
 
@@ -79,6 +81,8 @@ class Session:
         data = make_data(config, Views.parse(config.views), batch_size=clips)
         lists = data.check()
         check_monitors(config, callbacks, lists.classes)
+        labels = () if config.data.multi_label else (about["label"] for _, about in lists.videos["train"])
+        weights_of_classes = class_weights(config.recipe.class_weights, lists.classes, labels)
         checkpoint = _where_to_go_on(config, run, manifest)
         if checkpoint:
             data.start = checkpoint.goes_on_at
@@ -94,7 +98,7 @@ class Session:
         _prepare_for_training(model, config)
         return cls(
             config, plain, run, manifest, hardware, backends, at_once, clips, passes, data, lists, checkpoint, model,
-            counted, callbacks, loggers,
+            counted, weights_of_classes, callbacks, loggers,
         )  # fmt: skip
 
     @property
