@@ -5,6 +5,7 @@ on the command line; there is no second list of keys.
 """
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
@@ -27,6 +28,7 @@ from .models.parts.precision import keep_out_of_autocast
 from .models.trained import depths, freeze, parameters_of
 from .words import escaped
 
+LONGEST_TAG = 64  # characters; W&B refuses more
 SCALES = ("tiny", "paper")
 ATTENTION = ("auto", "cudnn", "efficient", "flash", "math")  # auto: all but cuDNN's; another: it, else math
 DECAY = ("weights", "outside_norms", "all")
@@ -239,17 +241,33 @@ class TrainerKeys:
             raise InputError(f"trainer.batch_per_device={clips}: allowed is auto, or a number of 1 or more")
 
 
+def project_of(asked: str | None) -> str:
+    """Return the W&B project that a key asks for, else WANDB_PROJECT, else ours."""
+    return asked or os.environ.get("WANDB_PROJECT") or "stat-video"
+
+
 @dataclass
 class LoggerKeys:
-    """W&B: offline, online (falls back to offline without an account or network) or off."""
+    """W&B: offline, online (falls back to offline without an account or network) or off.
+
+    WANDB_MODE in the environment replaces offline and online; a key that is null is what its WANDB_ variable says.
+    """
 
     mode: str = one_of("offline", ("offline", "online", "off"))
-    project: str = "stat-video"
-    entity: str | None = None
+    project: str | None = None  # WANDB_PROJECT, else stat-video
+    entity: str | None = None  # WANDB_ENTITY, else the account's own
+    name: str | None = None  # WANDB_NAME, else that of the run's folder
+    group: str | None = None  # WANDB_RUN_GROUP, else the experiment, `name`
+    tags: Any = any_value([])  # a list or one, beside those of the run; none: WANDB_TAGS
+    notes: str | None = None  # WANDB_NOTES
     artifact: bool = False  # also log the last checkpoint
+    predictions: int = ranged(0, 0)  # rows of a table of the test's predictions, the surest errors first
 
     def __post_init__(self) -> None:
         check_ranges(self, "logger.")
+        self.tags = names_in("logger.tags", self.tags)
+        if long := [tag for tag in self.tags if len(tag) > LONGEST_TAG]:
+            raise InputError(f"logger.tags: {long[0]:.20}... must be of {LONGEST_TAG} characters at most")
 
 
 @dataclass
@@ -554,8 +572,8 @@ class DashboardConfig:
     """Everything that `src/dashboard.py` is told."""
 
     scales: list[str] = field(default_factory=lambda: list(SCALES))  # of each its own boards: they are never mixed
-    project: str = "stat-video"
-    entity: str | None = None  # default: the account's own
+    project: str | None = None  # default: WANDB_PROJECT, else stat-video
+    entity: str | None = None  # default: WANDB_ENTITY, else the account's own
     dry_run: bool = False  # write the definitions below <logs>/dashboard/ and ask no server
     folders: Folders = field(default_factory=Folders)
 

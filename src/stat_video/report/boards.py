@@ -6,6 +6,7 @@ paper stands beside its published numbers.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import paper
-from ..config import Config, DashboardConfig
+from ..config import Config, DashboardConfig, project_of
 from ..cost.reruns import reruns
 from ..data.sampling import Views
 from ..errors import InputError
@@ -209,7 +210,9 @@ def write(boards: Iterable[Board], config: DashboardConfig) -> list[Path]:
     paths = []
     for b in boards:
         for kind, build in (("workspace", workspace), ("report", report)):
-            model = build(b, config.project, config.entity or "ENTITY")._to_model()
+            model = build(
+                b, project_of(config.project), config.entity or os.environ.get("WANDB_ENTITY") or "ENTITY"
+            )._to_model()
             path = Path(config.folders.logs) / "dashboard" / f"{b.file}_{kind}.json"
             write_json(path, json.loads(model.model_dump_json(by_alias=True, exclude_none=True)))
             paths.append(path)
@@ -234,11 +237,11 @@ def save(boards: Iterable[Board], config: DashboardConfig) -> list[str]:
     ]
     addresses = []
     try:
-        entity = config.entity or wandb.Api().default_entity or ""
+        entity = config.entity or os.environ.get("WANDB_ENTITY") or wandb.Api().default_entity or ""
         for b in boards:
             for kind, build, parts in kinds:
-                item = build(b, config.project, entity)
-                key = f"{entity}/{config.project}: {kind.__name__}, {b.name}"
+                item = build(b, project_of(config.project), entity)
+                key = f"{entity}/{project_of(config.project)}: {kind.__name__}, {b.name}"
                 if key in saved:
                     before = kind.from_url(saved[key])
                     for part in parts:

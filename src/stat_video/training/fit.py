@@ -1,5 +1,6 @@
 """Take one run from its config to its result: train, test, write result.json; resume if it was killed."""
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
@@ -14,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from ..config import Config
-from ..data.lists import manifest_hash
+from ..data.lists import manifest_hash, read_counts
 from ..errors import InputError
 from ..files import write_json
 from ..hardware import (
@@ -65,10 +66,15 @@ def finished(config: Config) -> Result | None:
     """Return the result of a run that was finished before, else None; raise Busy if another process is running it."""
     if config.fresh:
         return None
-    config, _, run, manifest = identify(config)
-    if (result := _result(run, config, manifest)) is None and rank_zero():  # the first rank asks for all
+    config, plain, run, manifest = identify(config)
+    result = _result(run, config, manifest)
+    if result is None and rank_zero():  # the first rank asks for all
         with run.alone():
             pass
+    if result is not None and rank_zero() and config.logger.mode != "off" and "WANDB_SWEEP_ID" in os.environ:
+        from .wandb_logger import log_again
+
+        log_again(config, plain, run, result, read_counts(config.data)[0] or 2)
     return result
 
 
@@ -118,7 +124,11 @@ def _train_and_test(session: Session) -> Result:
     started, code = time.monotonic(), provenance()
     logger = None
     if rank_zero() and config.logger.mode != "off":
-        from .wandb_logger import log_result, make_logger  # W&B takes half a second, which no other run should wait for
+        from .wandb_logger import (
+            LearningRates,
+            log_result,
+            make_logger,
+        )  # W&B takes half a second, which no other run should wait for
 
         logger = make_logger(config, session.plain, run, len(session.lists.classes))
     # Callbacks may ask for a logger, which W&B is on the first rank alone, and there only if it starts.
@@ -134,6 +144,8 @@ def _train_and_test(session: Session) -> Result:
         same = SameOnAllRanks({**_agreed(session), **computing()})
         # The user's own come first: what they change at an event is seen by ours, and is in a checkpoint of that event.
         callbacks = [*session.callbacks, unreadable, same, history, *run_callbacks(config, run)]
+        if logger:
+            callbacks.append(LearningRates(logger))
         loggers = [*([shown] if shown else []), *session.loggers]
         steps = session.steps_of_epoch
         trainer = make_trainer(config, run, callbacks, loggers, session.hardware, session.passes, steps)

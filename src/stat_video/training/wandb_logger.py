@@ -13,13 +13,16 @@ from typing import Any, TypeVar
 
 import torch
 import wandb
+from lightning import Callback, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
+from torch.optim import Optimizer
 
-from ..config import Config
+from ..config import LONGEST_TAG, Config, LoggerKeys, project_of
 from ..data.dataset import ViewRequest
 from ..data.modules import VideoDataModule
 from ..draw import draw
+from ..errors import InputError
 from ..metrics.mean_ap import class_precision
 from ..metrics.scores import class_accuracy, likeliest, ranks
 from ..models.base import ModelConfig, short
@@ -36,7 +39,6 @@ ONLINE_TIMEOUT = 20  # seconds to wait for the server before going offline
 START_TIMEOUT = 60  # for all of starting, whatever it hangs in
 END_TIMEOUT = 300  # to send what is left at a run's end; `wandb sync` sends the rest
 PICTURES = 3  # validation videos of which pictures are drawn
-LONGEST_TAG = 64  # characters; W&B refuses more
 
 R = TypeVar("R")
 
@@ -93,16 +95,20 @@ def make_logger(config: Config, plain: dict[str, Any], run: Run, num_classes: in
     ``plain`` is the config as the result file has it.
     """
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    modes = ["online", "offline"] if config.logger.mode == "online" else ["offline"]
+    keys, mode = config.logger, mode_of(config.logger)
+    if mode == "off":
+        return None
+    modes = ["online", "offline"] if mode == "online" else ["offline"]
     for attempt in modes:
         try:
             start = partial(
                 wandb.init,
-                project=config.logger.project,
-                entity=config.logger.entity,
+                project=project_of(keys.project),
+                entity=keys.entity or os.environ.get("WANDB_ENTITY"),
                 id=run.id,
-                name=run.folder.name,
-                group=config.name,
+                name=keys.name or os.environ.get("WANDB_NAME") or run.folder.name,
+                group=keys.group or os.environ.get("WANDB_RUN_GROUP") or config.name,
+                notes=keys.notes or os.environ.get("WANDB_NOTES"),
                 job_type="train",
                 tags=tags(config),
                 config={**flat_config(config, plain, run, num_classes), "config": plain},
@@ -121,6 +127,46 @@ def make_logger(config: Config, plain: dict[str, Any], run: Run, num_classes: in
             going = "going on offline" if attempt == "online" else "off"
             log.warning("W&B %s failed (%s); %s", attempt, _line(error), going)
     return None
+
+
+def mode_of(keys: LoggerKeys) -> str:
+    """Return offline, online or off: WANDB_MODE in the place of the key, but where that is off."""
+    asked = os.environ.get("WANDB_MODE", "").lower()
+    found = {"offline": "offline", "dryrun": "offline", "online": "online", "run": "online", "disabled": "off"}
+    if asked and asked not in found:
+        raise InputError(f"WANDB_MODE={asked}: must be one of online, offline, disabled")
+    return keys.mode if keys.mode == "off" else found.get(asked, keys.mode)
+
+
+def log_again(config: Config, plain: dict[str, Any], run: Run, result: Result, num_classes: int) -> None:
+    """Log the metrics of a run that was finished before, for a W&B agent that asks for it as for a new one."""
+    if (logger := make_logger(config, plain, run, num_classes)) is None:
+        return
+    with logger.guard("logging"):
+        logger.experiment.log(dict(result.content["metrics"]))
+        logger.experiment.summary.update(dict(result.content["metrics"]))
+    logger.finish()
+
+
+class LearningRates(Callback):
+    """Logs the learning rate as `lr`; if parameters have several factors on it, that of each as `lr/FACTOR`."""
+
+    def __init__(self, logger: RunLogger) -> None:
+        self.logger = logger
+
+    def on_before_optimizer_step(self, trainer: Trainer, module: VideoModule, optimizer: Optimizer) -> None:  # type: ignore[override]
+        """Log those of the step that is about to be taken."""
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.logger.log_metrics(rates(optimizer, module.recipe.scaled_lr), trainer.global_step)
+
+
+def rates(optimizer: Optimizer, peak: float) -> dict[str, float]:
+    """Return the learning rates as they are logged; ``peak`` is that of a parameter without a factor."""
+    of_factor = {group["initial_lr"] / peak: float(group["lr"]) for group in optimizer.param_groups}
+    found = {"lr": next((lr / factor for factor, lr in of_factor.items() if factor), 0.0)}
+    if len(of_factor) > 1:
+        found |= {f"lr/{factor:.4g}": lr for factor, lr in of_factor.items()}
+    return found
 
 
 def flat_config(config: Config, plain: Mapping[str, Any], run: Run, num_classes: int) -> dict[str, Any]:
@@ -149,9 +195,13 @@ def flat_config(config: Config, plain: Mapping[str, Any], run: Run, num_classes:
 
 
 def tags(config: Config) -> list[str]:
-    """Return scale, data set, model, T and the model's keys that are not at their defaults: 'tiny', 'depth=50'."""
+    """Return scale, data set, model, T and the model's keys that are not at their defaults: 'tiny', 'depth=50'.
+
+    Then those of `logger.tags`, else of WANDB_TAGS.
+    """
+    own = config.logger.tags or [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",")]
     changed = [_tag(key, value) for key, value in config.model.changed().items()]
-    found = [config.scale, config.data.name, config.model.name, f"T{config.clip.T}", *changed]
+    found = [config.scale, config.data.name, config.model.name, f"T{config.clip.T}", *changed, *own]
     return [tag[:LONGEST_TAG] for tag in dict.fromkeys(found) if tag]
 
 
@@ -178,6 +228,8 @@ def log_result(
         "accuracy by class": lambda: _log_classes(logger, folder / f"logits_{views}.pt", module.classes, str(views)),
         "pictures": lambda: _log_pictures(logger, config, module, data),
     }
+    if count := config.logger.predictions:
+        parts["predictions"] = lambda: _log_predictions(logger, count, folder / f"logits_{views}.pt", module, data)
     if config.logger.artifact:
         parts["the checkpoint"] = lambda: _log_checkpoint(logger, run, config.model, result)
     for what, part in parts.items():
@@ -221,6 +273,39 @@ def _log_pictures(logger: RunLogger, config: Config, module: VideoModule, data: 
             draw(item["video"].permute(0, 2, 3, 1), model.look(clip), top, path, title=title)
             pictures.append(wandb.Image(str(path), caption=f"{label}; likeliest: {top[0][0]}"))
         logger.experiment.log({"pictures": pictures})
+
+
+def _log_predictions(logger: RunLogger, count: int, logits: Path, module: VideoModule, data: VideoDataModule) -> None:
+    """Log a table of predictions of the test, each with the middle frame of the video."""
+    test, classes = torch.load(logits, weights_only=True), module.classes
+    scores, labels = test["logits"].float(), test["labels"]
+    scores = (scores.sigmoid() if module.multi_label else scores.softmax(-1)).mean(1)
+    table = wandb.Table(columns=["video", "frame", "label", "likeliest", "probability", "right"])
+    clips: Any = data.val_dataloader().dataset
+    for i, right in surest_errors(scores, labels)[:count]:
+        frames, best = clips[ViewRequest(i, 0)]["video"], int(scores[i].argmax())
+        frame = wandb.Image(frames[len(frames) // 2].permute(1, 2, 0).numpy())
+        label = _class_names(labels[i] if module.multi_label else int(labels[i]), classes)
+        name = Path(clips.videos[i][0]).name
+        table.add_data(name, frame, label, classes[best], round(float(scores[i, best]), 4), right)
+    logger.experiment.log({"test/predictions": table})
+
+
+def surest_errors(scores: Tensor, labels: Tensor) -> list[tuple[int, bool]]:
+    """Return (video, whether its likeliest class is right): errors, the surest first, then the least sure right ones.
+
+    Scores are (videos, num_classes), labels (videos,) or 0 and 1 of each class. Videos that could not be read are left
+    out.
+    """
+    several = labels.ndim == 2
+    found = []
+    for i, of in enumerate(scores):
+        if of.isnan().any():
+            continue
+        best = int(of.argmax())
+        right = bool(labels[i, best]) if several else best == int(labels[i])
+        found.append((right, float(of[best]) * (1 if right else -1), i))
+    return [(i, right) for right, _, i in sorted(found)]
 
 
 def _log_checkpoint(logger: RunLogger, run: Run, model: ModelConfig, result: Result) -> None:
