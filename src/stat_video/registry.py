@@ -1,7 +1,7 @@
 """Parts that are found by name: models, losses, metrics, layouts, augmentations.
 
 Each kind is a folder of this package, and each part a file in it. Files of your own lie in a folder of the same name
-below those that the environment variable STAT_VIDEO_OWN names: `$STAT_VIDEO_OWN/losses/focal.py`.
+below those that the environment variable STAT_VIDEO_OWN names: `$STAT_VIDEO_OWN/losses/poly.py`.
 """
 
 import os
