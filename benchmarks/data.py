@@ -40,15 +40,17 @@ from torchvision.transforms import v2
 
 from stat_video.compose import rows as rows_of
 from stat_video.config import Config
+from stat_video.data.augment import Augment
 from stat_video.data.config import DataConfig
 from stat_video.data.dataset import ClipDataset, TrainRequest, TrainSampler
+from stat_video.data.encoding import Encoding
 from stat_video.data.layouts.base import VIDEOS
 from stat_video.data.loader import PART, joined, part_of
 from stat_video.data.pictures import photos
 from stat_video.data.reader import PathHandler
 from stat_video.data.sampling import Views, segment_frames, training_frames
-from stat_video.data.transcode import Encoding, transcode
-from stat_video.data.transforms import Augment, TrainTransform
+from stat_video.data.transcode import transcode
+from stat_video.data.transforms import TrainTransform
 from stat_video.files import write_json
 from stat_video.hardware import cores
 from stat_video.models.base import Clip, VideoModel

@@ -17,7 +17,7 @@ from stat_video.compose import CONF, Row, model_keys, read, read_local, rows
 from stat_video.config import Config, EvaluateConfig, Recipe, from_plain
 from stat_video.cost.config import CostConfig
 from stat_video.cost.reruns import reruns
-from stat_video.data.transforms import Augment
+from stat_video.data.augment import Augment
 from stat_video.errors import InputError
 from stat_video.files import write_json
 from stat_video.runs.identity import row_id

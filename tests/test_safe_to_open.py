@@ -19,8 +19,9 @@ from stat_video import models
 from stat_video.config import Config, EvaluateConfig, Folders
 from stat_video.data.built_in import encode
 from stat_video.data.config import DataConfig
+from stat_video.data.encoding import Encoding
 from stat_video.data.motion import MotionConfig
-from stat_video.data.transcode import Encoding, transcode
+from stat_video.data.transcode import transcode
 from stat_video.errors import InputError, printable
 from stat_video.launch.script import OneLine, path_of
 from stat_video.models.base import Clip

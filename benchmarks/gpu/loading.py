@@ -20,11 +20,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
+from stat_video.data.augment import Augment
 from stat_video.data.dataset import ClipDataset, TrainSampler
 from stat_video.data.randaugment import RandAugment
 from stat_video.data.reader import PathHandler
 from stat_video.data.sampling import segment_frames
-from stat_video.data.transforms import Augment, ColorJitter, TrainTransform
+from stat_video.data.transforms import ColorJitter, TrainTransform
 from stat_video.models.base import Clip
 
 from .measure import Sizes, Work, clips, device_here, in_turns, sizes_of, stat_of, training_step

@@ -18,10 +18,10 @@ from torch.nn.parameter import is_lazy
 
 from . import losses, metrics, models, paths, trainer_arguments
 from .data import augmentations, layouts
+from .data.augment import Augment
 from .data.config import DataConfig
+from .data.encoding import Encoding
 from .data.sampling import Views
-from .data.transcode import Encoding
-from .data.transforms import Augment
 from .errors import InputError, any_value, check_ranges, one_of, path, ranged, refused
 from .models.base import Clip, ModelConfig, VideoModel
 from .models.parts.precision import keep_out_of_autocast

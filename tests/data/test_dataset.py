@@ -15,10 +15,11 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from stat_video.data.augment import Augment
 from stat_video.data.dataset import ClipDataset, TrainRequest, TrainSampler, ViewRequest, ViewSampler
 from stat_video.data.reader import PathHandler
 from stat_video.data.sampling import Views, training_frames
-from stat_video.data.transforms import Augment, TrainTransform, ViewTransform
+from stat_video.data.transforms import TrainTransform, ViewTransform
 from stat_video.errors import InputError
 from stat_video.models.base import Clip
 

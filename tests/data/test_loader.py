@@ -12,10 +12,11 @@ from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 from torch.utils.data import DataLoader
 
 from stat_video.data import loader
+from stat_video.data.augment import Augment
 from stat_video.data.dataset import ClipDataset, TrainSampler, ViewRequest, ViewSampler
 from stat_video.data.loader import BatchLoader, check_shared_memory, joined, part_of, prefetched
 from stat_video.data.sampling import Views
-from stat_video.data.transforms import Augment, TrainTransform, ViewTransform
+from stat_video.data.transforms import TrainTransform, ViewTransform
 from stat_video.errors import InputError
 from stat_video.models.base import Clip
 

@@ -21,6 +21,7 @@ import torch
 
 from stat_video.data import lists as lists_file
 from stat_video.data import modules
+from stat_video.data.augment import Augment
 from stat_video.data.config import DataConfig
 from stat_video.data.dataset import ClipDataset
 from stat_video.data.lists import find_root, read_lists
@@ -29,7 +30,6 @@ from stat_video.data.modules import VideoDataModule
 from stat_video.data.motion import MotionConfig
 from stat_video.data.sample import Sample
 from stat_video.data.sampling import Views
-from stat_video.data.transforms import Augment
 from stat_video.errors import InputError
 from stat_video.models.base import Clip
 

@@ -15,16 +15,18 @@ import pytest
 from PIL import Image
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
+from stat_video.data.augment import Augment
 from stat_video.data.config import DataConfig
 from stat_video.data.cut_off import cut_off
 from stat_video.data.dataset import ClipDataset, TrainRequest, ViewRequest
+from stat_video.data.encoding import Encoding
 from stat_video.data.limits import Limits
 from stat_video.data.lists import read_lists
 from stat_video.data.manifest import DAMAGED, OK, UNREADABLE, VideoRow, read_manifest
 from stat_video.data.reader import READ_ERRORS, PathHandler
 from stat_video.data.sampling import Views, segment_frames
-from stat_video.data.transcode import TRANSCODED, Encoding, transcode
-from stat_video.data.transforms import Augment, TrainTransform, ViewTransform
+from stat_video.data.transcode import TRANSCODED, transcode
+from stat_video.data.transforms import TrainTransform, ViewTransform
 from stat_video.data.verify import inspect, verify
 from stat_video.errors import InputError, printable
 from stat_video.models.base import Clip

@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stat_video.data import randaugment_device
+from stat_video.data.augment import Augment
 from stat_video.data.dataset import ClipDataset, TrainRequest, TrainSampler
 from stat_video.data.randaugment import MATRICES, OPERATORS, Drawn, RandAugment
 from stat_video.data.randaugment_device import apply_operators
-from stat_video.data.transforms import Augment, TrainTransform
+from stat_video.data.transforms import TrainTransform
 from stat_video.models.base import Clip
 
 LEVELS = [sign * level for level in (0.0, 0.1, 0.33, 0.5, 0.69, 0.7, 0.74, 1.0) for sign in (1, -1)]

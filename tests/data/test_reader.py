@@ -20,8 +20,9 @@ from av.stream import Disposition
 from PIL import ExifTags, Image, ImageOps
 from pytorchvideo.data.encoded_video import EncodedVideo
 
-from stat_video.data.reader import PathHandler, PyAVVideo, has_video
+from stat_video.data.reader import PathHandler, PyAVVideo
 from stat_video.data.sampling import segment_frames
+from stat_video.data.streams import has_video
 from stat_video.errors import InputError
 
 WriteVideo = Callable[..., Path]

@@ -20,7 +20,9 @@ import torch
 from PIL import Image
 
 from stat_video.data import loader, storage, verify
+from stat_video.data.augment import Augment
 from stat_video.data.config import DataConfig
+from stat_video.data.encoding import Encoding
 from stat_video.data.lists import read_lists
 from stat_video.data.loader import joined
 from stat_video.data.manifest import OK, UNREADABLE
@@ -29,8 +31,7 @@ from stat_video.data.reader import PathHandler
 from stat_video.data.sample import Sample
 from stat_video.data.sampling import Views
 from stat_video.data.storage import DiskGone, Lost, OnAllRanks, is_reachable, others_reachable
-from stat_video.data.transcode import Encoding, transcode
-from stat_video.data.transforms import Augment
+from stat_video.data.transcode import transcode
 from stat_video.errors import InputError
 from stat_video.models.base import Clip
 

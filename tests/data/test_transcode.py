@@ -21,19 +21,11 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from stat_video.data import transcode as module
 from stat_video.data.config import DataConfig
+from stat_video.data.encoding import Encoding
 from stat_video.data.limits import Limits
 from stat_video.data.lists import read_lists
 from stat_video.data.reader import PathHandler, PyAVVideo
-from stat_video.data.transcode import (
-    COPIED,
-    TRANSCODED,
-    Copy,
-    Encoding,
-    copies_config,
-    measure,
-    name_of_copy,
-    transcode,
-)
+from stat_video.data.transcode import COPIED, TRANSCODED, Copy, copies_config, measure, name_of_copy, transcode
 from stat_video.data.verify import verify
 from stat_video.errors import InputError
 

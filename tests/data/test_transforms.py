@@ -13,8 +13,8 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from stat_video.data.augment import Augment
 from stat_video.data.transforms import (
-    Augment,
     ColorJitter,
     Erase,
     MultiScaleCrop,

@@ -15,7 +15,6 @@ from stat_video.cost.printed import notes, own_costs, own_table, system_costs, s
 from stat_video.launch.script import script
 from stat_video.models.count import by_layer
 from stat_video.progress import say, show_table
-from stat_video.training.published import of_weights
 
 
 def same(config: CostConfig) -> CostConfig:
@@ -26,6 +25,8 @@ def same(config: CostConfig) -> CostConfig:
 def show(configs: Sequence[CostConfig]) -> None:
     """Print one run by layer, with its memory and time; several as a table for each experiment."""
     if configs[0].weights is not None:
+        from stat_video.training.published import of_weights
+
         of_weights(configs[0])  # says what of the file is in this network, or refuses
     if len(sys.argv) == 1:
         show_table(own_table(own_costs()))

@@ -10,11 +10,12 @@ from stat_video.launch.weights import CONF, names_weights
 from stat_video.progress import say, show_table
 from stat_video.runs.result import Result
 from stat_video.terminal import evaluation_table
-from stat_video.training.testing import evaluate, evaluate_ensemble, evaluate_weights
 
 
 def run(config: EvaluateConfig) -> None:
     """Rebuild model and data from the checkpoint alone, test, and print the figures."""
+    from stat_video.training.testing import evaluate, evaluate_ensemble  # Lightning takes seconds to import
+
     if config.ensemble is None:
         show_tests([evaluate(checkpoint_of("ckpt", config.ckpt), config)])
         return
@@ -25,6 +26,8 @@ def run(config: EvaluateConfig) -> None:
 
 def run_weights(config: WeightsConfig) -> None:
     """Test a file of weights by the model and the data that the words name, and print the figures."""
+    from stat_video.training.testing import evaluate_weights
+
     show_tests([evaluate_weights(config)])
 
 

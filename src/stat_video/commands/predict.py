@@ -1,6 +1,7 @@
 """What a model sees in a video, or in many: `python src/predict.py ckpt=logs/.../last.ckpt video=some.mp4`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import stat_video.launch.early  # isort: skip  # noqa: F401
 from stat_video.config import PredictConfig, PredictKeys, PredictWeights
@@ -10,32 +11,38 @@ from stat_video.launch.script import checkpoint_of, path_of, script
 from stat_video.launch.weights import CONF, names_weights
 from stat_video.progress import console, say, show_table, shown
 from stat_video.terminal import prediction_table, predictions_table
-from stat_video.training.loaded import Loaded
-from stat_video.training.prediction import (
-    name_of,
-    predict_many,
-    predict_one,
-    videos_of,
-    write_features,
-    write_predictions,
-)
-from stat_video.training.published import of_weights
+
+if TYPE_CHECKING:
+    from stat_video.training.loaded import Loaded
 
 
 def run(config: PredictConfig) -> None:
     """Look at videos by the model of a checkpoint."""
+    from stat_video.training.loaded import Loaded  # PyTorchVideo takes seconds to import
+
     ckpt, video = checkpoint_of("ckpt", config.ckpt), path_of("video", config.video)
     look(Loaded.of(ckpt), video, config)
 
 
 def run_weights(config: PredictWeights) -> None:
     """Look at videos by the model of a file of weights."""
+    from stat_video.training.published import of_weights
+
     video = path_of("video", config.video)
     look(of_weights(config), video, config)
 
 
-def look(loaded: Loaded, video: Path, keys: PredictKeys) -> None:
+def look(loaded: "Loaded", video: Path, keys: PredictKeys) -> None:
     """Print the top 5 of one video, with a picture; of many the best, with all five in files, and name what failed."""
+    from stat_video.training.prediction import (
+        name_of,
+        predict_many,
+        predict_one,
+        videos_of,
+        write_features,
+        write_predictions,
+    )
+
     videos, beside = videos_of(video), loaded.file.parent
     name = f"{'best_' if loaded.file.name == 'best.ckpt' else ''}{name_of(video)}"
     features = "npz" if keys.features is True else keys.features

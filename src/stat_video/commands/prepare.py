@@ -8,8 +8,6 @@ from stat_video.config import PrepareConfig
 from stat_video.data.config import DataConfig
 from stat_video.data.lists import find_root, manifest_hash
 from stat_video.data.manifest import DAMAGED, UNREADABLE, in_both_splits, manifest_path
-from stat_video.data.transcode import copies_config, copies_table, measure, transcode
-from stat_video.data.verify import check_shares, summary_table, verify
 from stat_video.errors import InputError
 from stat_video.launch.script import script
 from stat_video.progress import say, show_table
@@ -17,6 +15,8 @@ from stat_video.progress import say, show_table
 
 def prepare(config: PrepareConfig) -> None:
     """Verify a data set, or transcode it and verify the copies; InputError if it cannot be done."""
+    from stat_video.data.transcode import copies_config, copies_table, measure, transcode  # takes seconds to import
+
     if config.do == "verify":
         verify_and_say(config.data, config.workers)
         return
@@ -38,6 +38,8 @@ def verify_and_say(data: DataConfig, workers: int | None) -> None:
 
     Raises InputError at the end if more videos are absent or unreadable than training allows.
     """
+    from stat_video.data.verify import check_shares, summary_table, verify
+
     rows = verify(data, workers)
     for row in {row.path: row for row in rows}.values():  # a video may be in both splits
         if row.status in (DAMAGED, UNREADABLE):

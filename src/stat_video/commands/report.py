@@ -3,19 +3,21 @@
 from pathlib import Path
 
 from stat_video.config import ReportConfig
-from stat_video.cost.kept import keeping
 from stat_video.launch.script import script
 from stat_video.progress import console, say
-from stat_video.report.collect import collect
-from stat_video.report.keep import keep
-from stat_video.report.own import experiments
-from stat_video.report.tables import runs_of
-from stat_video.report.videos import Videos
-from stat_video.report.write import left_out, write
 
 
 def report(config: ReportConfig) -> None:
     """Write the report, then say how many rows are filled, which experiments there are and where it is."""
+    # Matplotlib, SciPy and PyTorchVideo take seconds to import, which a wrong word need not wait.
+    from stat_video.cost.kept import keeping
+    from stat_video.report.collect import collect
+    from stat_video.report.keep import keep
+    from stat_video.report.own import experiments
+    from stat_video.report.tables import runs_of
+    from stat_video.report.videos import Videos
+    from stat_video.report.write import left_out, write
+
     logs = Path(config.folders.logs)
     out = Path(config.out) if config.out else logs / "report"
     with keeping() as kept:

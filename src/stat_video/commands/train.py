@@ -10,12 +10,22 @@ from stat_video.progress import say, show_table
 from stat_video.runs.differing import differing
 from stat_video.runs.result import Result
 from stat_video.terminal import next_commands, results_table
-from stat_video.training.fit import finished, fit
+
+
+def run(config: Config) -> Result:
+    """Train and test one run."""
+    from stat_video.training.fit import fit  # Lightning takes a second to import, which a wrong word need not wait
+
+    return fit(config)
 
 
 def known(config: Config) -> Plan | Result | None:
     """Return what can be said of a run without running it: its plan with plan=true, or its result if it is finished."""
-    return plan(config) if config.plan else finished(config)
+    if config.plan:
+        return plan(config)
+    from stat_video.training.fit import finished
+
+    return finished(config)
 
 
 def show(shown: list[Plan] | list[Result]) -> None:
@@ -34,7 +44,7 @@ def show(shown: list[Plan] | list[Result]) -> None:
 
 def main() -> None:
     """Run the command line."""
-    script("train", Config, fit, known=known, show=show)
+    script("train", Config, run, known=known, show=show)
 
 
 if __name__ == "__main__":

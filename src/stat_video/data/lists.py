@@ -9,9 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISDIR
-from typing import Any
-
-from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, in_a_line
 from ..files import named_errors
@@ -24,6 +22,9 @@ from .manifest import ABSENT, UNREADABLE, VideoRow, content_hash, manifest_path,
 from .places import find
 from .splits import SPLITS
 
+if TYPE_CHECKING:
+    from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
+
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +33,7 @@ class Lists:
     """The class names, and for each split the videos that are there and the names of those that are not."""
 
     classes: list[str]
-    videos: dict[str, LabeledVideoPaths] = field(default_factory=dict)
+    videos: dict[str, "LabeledVideoPaths"] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)  # of `videos`
     absent: dict[str, list[str]] = field(default_factory=dict)
 
@@ -197,6 +198,8 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None, tr
     validation video that is listed several times with one label is tested once. ``val_videos`` and ``train_videos``
     keep so many, each class its share.
     """
+    from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths  # takes two seconds, which a plan need not wait
+
     listing = read_listing(root, config)
     manifest = {row.path: row for row in read_manifest(manifest_path(root, config))}
     lists = Lists(listing.classes)

@@ -11,6 +11,7 @@ from lightning import LightningDataModule
 
 from ..errors import InputError
 from ..models.base import Clip
+from .augment import Augment
 from .config import DataConfig
 from .dataset import ClipDataset, TrainSampler, ViewSampler
 from .lists import Lists, find_root, read_lists
@@ -18,7 +19,7 @@ from .loader import BatchLoader, Waiting, check_shared_memory, joined
 from .sample import Sample
 from .sampling import Views
 from .storage import Ranks
-from .transforms import Augment, Normalize, TrainTransform, ViewTransform
+from .transforms import Normalize, TrainTransform, ViewTransform
 
 TERM_SECONDS = 30  # from SIGTERM to the end of a data worker, if the training process does not end it before
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from .built_in import BuiltIn
 from .pictures import DIGIT_CUT, Crop, Floats, cut, digits, draw_crop
@@ -207,6 +206,8 @@ def _sprite(scene: MotionScene) -> Floats:
     side = round(_SIZE[1] * scene.config.period)
     v, u = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     if scene.digit is not None:
+        from scipy import ndimage  # takes as long to import as all of this package
+
         ink = np.pad(digits()[scene.digit], 1)  # (10, 10), 0-1
         row, column = np.nonzero(ink > 0.3)
         middle = (row.min() + row.max()) / 2, (column.min() + column.max()) / 2

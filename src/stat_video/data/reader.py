@@ -20,7 +20,6 @@ from typing import Any, BinaryIO
 import av
 import torch
 from av.codec.context import ThreadType
-from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from pytorchvideo.data.video import Video, VideoPathHandler
 from torch import Tensor
@@ -33,6 +32,7 @@ from .limits import MEGA, Limits
 from .orientation import Picture, turn_of, turned
 from .sampling import ChooseFrames
 from .storage import lost
+from .streams import video_stream
 
 READ_ERRORS = (InputError, av.FFmpegError, OSError, ValueError)  # what reading a video may raise
 
@@ -224,7 +224,7 @@ class PyAVVideo(Video):
         except av.FFmpegError as error:
             raise InputError(f"{self.name}: not a readable video ({error.strerror})") from error
         with container:
-            stream = _video_stream(container)
+            stream = video_stream(container)
             if stream is None:
                 raise InputError(f"{self.name}: no video stream in the file")
             context = stream.codec_context
@@ -236,19 +236,6 @@ class PyAVVideo(Video):
             context.thread_count = 1  # the data workers are the threads
             context.thread_type = ThreadType.NONE
             yield container, stream, _Decoder(self.name, stream, self.limits)
-
-
-def has_video(file: Path) -> bool:
-    """Return whether there is a video stream in a file, by its header."""
-    with suppress(av.FFmpegError, OSError), av.open(str(file), metadata_errors="replace") as container:
-        return _video_stream(container) is not None
-    return False
-
-
-def _video_stream(container: "av.container.InputContainer") -> "av.VideoStream | None":
-    """Return the first video stream that is no picture attached to a sound file, such as its cover."""
-    streams = container.streams.video
-    return next((stream for stream in streams if not stream.disposition & Disposition.attached_pic), None)
 
 
 def _rgb(to_rgb: VideoReformatter, frame: "av.VideoFrame") -> Picture:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torchvision import tv_tensors
 
 from ...errors import InputError, in_a_line
 from ...registry import Registry
@@ -42,5 +41,7 @@ class Named(nn.Module):
 
 def check(name: str) -> None:
     """Raise ValueError if there is no such augmentation, or it can't be applied; tries it on a black clip."""
+    from torchvision import tv_tensors  # takes a second to import, which scripts without clips need not wait
+
     with torch.random.fork_rng(devices=[]):
         Named(name)(tv_tensors.Video(torch.zeros(4, 3, 16, 16, dtype=torch.uint8)))
