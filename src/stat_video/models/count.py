@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import InputError, in_a_line
 from . import base
+from .meta import Remembered
 
 # Piece of an operator's name -> kind; else linear. A batched product is of two activations: attention, written out.
 KINDS = {"convolution": "convolution", "attention": "attention", "bmm": "attention"}
@@ -160,7 +161,7 @@ def _counted(key: Key) -> Count:
             outputs[names[module]] = tuple(getattr(out, "shape", ()))[1:]
 
         hooks = [module.register_forward_hook(note) for module in names]
-        with counting(config), FlopCounterMode(display=False) as counter:
+        with counting(config), Remembered(), FlopCounterMode(display=False) as counter:
             model(torch.empty(1, 3, clip.T, size, size))
         for hook in hooks:
             hook.remove()

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .base import Clip, ModelConfig
 from .count import Key, counting
+from .meta import Remembered
 from .parts.backend import BACKEND
 from .parts.recompute import recompute_units
 
@@ -100,7 +101,7 @@ def measure(
         for p in model.parameters():
             p.grad = torch.empty_like(p)  # as from the second of several accumulated passes on
         clips = torch.empty(batch, 3, clip.T, clip.crop, clip.crop)
-        with counting(config), Live(state_of(model)) as live, Kernels(mixed):
+        with counting(config), Remembered(), Live(state_of(model)) as live, Kernels(mixed):
             live.add(clips)
             loss = F.cross_entropy(model(clips), torch.empty(batch, dtype=torch.long))
             kept = live.bytes
