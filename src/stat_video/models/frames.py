@@ -57,7 +57,7 @@ class FrameModel(VideoModel):
         # Convolutions, pools and shifts are quicker with the channels side by side in memory.
         x = self.features(frames.contiguous(memory_format=torch.channels_last))
         logits = self.head(self.dropout(x.mean((2, 3))))
-        return logits.unflatten(0, (len(clip), -1)).mean(1)
+        return logits.unflatten(0, (clip.shape[0], -1)).mean(1)  # len(clip) would be a constant to torch.export
 
     def features(self, frames: Tensor) -> Tensor:
         """Return the last maps (B T', C, H', W') of frames (B T, 3, H, W); T' is T unless the system joins frames."""

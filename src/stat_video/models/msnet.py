@@ -102,7 +102,7 @@ class MotionSqueeze(nn.Module):
         # At this temperature bfloat16's steps between similarities of 0 to 1 would decide the match.
         with torch.autocast(x.device.type, enabled=False) if autocast_is_on(x) else nullcontext():
             r = r.to(torch.promote_types(r.dtype, torch.float32))
-            moved = displacement(similarities(r)).unflatten(0, (len(r), -1))  # (B, T - 1, 3, H, W)
+            moved = displacement(similarities(r)).unflatten(0, (r.shape[0], -1))  # (B, T - 1, 3, H, W)
         moved = torch.cat([moved, moved[:, -1:]], dim=1)  # the last frame has no next one
         return self.refine(moved.flatten(0, 1))
 
@@ -133,7 +133,7 @@ def similarities(r: Tensor) -> Tensor:
     rows, columns = rows[:, None, :, None], columns[None, :, None, :]
     inside = (rows >= 0) & (rows < H) & (columns >= 0) & (columns < W)  # (H, W, 15, 15)
     places = rows.clamp(0, H - 1) * W + columns.clamp(0, W - 1)
-    found = pairs.gather(2, places.view(1, H * W, -1).expand(len(pairs), -1, -1)).relu()
+    found = pairs.gather(2, places.view(1, H * W, -1).expand(pairs.shape[0], -1, -1)).relu()
     return found.view(-1, H, W, SIDE, SIDE) * inside
 
 

@@ -114,7 +114,7 @@ class TimeSformer(VideoModel):
         frames = clip.transpose(1, 2).flatten(0, 1)
         x = self.patch_embed(frames).flatten(2).transpose(1, 2)  # (B T, N, C)
         x = x.unflatten(0, (-1, self.clip.T)) + self.pos_embed[:, None, 1:] + self.time_embed[:, :, None]
-        class_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
+        class_token = (self.cls_token + self.pos_embed[:, :1]).expand(x.shape[0], -1, -1)
         x = torch.cat([class_token, x.flatten(1, 2)], dim=1)  # (B, 1 + T N, C)
         for block in self.blocks:
             x = block(x)

@@ -121,8 +121,8 @@ class VidTr(VideoModel):
         """Return logits (B, num_classes) of clips (B, 3, T, crop, crop), in training and in evaluation."""
         self.clip.check_input(clip)
         x = self.patches(clip).flatten(3).permute(0, 2, 3, 1)  # (B, T, N, C)
-        x = torch.cat([self.frame_class.expand(len(x), -1, -1, -1), x], dim=2)
-        x = torch.cat([self.place_class.expand(len(x), -1, -1, -1), x], dim=1)  # (B, 1 + T, 1 + N, C)
+        x = torch.cat([self.frame_class.expand(x.shape[0], -1, -1, -1), x], dim=2)
+        x = torch.cat([self.place_class.expand(x.shape[0], -1, -1, -1), x], dim=1)  # (B, 1 + T, 1 + N, C)
         for i, block in enumerate(self.blocks):
             x = block(x, self.position if i == 0 or self.clip.T == POSITIONS_EVERYWHERE else None)
         return self.head(self.head_dropout(self.norm(x[:, 0, 0])))
@@ -193,6 +193,6 @@ class SeparableAttention(nn.Module):
         q, k, v = self.qkv(x).chunk(3, dim=3)
         places = [y.transpose(1, 2).flatten(0, 1) for y in (q, k, v)]  # (B P, F, C)
         over_time = attend(places[0], places[1], places[2], self.heads, dropout)
-        v = over_time.unflatten(0, (len(x), -1)).transpose(1, 2)  # (B, F, P, C)
+        v = over_time.unflatten(0, (x.shape[0], -1)).transpose(1, 2)  # (B, F, P, C)
         over_space = attend(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), self.heads, dropout)
         return self.proj(over_space).unflatten(0, x.shape[:2])

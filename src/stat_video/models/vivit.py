@@ -159,7 +159,7 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.cat([self.class_token.expand(len(x), -1, -1), x], dim=1) + self.position
+        x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1) + self.position
         for block in self.blocks:
             x = block(x)
         return self.norm(x)[:, 0]

@@ -48,7 +48,7 @@ class TemporalAggregation(nn.Module):
         """(B, n_t, C) -> (B, C)."""
         if self.video_token is None:
             return frame_tokens.mean(1)
-        x = torch.cat([self.video_token.expand(len(frame_tokens), -1, -1), frame_tokens], dim=1)
+        x = torch.cat([self.video_token.expand(frame_tokens.shape[0], -1, -1), frame_tokens], dim=1)
         for layer in self.layers:
             x = layer(x)
         return x[:, 0]
