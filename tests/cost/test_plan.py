@@ -11,7 +11,7 @@ from stat_video import compose
 from stat_video.config import Config
 from stat_video.cost.budget import Estimate
 from stat_video.cost.config import Hardware
-from stat_video.cost.plan import plan, plan_table
+from stat_video.cost.plan import plan, plan_table, total_cost, total_of
 
 
 def config(logs: Path, *words: str) -> Config:
@@ -69,3 +69,20 @@ def test_runs_that_were_cut_off_in_their_first_epoch_are_no_measure(tmp_path):
     row = plan(asked)
     rate = 100.0 / (2 * asked.recipe.batch_size * 0.125)
     assert row.seconds == pytest.approx(rate * row.gmacs * row.clips)
+
+
+def test_the_totals_count_a_run_of_several_tables_once(tmp_path):
+    asked = config(tmp_path, "scale=paper")
+    other = replace(asked, seed=1)
+    rows = [asked, replace(asked, name="ablation_stem"), other]
+    hours = Estimate(asked, Hardware()).gpu_hours
+    said = total_cost([Estimate(row, Hardware()) for row in rows])
+    assert said.startswith(f"all: 2 runs in 3 rows, {2 * hours:,.0f} GPU hours; 0 done, 2 not done: {2 * hours:,.0f} ")
+    assert f"{2 * hours / 8:.1f} h on 8, " in said
+    assert total_of([plan(row) for row in rows]) == (
+        f"all: 2 runs in 3 rows, 0 done, 2 not done; device hours left: {2 * hours:.2f}"
+    )
+    fake_run(tmp_path, asdict(other), np.ones(4, bool))
+    said = total_cost([Estimate(row, Hardware()) for row in rows])
+    assert f"{2 * hours:,.0f} GPU hours; 1 done, 1 not done: {hours:,.0f} GPU hours" in said
+    assert total_of([plan(row) for row in rows]).startswith("all: 2 runs in 3 rows, 1 done, 1 not done; ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -125,10 +126,18 @@ def test_a_trained_model_is_exported(trained: Path, place: Place, tmp_path: Path
     done = script("export", f"ckpt={ckpt}", f"out={tmp_path / 'stat'}")
     assert done.returncode == 0, done.stderr
     model, config, _ = rebuild(ckpt)
-    clip = torch.randn(1, 3, config.clip.T, config.clip.crop, config.clip.crop)
     loaded = torch.export.load(tmp_path / "stat.pt2").module()
-    with torch.no_grad():
-        torch.testing.assert_close(loaded(clip), model(clip), atol=1e-4, rtol=0)
+    for number in (1, 2, 5):
+        clips = torch.randn(number, 3, config.clip.T, config.clip.crop, config.clip.crop)
+        with torch.no_grad():
+            torch.testing.assert_close(loaded(clips), model(clips), atol=1e-4, rtol=0)
+    video = next((place.folder / "data").rglob("*.mp4"))
+    alone = [sys.executable, "-I", str(tmp_path / "stat_predict.py"), str(video)]  # -I: no PYTHONPATH
+    said = subprocess.run(alone, capture_output=True, text=True, check=True).stdout.splitlines()
+    top = Loaded.of(ckpt).predict(video)
+    assert [line.removeprefix(f"{video}: ").rpartition(" ")[0] for line in said] == [name for name, _ in top]
+    for line, (_, probability) in zip(said, top, strict=True):
+        assert float(line.rpartition(" ")[2]) == pytest.approx(probability, abs=1e-3)
     assert "allowed are pt2, onnx, [pt2,onnx]" in refused(script("export", f"ckpt={ckpt}", "to=torchscript"))
 
 

@@ -11,6 +11,7 @@ import stat_video.launch.early  # isort: skip  # noqa: F401
 from stat_video.cost.budget import Estimate, grid_table, memory_table, time_table
 from stat_video.cost.config import CostConfig
 from stat_video.cost.layers import layer_table
+from stat_video.cost.plan import total_cost
 from stat_video.cost.printed import notes, own_costs, own_table, system_costs, systems_table
 from stat_video.launch.script import script
 from stat_video.models.count import by_layer
@@ -40,8 +41,11 @@ def show(configs: Sequence[CostConfig]) -> None:
         for table in (layer_table(by_layer(*e.model)), memory_table(e), time_table(e)):
             show_table(table)
     else:
-        for _, rows in groupby(configs, key=lambda config: config.name):
-            show_table(grid_table([Estimate(config, config) for config in rows]))
+        estimates = [Estimate(config, config) for config in configs]
+        for _, rows in groupby(estimates, key=lambda estimate: estimate.config.name):
+            show_table(grid_table(list(rows)))
+        if len({config.name for config in configs}) > 1:
+            say(total_cost(estimates))
 
 
 def main() -> None:

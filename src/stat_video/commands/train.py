@@ -4,7 +4,7 @@ from itertools import groupby
 
 import stat_video.launch.early  # isort: skip  # noqa: F401
 from stat_video.config import Config
-from stat_video.cost.plan import Plan, plan, plan_table
+from stat_video.cost.plan import Plan, plan, plan_table, total_of
 from stat_video.launch.script import script
 from stat_video.progress import say, show_table
 from stat_video.runs.differing import differing
@@ -33,6 +33,8 @@ def show(shown: list[Plan] | list[Result]) -> None:
     plans = [one for one in shown if isinstance(one, Plan)]
     for _, of_name in groupby(plans, key=lambda plan: plan.name):
         show_table(plan_table(list(of_name)))
+    if len({plan.name for plan in plans}) > 1:
+        say(total_of(plans))
     results = [one for one in shown if isinstance(one, Result)]
     for _, group in groupby(results, key=lambda result: result.name):
         rows = list(group)

@@ -239,8 +239,8 @@ def time_table(e: Estimate) -> WideTable:
             f"{e.to_gpu(speed):,.0f}",
             "-" if disk is None else f"{disk:,.0f}",
             f"{e.cores(speed):,.0f}",
-            _duration(e.gpu_hours, n),
-            _hours(e.gpu_hours),
+            duration(e.gpu_hours, n),
+            in_hours(e.gpu_hours),
         )
     return table
 
@@ -268,9 +268,9 @@ def grid_table(estimates: Sequence[Estimate]) -> Table:
         table.add_column(name, "all" if i == 0 else "", overflow="fold")
     for name in ("GMACs", "kept", "fit", "clips/s", "cores"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("GPU h", _hours(total), justify="right", no_wrap=True)
+    table.add_column("GPU h", in_hours(total), justify="right", no_wrap=True)
     for n in first.hardware.gpus:
-        table.add_column(f"on {n}", _duration(total, n), justify="right", no_wrap=True)
+        table.add_column(f"on {n}", duration(total, n), justify="right", no_wrap=True)
     for i, e in enumerate(estimates):
         recompute = e.at_once(e.gpu.bytes, e.mixed).recompute
         plain, checkpointed = (e.memory(e.mixed, again, recompute) for again in (False, True))
@@ -281,8 +281,8 @@ def grid_table(estimates: Sequence[Estimate]) -> Table:
             f"{plain.largest_batch(e.gpu.bytes)}/{checkpointed.largest_batch(e.gpu.bytes)}",
             _figure(e.clips_per_second),
             f"{e.cores(e.clips_per_second):.0f}",
-            _hours(hours[i]),
-            *(_duration(hours[i], n) for n in first.hardware.gpus),
+            in_hours(hours[i]),
+            *(duration(hours[i], n) for n in first.hardware.gpus),
         )
     return table
 
@@ -301,11 +301,12 @@ def _figure(x: float) -> str:
     return f"{x:,.0f}" if x >= 100 else f"{x:.1f}" if x >= 1 else f"{x:.3f}"
 
 
-def _hours(hours: float | None) -> str:
+def in_hours(hours: float | None) -> str:
+    """'485', '5.1', '-'."""
     return "-" if hours is None else _figure(hours)
 
 
-def _duration(gpu_hours: float | None, gpus: int) -> str:
+def duration(gpu_hours: float | None, gpus: int) -> str:
     """'3.2 d', '5.1 h', '12 min'."""
     if gpu_hours is None:
         return "-"

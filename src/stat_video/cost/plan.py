@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,7 +19,7 @@ from ..runs.identity import TRAINED_ON, with_content
 from ..runs.results import ended_as_asked, read_results
 from ..runs.run import Busy, Run
 from ..runs.source import find_source
-from .budget import Estimate, how_fast
+from .budget import Estimate, duration, how_fast, in_hours
 from .config import Hardware
 
 
@@ -45,7 +45,18 @@ def plan(config: Config) -> Plan:
     The time comes from `trainer.clips_per_second`, else from the finished runs of the same scale and kind of device, in
     proportion to clips and multiply-adds; else, off the CPU, it is assumed as `src/cost.py` does by default.
     """
+    run, plain, state = run_of(config)
+    estimate = Estimate(config, Hardware())
+    found = Plan(config.name, plain, run, state, parameters(*estimate.model), estimate.clips)
+    with suppress(Uncounted):
+        found = _with_cost(found, estimate, Path(config.folders.logs))
+    return found
+
+
+def run_of(config: Config) -> tuple[Run, dict[str, Any], str]:
+    """Return the run of a config, its keys in plain containers, and its state."""
     plain, logs = asdict(config), Path(config.folders.logs)
+    plain = {f.name: plain[f.name] for f in fields(Config)}  # without those of src/cost.py
     state = None
     if config.init is not None and config.init.startswith(TRAINED_ON):
         try:
@@ -57,11 +68,7 @@ def plan(config: Config) -> Plan:
     run = Run.of(plain, logs, manifest_hash(config.data))
     if (result := run.result()) is not None and not ended_as_asked(config.recipe, result):
         state = "done with another hold_until"
-    estimate = Estimate(config, Hardware())
-    found = Plan(config.name, plain, run, state or run.state, parameters(*estimate.model), estimate.clips)
-    with suppress(Uncounted):
-        found = _with_cost(found, estimate, logs)
-    return found
+    return run, plain, state or run.state
 
 
 def _with_cost(found: Plan, estimate: Estimate, logs: Path) -> Plan:
@@ -98,16 +105,49 @@ def _seconds_per_gmac(config: Config, logs: Path) -> float | None:
     return median(rates) if rates else None
 
 
+def total_of(rows: Sequence[Plan]) -> str:
+    """Return the total of several experiments in a line, with each run that they share counted once."""
+    runs = list({row.run.id: row for row in rows}.values())
+    done = sum(row.state == "done" for row in runs)
+    return (
+        f"all: {len(runs)} runs in {len(rows)} rows, {done} done, {len(runs) - done} not done; "
+        f"device hours left: {_hours_left(runs)}"
+    )
+
+
+def total_cost(estimates: Sequence[Estimate]) -> str:
+    """Return the GPU hours of several experiments in a line, with each run that they share counted once."""
+    runs: dict[str, tuple[Estimate, str]] = {}
+    for estimate in estimates:
+        run, _, state = run_of(estimate.config)
+        runs[run.id] = estimate, state
+    left = [estimate.gpu_hours for estimate, state in runs.values() if state != "done"]
+    hours = [estimate.gpu_hours for estimate, _ in runs.values()]
+    every, rest = (None if None in found else sum(h or 0 for h in found) for found in (hours, left))
+    gpus = ", ".join(f"{duration(rest, n)} on {n}" for n in estimates[0].hardware.gpus)
+    return (
+        f"all: {len(runs)} runs in {len(estimates)} rows, {in_hours(every)} GPU hours; {len(runs) - len(left)} done, "
+        f"{len(left)} not done: {in_hours(rest)} GPU hours, {gpus} GPUs"
+    )
+
+
+def _hours_left(rows: Sequence[Plan]) -> str:
+    """Return the hours of the runs that are not done; '-' if no run's are known."""
+    left = [row.seconds for row in rows if row.state != "done"]
+    known = [seconds for seconds in left if seconds is not None]
+    if left and not known:
+        return "-"
+    return f"{sum(known) / 3600:.2f}" + (f" for {len(known)} of them" if len(known) < len(left) else "")
+
+
 def plan_table(rows: Sequence[Plan]) -> WideTable:
     """Return a row a run, with the keys in which they differ; unknown figures are shown as '-'."""
-    known = [row.seconds for row in rows if row.seconds is not None and row.state != "done"]
     left = sum(row.state != "done" for row in rows)
-    hours = f"{sum(known) / 3600:.2f}" + (f" for {len(known)} of them" if len(known) < left else "") if known else "-"
     axes, same = differing([row.config for row in rows])
     assumed = next((f"\n~ on {row.assumed}; {program('cost')} tells more" for row in rows if row.assumed), "")
     table = WideTable(
         title=f"plan of {rows[0].name}: nothing is started",
-        caption=f"{in_words(same)}\n{len(rows)} runs, {left} not done; device hours left: {hours}{assumed}",
+        caption=f"{in_words(same)}\n{len(rows)} runs, {left} not done; device hours left: {_hours_left(rows)}{assumed}",
     )
     for name in (*axes, "id", "state", "GMACs", "M parameters", "GB a step", "clips", "device hours"):
         table.add_column(name, justify="left" if name in (*axes, "id", "state") else "right")

@@ -104,10 +104,10 @@ def frames_of(n, k=0, clips=1):
 
 def clip_of(video, k=0, clips=1):
     \"""Return the centre of a clip of a video as the model takes it: float32 (1, 3, T, CROP, CROP).\"""
-    with av.open(video) as file:
+    with av.open(video, metadata_errors="replace") as file:
         wanted = frames_of(sum(1 for _ in file.decode(video=0)), k, clips)
     pictures = {}
-    with av.open(video) as file:
+    with av.open(video, metadata_errors="replace") as file:
         for i, frame in enumerate(file.decode(video=0)):
             if i in wanted:
                 image = Image.fromarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
