@@ -82,7 +82,8 @@ def test_the_totals_count_a_run_of_several_tables_once(tmp_path):
     assert total_of([plan(row) for row in rows]) == (
         f"all: 2 runs in 3 rows, 0 done, 2 not done; device hours left: {2 * hours:.2f}"
     )
-    fake_run(tmp_path, asdict(other), np.ones(4, bool))
+    more = {"hardware": {"device": "cuda", "devices": 1}, "train_seconds": 0.0}
+    fake_run(tmp_path, asdict(other), np.ones(4, bool), manifest=None, **more)
     said = total_cost([Estimate(row, Hardware()) for row in rows])
     assert f"{2 * hours:,.0f} GPU hours; 1 done, 1 not done: {hours:,.0f} GPU hours" in said
     assert total_of([plan(row) for row in rows]).startswith("all: 2 runs in 3 rows, 1 done, 1 not done; ")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from running import Place, refused, script
+from running import ROOT, Place, refused, script
 from stat_video.config import Config
 from stat_video.data.config import DataConfig
 from stat_video.data.formulas import FORMULAS
@@ -25,7 +25,7 @@ from stat_video.training import export as module
 from stat_video.training import loaded as of_a_checkpoint
 from stat_video.training.export import export
 from stat_video.training.loaded import Loaded
-from stat_video.training.loader import frames_source
+from stat_video.training.loader import frames_source, script_for
 from stat_video.training.rebuild import rebuild
 
 ONNX = all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
@@ -202,3 +202,8 @@ def test_the_scripts_frames_are_those_of_a_test(sampling: str, frames: str | Non
                     # PyTorch spaces eight or sixteen numbers at a time, which rounds a place between two frames anew.
                     away = 1 if (sampling, frames, clips > 1) == ("dense", "pyslowfast", True) else 0
                     assert np.abs(np.subtract(ours, right)).max() <= away, (n, k, clips)
+
+
+def test_the_page_shows_the_script() -> None:
+    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    assert script_for(Config(clip=Clip(T=16)), "onnx", "model.onnx", "model.json") in page
