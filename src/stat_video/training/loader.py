@@ -1,5 +1,6 @@
 """The script that is written beside an exported program: it predicts as `src/predict.py` does, without this project."""
 
+import json
 from string import Template
 
 from ..config import Config
@@ -70,10 +71,10 @@ FRAMES = {
 }
 
 _LIBRARY = {  # of a form: what runs it, how it is loaded, and how it is called
-    "pt2": ("torch", "torch.export.load(HERE / {file!r}).module()", "MODEL(torch.from_numpy(clip)).detach().numpy()"),
+    "pt2": ("torch", "torch.export.load(HERE / {file}).module()", "MODEL(torch.from_numpy(clip)).detach().numpy()"),
     "onnx": (
         "onnxruntime",
-        "onnxruntime.InferenceSession(HERE / {file!r})",
+        "onnxruntime.InferenceSession(HERE / {file})",
         'MODEL.run(["logits"], {"clip": clip})[0]',
     ),
 }
@@ -148,8 +149,8 @@ def script_for(config: Config, form: str, file: str, about: str) -> str:
     several = config.data.multi_label
     return _SCRIPT.substitute(
         library=library,
-        about=repr(about),
-        load=load.format(file=file),
+        about=json.dumps(about),
+        load=load.format(file=json.dumps(file)),
         numbers=f"{clip.T}, {clip.stride}, {clip.snippet}, {config.short_side}, {clip.view_crop}",
         frames=frames_source(clip),
         flip="[..., ::-1]" if clip.channels == "bgr" else "",
