@@ -25,7 +25,7 @@ from stat_video.training.rebuild import rebuild
 
 OLDER = ROOT / "tests" / "older"  # a folder per version, with a finished run and one that was killed
 ADDED = {  # file, the line before which a key is added, the key
-    "data/transforms.py": ("    crop_area:", "blur: float = ranged(0.0, 0, neutral=0.0)"),
+    "data/augment.py": ("    crop_area:", "blur: float = ranged(0.0, 0, neutral=0.0)"),
     "config.py": ("    epochs: int = ranged(200", "temperature: float = ranged(1.0, 0, above=True, neutral=1.0)"),
     "models/mvit.py": ("    depths:", 'gate: str = one_of("none", ("none", "sigmoid"), neutral="none")'),
     "models/stat/stat.py": ("    modules:", "gate: list[float] = ranged([], 0, neutral=[])"),
