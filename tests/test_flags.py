@@ -146,7 +146,6 @@ def test_recipe_and_trainer_have_one_word_keys() -> None:
     ("word", "guess"),
     [
         ("learning_rate=1", "recipe.lr"),
-        ("trainer.max_epochs=1", "recipe.epochs"),
         ("model.lr=1", "recipe.lr"),
         ("data.batch_size=1", "recipe.batch_size"),
         ("num_workers=1", "trainer.workers"),
