@@ -37,6 +37,13 @@ def drawn(seed: int = 0) -> torch.Tensor:
     return 2 * torch.randn(5, 3, generator=torch.Generator().manual_seed(seed))
 
 
+def test_balanced_weights_without_videos() -> None:
+    """A class that has none weighs nothing, and is not counted."""
+    assert class_weights("balanced", CLASSES, [0, 2, 2, 2]) == [2.0, 0.0, pytest.approx(2 / 3)]
+    with pytest.raises(InputError, match="is for one class a video"):
+        class_weights("balanced", CLASSES, [])
+
+
 def test_balanced_weights_are_scikit_learns() -> None:
     labels = [0] * 7 + [1] * 2 + [2] * 5
     found = class_weights("balanced", CLASSES, labels)

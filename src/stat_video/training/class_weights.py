@@ -14,14 +14,18 @@ def class_weights(
 ) -> list[float] | None:
     """Return a weight for each class; None without.
 
-    ``balanced``: n / (k n_c), with n training videos of k classes, n_c of them of class c, as scikit-learn has it. A
-    mapping names classes, the others weigh 1. Raises InputError if numbers or names are not those of the classes.
+    ``balanced``: n / (k n_c), with n training videos of k classes, n_c of them of class c, as scikit-learn has it; 0 of
+    a class without any. A mapping names classes, the others weigh 1. Raises InputError if numbers or names are not
+    those of the classes.
     """
     if asked is None:
         return None
     if asked == BALANCED:
         count = Counter(labels)
-        return [count.total() / (len(classes) * count[c]) for c in range(len(classes))]
+        if not count:
+            raise InputError("recipe.class_weights=balanced: is for one class a video; else a list or {CLASS: NUMBER}")
+        there = sum(number > 0 for number in count.values())
+        return [count.total() / (there * count[c]) if count[c] else 0.0 for c in range(len(classes))]
     if isinstance(asked, Mapping):
         weights = {str(name): float(weight) for name, weight in asked.items()}
         for name in weights:
