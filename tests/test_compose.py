@@ -309,7 +309,7 @@ def test_a_script_takes_its_own_keys_alone() -> None:
         (["scale=paper", "folders.kinetics400=/nowhere"], "folders.kinetics400=/nowhere: there is no such folder"),
         (["trainer=gpu"], "no CUDA device here"),
         (["init=/nowhere.ckpt"], "/nowhere.ckpt: there is no such checkpoint"),
-        (["--info"], "--info: must be one of defaults"),
+        (["--info"], "must be one of defaults, defaults-tree, searchpath"),
     ],
 )
 def test_the_script_refuses_in_one_line(words, says, place):

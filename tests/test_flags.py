@@ -1,6 +1,7 @@
 """Hydra's flags work as it documents them, or are refused with what says the same here."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,32 @@ def test_recipe_and_trainer_have_one_word_keys() -> None:
     assert config("lr_scale={stem:0.1}") == config("recipe.lr_scale={stem:0.1}") == config("recipe.lr_scale.stem=0.1")
     (row,) = rows("evaluate", EvaluateConfig, ["workers=2"])
     assert row.config.trainer.workers == 2
+
+
+def test_a_group_without_a_choice_and_a_list_where_one_is_asked_for() -> None:
+    """Hydra takes no null for a group, and of a list the last one in silence."""
+    assert config("debug=null", "callbacks=null", "loggers=null") == config()
+    assert config("debug=two_steps", "debug=null") == config()
+    assert list(config("callbacks=[best,lr_monitor]", "logger=offline").callbacks) == ["best", "lr_monitor"]
+    for word in ("window=[t_o_1,t_o_3]", "debug=[two_steps,overfit]", "model=null", "logger=null", "window=[]"):
+        with pytest.raises(InputError, match=f"^{re.escape(word)}: must be one of "):
+            config(word)
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("ckpt_path=x", "the same command resumes"),
+        ("train=false", "src/evaluate.py ckpt=FILE"),
+        ("limit_train_batches=2", "did you mean trainer.limit_train_batches"),
+        ("logger=wandb", "logger=offline or online is W&B"),
+        ("callbacks=model_checkpoint", "each run saves last.ckpt"),
+        ("~model", "nothing is deleted here"),
+    ],
+)
+def test_a_word_of_other_projects_gets_what_does_it_here(word: str, line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        config(word)
 
 
 @pytest.mark.parametrize(

@@ -282,7 +282,7 @@ def test_a_disk_that_takes_no_more_is_one_line_and_nothing_is_lost(trained, plac
     assert not (folder / "last.ckpt").exists()
     shutil.copy(trained / "last.ckpt", folder)  # as if it had happened an epoch later
     assert "last.ckpt: could not be written" in refused(script("train", *words, largest_file=size // 2))
-    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "last.ckpt"]
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "last.ckpt", "overrides.yaml"]
     assert (folder / "last.ckpt").read_bytes() == (trained / "last.ckpt").read_bytes()
     done = script("train", *words)
     assert done.returncode == 0, done.stderr

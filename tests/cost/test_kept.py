@@ -40,7 +40,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of conf/, in its place for this process."""
     copy = Path(shutil.copytree(compose.CONF, tmp_path / "conf"))
-    monkeypatch.setattr(compose, "CONF", copy)
+    for module in (compose.composed, compose.known, compose.local, compose.wrong):
+        monkeypatch.setattr(module, "CONF", copy)
     monkeypatch.setattr(kept, "CONF", copy)
     return copy
 
@@ -172,7 +173,9 @@ def test_models_from_elsewhere_are_made_anew(mine: Path, tmp_path: Path, calls: 
 
 def test_every_model_and_data_set_is_restored(tmp_path: Path) -> None:
     """As configs that are equal, down to each value."""
-    options = [f"model={name}" for name in models.names()] + [f"data={name}" for name in compose.groups_of("data")]
+    options = [f"model={name}" for name in models.names()] + [
+        f"data={name}" for name in compose.local.groups_of("data")
+    ]
     for option in options:
         (row,) = KeptRows(tmp_path).rows(
             ["scale=paper", option, *["crop=48"] * (option in ("data=motion", "data=probe"))]

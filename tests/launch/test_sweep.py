@@ -173,11 +173,11 @@ def test_many_rows_that_fail_for_one_reason_are_one_short_line() -> None:
     assert Done([], {"stopped": []}).lines() == ["stopped"]
     assert Done([], {"no": ["a", "b", "c", "d"], "why": ["e"]}).lines() == ["a | b | c | d | no", "e | why"]
     assert Done([], {"no": list("abcde")}).lines() == ["a | b | c | and 2 more rows | no"]
-    words = ("experiment=ablation_window,ablation_modules", "seeds=3", "epochs=1", *SMALL)
+    words = ("experiment=ablation_window,ablation_modules", "seeds=3", "epoch_count=1", *SMALL)
     refused = script("train", "-m", *words)
     assert refused.returncode == 2
     assert len((refused.stdout + refused.stderr).splitlines()) == 1  # said once, though no row can be run
-    assert "more rows | unknown key 'epochs'" in refused.stderr
+    assert "more rows | unknown key 'epoch_count'" in refused.stderr
 
 
 def test_durations() -> None:

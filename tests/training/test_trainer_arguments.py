@@ -239,6 +239,10 @@ def test_the_best_weights_are_those_that_were_validated_and_their_test_is_no_oth
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (["callbacks=early_stopping", "callbacks.early_stopping.patience=null"],
+         "callbacks.early_stopping.patience=None: must be 1 or more"),
+        (["callbacks=best", "recipe.val_every=5"], "callbacks.best: this run ends before its first validation"),
+        (["callbacks=early_stopping", "recipe.max_steps=1"], "this run ends before its first validation"),
         (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/acc"],
          "callbacks.early_stopping.monitor=val/acc: must be one of val/loss_1x1, val/top1_1x1"),
         (["callbacks=best", "callbacks.best.monitor=train/loss_epoch"], "callbacks.best.monitor=train/loss_epoch: mu"),

@@ -21,12 +21,14 @@ from ..words import SWEPT, check_of_hydra, is_of_hydra, key_of, unquoted
 from .composed import Row, checked, compose_words, plain
 from .grammar import FOLLOWS, MOST_ROWS, SYSTEMS, Grammar, axis
 from .known import composing
-from .local import check_own_conf, read_local
+from .local import check_own_conf, groups, groups_of, read_local
 from .scale import where_from, with_scale
 from .search import HPARAMS, Search, refuse_alone, search_of
 from .shown import help_text, shown
 
 BASIC = "hydra/sweeper=basic"
+SEVERAL = ("callbacks", "loggers")  # groups of which several files may be chosen, ...
+OPTIONAL = (*SEVERAL, "debug", "experiment", HPARAMS)  # ... and of which none is
 LAUNCHERS = ("processes", "basic", "slurm")
 
 
@@ -68,7 +70,7 @@ def read(script: str, schema: type, words: Sequence[str], every: bool = False, c
     systems of the experiment's table too. Raises InputError for words that belong to no row.
     """
     command, flags = Command(), read_flags(words)
-    words, conf = flags.words, conf or script
+    words, conf = _chosen(flags.words), conf or script
     command.multirun = flags.multirun
     check_own_conf()
     try:
@@ -150,13 +152,33 @@ def _launcher(base: DictConfig) -> tuple[str, dict[str, Any]]:
     }
 
 
+def _chosen(words: Sequence[str]) -> list[str]:
+    """Return the words without GROUP=null and what it takes back; InputError for a choice that is none.
+
+    Hydra takes no null there, and of a list for a group of one choice the last one.
+    """
+    found: list[str] = []
+    for word in words:
+        key, _, value = word.partition("=")
+        group = key_of(word)
+        if group not in groups() or "@" in key or key.startswith("~"):
+            found.append(word)
+        elif value == "null" and group in OPTIONAL:
+            found = [other for other in found if key_of(other) != group]
+        elif value == "null" or (value.startswith("[") and group not in SEVERAL):
+            raise InputError(f"{word}: must be one of {', '.join(groups_of(group))}")
+        else:
+            found.append(word)
+    return found
+
+
 def _check_words(grammar: Grammar, words: Sequence[str]) -> None:
     """Raise InputError for words of which one would be ignored: a deletion, or a key that is swept over and set too."""
     of_key: dict[str, list[str]] = {}
     for word in words:
         key = word.partition("=")[0]
         if key.startswith("~"):
-            raise InputError(f"{word}: nothing is deleted here; KEY=null or GROUP=null says that there is none")
+            raise InputError(f"{word}: nothing is deleted here; KEY=null says that there is none, as debug=null does")
         if key_of(word) == "data.scale":
             raise InputError(f"{word}: is of a data set's file in conf/data/; scale=tiny or scale=paper chooses")
         if (folder := key_of(word).partition("@")[0]) in FOLLOWS:

@@ -163,6 +163,9 @@ def search_of(grammar: Grammar, words: list[str], settings: Sequence[str]) -> Se
     left = {str(key): value for key, value in params.items() if grammar.full(str(key)) not in given}
     if not (left or swept):
         raise InputError(f"{SWEEPER}={name}: there is nothing to search; KEY=interval(A,B) or KEY=choice(A,B,...)")
+    for key in ("n_trials", "n_jobs"):
+        if isinstance(number := base.hydra.sweeper.get(key), int) and number < 1:
+            raise InputError(f"hydra.sweeper.{key}={number}: must be 1 or more")
     spaces = [*swept, *(axis(grammar, key, value) for key, value in left.items())]
     return Search(grammar, name, fixed, swept, settings, left, base, _first_row(grammar, fixed, spaces))
 

@@ -17,6 +17,13 @@ from ..paths import CONF
 from ..words import marked
 from .local import groups, groups_of, model_keys
 
+# Words of other frameworks, and what does it here.
+INSTEAD = {"ckpt_path": "the same command resumes; init=FILE starts from weights, src/evaluate.py ckpt=FILE tests",
+           "ckpt": "src/evaluate.py ckpt=FILE tests; init=FILE starts from its weights",
+           "train": "src/evaluate.py ckpt=FILE tests without training",
+           "test": "each run is tested at its end"}  # fmt: skip
+CHOICES = {"wandb": "logger=offline or online is W&B", "many_loggers": "loggers=[csv,tensorboard] are beside W&B",
+           "model_checkpoint": "each run saves last.ckpt, callbacks=best the best weights too"}  # fmt: skip
 # Names of other frameworks for keys of ours.
 ELSEWHERE = {"learning_rate": "lr", "max_epochs": "epochs", "num_epochs": "epochs", "num_workers": "workers",
              "gpus": "devices", "num_gpus": "devices", "wd": "weight_decay", "gradient_clip_val": "clip_grad_norm",
@@ -43,6 +50,7 @@ def one_line(error: BaseException) -> str:
             names = ", ".join(line.strip() for line in options[2].splitlines())
             asked = re.search(r"'logger/(\w+)'", text)
             hint = f"; beside W&B: loggers={asked[1]}" if asked and asked[1] in groups_of("loggers") else ""
+            hint += next((f"; {line}" for name, line in CHOICES.items() if f"/{name}'" in text), "")
             return f"{text.splitlines()[0].rstrip('.')}; allowed in '{options[1]}': {names}{hint}"
     if missing := re.search(r"Could not override '(.+?)'\.\s*No match in the defaults list", text):
         return _unknown_group(missing[1])
@@ -62,6 +70,10 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
     parent, _, key = full_key.rpartition(".")
     if parent == "trainer" and (instead := trainer_arguments.instead(key)):
         return f"{full_key}: {instead}"
+    if not parent and key in INSTEAD:
+        return f"unknown key '{key}': {INSTEAD[key]}"
+    if not parent and key in trainer_arguments.PASSED:
+        return f"unknown key '{key}' (did you mean trainer.{key}?)"
     keys = sorted(f.name for f in fields(error.object_type)) if is_dataclass(error.object_type) else []
     words = [] if parent else [*groups(), *(f.name for f in fields(Clip)), *model_keys()]
     whole = [name for name, _, _ in marked(Config) if name.startswith(("recipe.", "trainer.", "clip."))]

@@ -16,8 +16,6 @@ class DataConfig:
     name: str = "motion"
     root: str | None = path()  # folder of the videos and lists
     setting: str = "folders.built_in"  # the key that a user sets to name that folder; for messages
-    # That of a model for it, where nobody says `scale` (compose/scale.py); null: any.
-    scale: str | None = one_of(None, (None, "tiny", "paper"), neutral=None)
     layout: str = any_value("lists")  # the form it comes in: a file of layouts/
     classes: str | None = path()  # these three relative to root; null: where the layout looks for them
     train: str | None = path()
@@ -41,6 +39,8 @@ class DataConfig:
     class_groups: bool = False  # classes are named 'group: class', and accuracy is reported for each group too
     motion: MotionConfig | None = None  # data=motion: what to generate
     probe: ProbeConfig | None = None  # data=probe, likewise
+    # That of a model for it, where nobody says `scale` (compose/scale.py); null: any.
+    scale: str | None = one_of(None, (None, "tiny", "paper"), neutral=None)
 
     @property
     def split(self) -> Split:

@@ -216,7 +216,8 @@ def _refuse_shapes(model: VideoModel, taken: Mapping[str, Tensor], own: Mapping[
 
 def _refuse_values(taken: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     """Raise ValueError for numbers with which a model computes none: as the model has them, of its own precision."""
-    values = {n: taken[n].to(own[n].dtype) for n in taken if own[n].is_floating_point()}
+    with_numbers = (n for n in taken if own[n].is_floating_point() and not taken[n].is_meta)
+    values = {n: taken[n].to(own[n].dtype) for n in with_numbers}
     if wrong := [n for n, value in values.items() if not value.isfinite().all()]:
         raise ValueError(f"weights that are not finite: {some(wrong)}")
     if wrong := [n for n, value in values.items() if n.endswith("running_var") and (value < 0).any()]:

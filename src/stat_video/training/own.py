@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning.pytorch.callbacks import Callback, DeviceStatsMonitor, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, DeviceStatsMonitor, EarlyStopping, LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 
 from .. import metrics
@@ -32,8 +32,8 @@ def make_loggers(config: Config, folder: Path) -> list[Logger]:
     return instantiate("loggers", config.loggers, Logger, **defaults)  # type: ignore[type-abstract]
 
 
-def check_monitors(config: Config, callbacks: Sequence[Callback], classes: Sequence[str]) -> None:
-    """Raise InputError if a callback watches a figure that a run does not have.
+def check_monitors(config: Config, callbacks: Sequence[Callback], classes: Sequence[str], steps_of_epoch: int) -> None:
+    """Raise InputError if a callback watches a figure that a run does not have, or a run without any validation.
 
     Not beside a callback from elsewhere, which may log figures of its own.
     """
@@ -43,7 +43,13 @@ def check_monitors(config: Config, callbacks: Sequence[Callback], classes: Seque
     groups = sorted({name.partition(": ")[0] for name in classes if ": " in name}) if config.data.class_groups else []
     validated = ["loss_1x1", *(f"{name}_1x1" for name in metrics.names(several)), *(f"top1_1x1_{g}" for g in groups)]
     of_validation = [f"val/{name}" for name in validated]
+    never = _never_validates(config, steps_of_epoch)
     for name, callback in zip(config.callbacks, callbacks, strict=True):
+        patience = getattr(callback, "patience", 1)
+        if isinstance(callback, EarlyStopping) and not (isinstance(patience, int) and patience >= 1):
+            raise InputError(f"callbacks.{name}.patience={patience}: must be 1 or more")
+        if never and isinstance(callback, Best | EarlyStopping):
+            raise InputError(f"callbacks.{name}: this run ends before its first validation ({never})")
         figures = (
             of_validation if isinstance(callback, Best) else [*of_validation, "train/loss_epoch", "train/loss_step"]
         )
@@ -52,3 +58,13 @@ def check_monitors(config: Config, callbacks: Sequence[Callback], classes: Seque
             near = difflib.get_close_matches(monitor, figures, n=1)
             guess = f" (did you mean {near[0]}?)" if near else ""
             raise InputError(f"callbacks.{name}.monitor={monitor}: must be one of {', '.join(figures)}{guess}")
+
+
+def _never_validates(config: Config, steps_of_epoch: int) -> str | None:
+    """Return the key by which a run has no validation while it trains; None if it has one."""
+    recipe = config.recipe
+    if recipe.val_every > recipe.epochs:
+        return f"recipe.val_every={recipe.val_every}, recipe.epochs={recipe.epochs}"
+    if recipe.max_steps is not None and recipe.max_steps < recipe.val_every * steps_of_epoch:
+        return f"recipe.max_steps={recipe.max_steps}, {steps_of_epoch} steps an epoch"
+    return None

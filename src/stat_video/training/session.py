@@ -80,7 +80,8 @@ class Session:
         weights = _first_weights(config, plain)
         data = make_data(config, Views.parse(config.views), batch_size=clips)
         lists = data.check()
-        check_monitors(config, callbacks, lists.classes)
+        steps = lists.counts["train"] * config.recipe.repeats // config.recipe.batch_size
+        check_monitors(config, callbacks, lists.classes, steps)
         labels = () if config.data.multi_label else (about["label"] for _, about in lists.videos["train"])
         weights_of_classes = class_weights(config.recipe.class_weights, lists.classes, labels)
         checkpoint = _where_to_go_on(config, run, manifest)
