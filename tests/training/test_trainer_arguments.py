@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from running import SMALL, Place, only, read_json
+from running import SMALL, Place, only, read_json, script
 from stat_video import compose, paths, trainer_arguments
 from stat_video.config import Config, EvaluateConfig, TrainerKeys
 from stat_video.cost.budget import Estimate
@@ -279,3 +279,11 @@ def test_the_folder_of_a_run_is_its_last_checkpoint(trained: Path, config: Any) 
     assert of_folder[0] == of_file[0]
     assert of_folder[2] == of_file[2]
     assert checkpoint_of("ckpt", str(trained)) == trained / "last.ckpt"
+
+
+def test_callbacks_are_checked_in_all_rows_before_one_runs(place: Place) -> None:
+    words = ["-m", "callbacks=best", "callbacks.best.monitor=val/top1_1x1,val/foo", *SMALL, *place.keys, "plan=true"]
+    done = script("train", *words)
+    assert done.returncode == 2
+    assert "val/foo: must be one of val/loss_1x1" in done.stderr
+    assert "1 runs, 1 not done" in done.stdout

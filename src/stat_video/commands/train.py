@@ -19,6 +19,14 @@ def run(config: Config) -> Result:
     return fit(config)
 
 
+def check(config: Config) -> None:
+    """Raise InputError for what a config leaves open until its callbacks are made."""
+    if config.callbacks:
+        from stat_video.training.own import check_callbacks
+
+        check_callbacks(config)
+
+
 def known(config: Config) -> Plan | Result | None:
     """Return what can be said of a run without running it: its plan with plan=true, or its result if it is finished."""
     if config.plan:
@@ -46,7 +54,7 @@ def show(shown: list[Plan] | list[Result]) -> None:
 
 def main() -> None:
     """Run the command line."""
-    script("train", Config, run, known=known, show=show)
+    script("train", Config, run, known=known, show=show, check=check)
 
 
 if __name__ == "__main__":

@@ -41,12 +41,14 @@ def script(
     show: Callable[[list[Any]], None] | None = None,
     every: bool = False,
     conf: str | None = None,
+    check: Callable[[Any], None] | None = None,
 ) -> None:
     """Run ``task(config)`` for each row that the command line stands for; exit with 0, 2 or a signal's code.
 
     ``name`` is the script's and, without ``conf``, that of conf/<name>.yaml, ``schema`` the dataclass of its keys. If
     ``known(config)`` returns a result, the task is not run. ``show`` gets what the rows returned. With ``every`` all
-    rows of an experiment are run without -m. Bad input ends in one line on stderr and exit code 2; an error of ours
+    rows of an experiment are run without -m. ``check(config)`` raises InputError for a row that is refused; all are
+    checked before one runs. Bad input ends in one line on stderr and exit code 2; an error of ours
     shows its trace. In a sweep a row that fails is named at the end and does not stop the others; one that another
     process is running is left until last.
     """
@@ -63,7 +65,7 @@ def script(
         if len(words) == 1 and words[0].startswith(FROZEN):
             code = run_frozen(Path(words[0].removeprefix(FROZEN)), schema, task)
         else:
-            run_command(name, schema, words, task, known, show, every, done, conf)
+            run_command(name, schema, words, task, known, show, every, done, conf, check)
     except KeyboardInterrupt:  # before anything has begun: training answers Ctrl-C itself
         together.ended(None, 128 + signal.SIGINT)
         print("error: stopped by SIGINT; the same command goes on", file=sys.stderr)
@@ -119,6 +121,7 @@ def run_command(
     every: bool,
     done: Done,
     conf: str | None = None,
+    check: Callable[[Any], None] | None = None,
 ) -> None:
     """Read a command line, run its rows, show the results; write what fails into `done`."""
     try:
@@ -128,6 +131,8 @@ def run_command(
     if command.text is not None:
         console.print(command.text, soft_wrap=True, highlight=False)
         return
+    if check is not None:
+        check_rows(command, check)
     for note in command.notes if rank_zero() else ():
         print(note, flush=True)
     try:
@@ -139,6 +144,20 @@ def run_command(
     finally:
         if done.results and show and rank_zero():
             show(done.results)
+
+
+def check_rows(command: Command, check: Callable[[Any], None]) -> None:
+    """Move the rows of a command that a check refuses to those that are refused."""
+    rows, command.rows = command.rows, []
+    for row in rows:
+        try:
+            check(row.config)
+        except InputError as error:
+            if command.search is not None:
+                raise
+            command.refused.setdefault(error.line, []).append(row.words)
+        else:
+            command.rows.append(row)
 
 
 def run_rows(command: Command, task: Task, known: Task, done: Done) -> None:

@@ -26,6 +26,16 @@ def make_callbacks(config: Config) -> list[Callback]:
     return found
 
 
+def check_callbacks(config: Config) -> None:
+    """Raise InputError for callbacks that can't be made or would watch nothing, as far as the config alone says it.
+
+    For all rows of a sweep before the first one starts; what depends on the data is checked when a run begins.
+    """
+    callbacks = make_callbacks(config)
+    if not config.data.class_groups:
+        check_monitors(config, callbacks, (), steps_of_epoch=1)
+
+
 def make_loggers(config: Config, folder: Path) -> list[Logger]:
     """Return the loggers of `config.loggers`, which write into a run's folder unless they are told another."""
     defaults = {"save_dir": str(folder), "run_name": folder.name}
