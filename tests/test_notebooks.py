@@ -100,10 +100,10 @@ def test_a_model_of_your_own(tmp_path, monkeypatch):
     assert own == {"models/mine.py", "conf/model/mine.yaml"}
     assert "body.0" in text  # a layer of the count
     result = read_json(only("result.json", tmp_path))
-    assert result["config"]["model"] == {"name": "mine", "channels": 16}
+    assert result["config"]["model"] == {"name": "mine", "width": 16}
     assert result["metrics"]["val/top1_1x1"] > 100 / 12 + 10
     assert "error: t_o: a key of model=stat, not of model=mine" in text
-    assert "error: channels=0: allowed is 1 or more" in text
+    assert "error: width=0: allowed is 1 or more" in text
     assert "test/top1_3x1" in text
     assert len(pictures(notebook)) == 1
     assert (tmp_path / "logs/report/index.html").is_file()

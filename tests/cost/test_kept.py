@@ -171,6 +171,7 @@ def test_models_from_elsewhere_are_made_anew(mine: Path, tmp_path: Path, calls: 
     assert calls == {"rows": 3, "gmacs": 3}
 
 
+@pytest.mark.slow
 def test_every_model_and_data_set_is_restored(tmp_path: Path) -> None:
     """As configs that are equal, down to each value."""
     options = [f"model={name}" for name in models.names()] + [

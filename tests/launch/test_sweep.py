@@ -608,7 +608,7 @@ def test_a_sweep_told_to_stop_leaves_nothing_running_and_goes_on(place: Any, tmp
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=HANGS)
     assert process.returncode == 143, said
-    assert "error: stopped by SIGTERM; the same command goes on with the 2 rows left" in said
+    assert "error: stopped by SIGTERM; the same command goes on with 2 rows left" in said
     assert not subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False).stdout
     done = script("train", *words)
     assert done.returncode == 0, done.stderr

@@ -80,12 +80,12 @@ right = Normalize.forward
 Normalize.forward = lambda self, video: right(self, video) + torch.zeros(3, 1, 1, 1)
 """
 WAITS = """
-right = VideoModule._logits
-def waiting(self, clips):
-    logits = right(self, clips)
-    return logits if logits.sum().item() == 0 else logits
+right = VideoModule.training_step
+def waiting(self, batch, index):
+    loss = right(self, batch, index)
+    return loss if loss.item() == 0 else loss
 waiting.__code__ = waiting.__code__.replace(co_filename=right.__code__.co_filename)
-VideoModule._logits = waiting
+VideoModule.training_step = waiting
 """
 
 

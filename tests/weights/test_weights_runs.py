@@ -42,7 +42,12 @@ def untrained(config: Config, classes: int = 12) -> VideoModel:
     return model
 
 
-@pytest.mark.parametrize("name", models.names())
+USUALLY = ("mvit", "slowfast", "stat", "tsm")  # the others take seconds each
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in USUALLY else [pytest.mark.slow]) for n in models.names()]
+)
 def test_a_file_of_each_system_is_tested_as_it_is(name: str, place: Place, tmp_path: Path) -> None:
     """The logits of a test are those of the network that the file is of, video by video."""
     skip_without_library(name)
