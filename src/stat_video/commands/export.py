@@ -33,9 +33,10 @@ def run_weights(config: ExportWeights) -> None:
 
 def write(loaded: "Loaded", keys: ExportKeys) -> None:
     """Write the programs and how a clip is made for them; each was loaded back and compared."""
+    from stat_video.training.best import BEST
     from stat_video.training.export import export
 
-    name = "best" if loaded.file.name == "best.ckpt" else "model"
+    name = "best" if loaded.file.name == BEST else "model"
     for path in export(loaded, keys.to, Path(keys.out) if keys.out else loaded.file.parent / name):
         say(str(path))
 

@@ -157,11 +157,11 @@ def _chosen(words: Sequence[str]) -> list[str]:
 
     Hydra takes no null there, and of a list for a group of one choice the last one.
     """
-    found: list[str] = []
+    found, known = list[str](), groups()
     for word in words:
         key, _, value = word.partition("=")
         group = key_of(word)
-        if group not in groups() or "@" in key or key.startswith("~"):
+        if group not in known or "@" in key or key.startswith("~"):
             found.append(word)
         elif value == "null" and group in OPTIONAL:
             found = [other for other in found if key_of(other) != group]

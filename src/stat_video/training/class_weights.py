@@ -24,8 +24,7 @@ def class_weights(
         count = Counter(labels)
         if not count:
             raise InputError("recipe.class_weights=balanced: is for one class a video; else a list or {CLASS: NUMBER}")
-        there = sum(number > 0 for number in count.values())
-        return [count.total() / (there * count[c]) if count[c] else 0.0 for c in range(len(classes))]
+        return [count.total() / (len(count) * count[c]) if count[c] else 0.0 for c in range(len(classes))]
     if isinstance(asked, Mapping):
         weights = {str(name): float(weight) for name, weight in asked.items()}
         for name in weights:

@@ -80,8 +80,7 @@ class Session:
         weights = _first_weights(config, plain)
         data = make_data(config, Views.parse(config.views), batch_size=clips)
         lists = data.check()
-        steps = lists.counts["train"] * config.recipe.repeats // config.recipe.batch_size
-        check_monitors(config, callbacks, lists.classes, steps)
+        check_monitors(config, callbacks, lists.classes, _steps_of_epoch(config, lists))
         labels = () if config.data.multi_label else (about["label"] for _, about in lists.videos["train"])
         weights_of_classes = class_weights(config.recipe.class_weights, lists.classes, labels)
         checkpoint = _where_to_go_on(config, run, manifest)
@@ -110,12 +109,16 @@ class Session:
     @property
     def steps_of_epoch(self) -> int:
         """Optimizer steps of an epoch, as far as `trainer.more` limits them not."""
-        return self.lists.counts["train"] * self.config.recipe.repeats // self.config.recipe.batch_size
+        return _steps_of_epoch(self.config, self.lists)
 
     @cached_property
     def batch(self) -> dict[str, Any]:
         """Make-up of an optimizer step, for the result."""
         return describe_batch(self.model, self.config.recipe, world_size(self.config.trainer), self.clips, self.passes)
+
+
+def _steps_of_epoch(config: Config, lists: Lists) -> int:
+    return lists.counts["train"] * config.recipe.repeats // config.recipe.batch_size
 
 
 def _first_weights(config: Config, plain: Mapping[str, Any]) -> WeightFile | None:
