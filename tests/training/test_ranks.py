@@ -27,6 +27,8 @@ from stat_video.training.module import VideoModule
 from stat_video.training.ranks import SameOnAllRanks
 from stat_video.training.testing import evaluate
 
+EPSILON = 1e-8  # of AdamW
+
 
 def one_step(place: Place, logs: Path, *words: str) -> Config:
     """A run of one optimizer step of 8 clips at the peak of the learning rate, 1e-5, with nothing random about it."""
@@ -44,14 +46,33 @@ def alone(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return only("result.json", logs).parent
 
 
-def check_same_step(folder: Path, expected: Path, weights: float = 1e-6, gradients: float = 1e-6) -> None:
-    """Weights, and the optimizer's mean gradients relative to the largest, of the two checkpoints are equal."""
+def mean_gradients(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Absolute mean gradient by weight's name, as the optimizer of the checkpoint has it."""
+    (optimizer,) = checkpoint["optimizer_states"]
+    names = [name for group in optimizer["param_groups"] for name in group["param_names"]]
+    numbers = [number for group in optimizer["param_groups"] for number in group["params"]]
+    states = [optimizer["state"].get(number) for number in numbers]  # none without a gradient
+    return {f"model.{name}": state["exp_avg"].abs() for name, state in zip(names, states, strict=True) if state}
+
+
+def check_same_step(
+    folder: Path, expected: Path, weights: float = 1e-6, gradients: float = 1e-6, rounded: bool = False
+) -> None:
+    """Weights, and the optimizer's mean gradients relative to the largest, of the two checkpoints are equal.
+
+    ``rounded``: but for weights whose mean gradient is below Adam's epsilon. There a first step g / (|g| + 1e-8)
+    magnifies a rounding of 1e-9 to a tenth of the learning rate. They are fewer than one weight in 1,000.
+    """
     one, two = (torch.load(f / "last.ckpt", weights_only=True) for f in (expected, folder))
     assert one["state_dict"].keys() == two["state_dict"].keys()
+    means, left_out = mean_gradients(one), 0
     for name, weight in one["state_dict"].items():
-        torch.testing.assert_close(
-            two["state_dict"][name], weight, atol=weights, rtol=0, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        differs = (two["state_dict"][name] - weight).abs() > weights
+        if rounded and differs.any():
+            left_out += int(differs.sum())
+            differs &= means[name] > EPSILON
+        assert not differs.any(), f"{name}: {two['state_dict'][name][differs]}, expected {weight[differs]}"
+    assert left_out < sum(weight.numel() for weight in one["state_dict"].values()) / 1000
     states = [content["optimizer_states"][0]["state"] for content in (one, two)]
     assert len(states[0]) == len(states[1]) > 50
     scale = max(float(state["exp_avg"].abs().max()) for state in states[0].values())
@@ -104,7 +125,7 @@ def test_a_compiled_step_of_two_ranks_is_that_of_one_plain_one(place: Place, tmp
     assert on_ranks(compiled, 2, seconds=1500) == [None, None]
     folders = [only("result.json", tmp_path / name).parent for name in ("alone", "two")]
     assert read_json(folders[1] / "result.json")["hardware"]["compile"]
-    check_same_step(folders[1], folders[0])
+    check_same_step(folders[1], folders[0], rounded=True)
 
 
 @pytest.mark.slow
