@@ -18,8 +18,9 @@ from stat_video.data.dataset import ViewSampler
 from stat_video.data.sampling import Views
 from stat_video.data.transforms import Normalize
 from stat_video.metrics import figures
+from stat_video.metrics.scores import ensemble_of
 from stat_video.models.base import VideoModel
-from stat_video.training.metrics import MeanLoss, MultiViewAccuracy, ensemble_of
+from stat_video.training.metrics import MeanLoss, MultiViewAccuracy
 from stat_video.training.module import VideoModule
 
 Floats = npt.NDArray[np.float64]

@@ -48,3 +48,17 @@ def likeliest(
     found = probabilities(logits.float()[None, None], multi_label)[0]
     values, indices = found.topk(min(top, len(classes)))
     return [(classes[i], p) for i, p in zip(indices.tolist(), values.tolist(), strict=True)]
+
+
+def ensemble_of(tests: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return several tests, each (logits (videos, views, num_classes), labels (videos,)), as one of all their views.
+
+    Scores are averaged over views after the softmax, so those of all tests then count equally. Raises ValueError if
+    the tests are not of the same videos, classes and number of views.
+    """
+    (logits, labels), *others = tests
+    for other, its_labels in others:
+        if other.shape != logits.shape or not torch.equal(its_labels, labels):
+            shapes = " and ".join("x".join(map(str, shape)) for shape in (logits.shape, other.shape))
+            raise ValueError(f"they were not tested on the same videos, views and classes ({shapes})")
+    return torch.cat([logits for logits, _ in tests], 1), labels

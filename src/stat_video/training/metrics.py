@@ -13,20 +13,6 @@ from ..metrics.scores import correct, ranks
 OF_GROUP = "@"  # between the name of a figure and the group of classes that it is of: 'top1@near'
 
 
-def ensemble_of(tests: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return several tests, each (logits (videos, views, num_classes), labels (videos,)), as one of all their views.
-
-    Scores are averaged over views after the softmax, so those of all tests then count equally. Raises ValueError if
-    the tests are not of the same videos, classes and number of views.
-    """
-    (logits, labels), *others = tests
-    for other, its_labels in others:
-        if other.shape != logits.shape or not torch.equal(its_labels, labels):
-            shapes = " and ".join("x".join(map(str, shape)) for shape in (logits.shape, other.shape))
-            raise ValueError(f"they were not tested on the same videos, views and classes ({shapes})")
-    return torch.cat([logits for logits, _ in tests], 1), labels
-
-
 class MeanLoss(Metric):
     """Mean loss of a clip, over passes of any numbers of clips and over ranks.
 

@@ -17,6 +17,7 @@ from ..data.lists import manifest_hash
 from ..data.sampling import Views
 from ..errors import InputError
 from ..hardware import choose_backends, choose_pass_here, lightning_arguments, rank_zero
+from ..metrics.scores import ensemble_of
 from ..models.base import VideoModel
 from ..paths import program
 from ..progress import say
@@ -29,7 +30,6 @@ from .checkpoint import read_checkpoint
 from .explained import nondeterminism_explained, out_of_memory_explained
 from .fit import progress_callbacks
 from .loaded import Loaded
-from .metrics import ensemble_of
 from .module import VideoModule
 from .outcome import hardware_of, save_logits, say_lacking
 from .published import of_weights
