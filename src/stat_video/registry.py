@@ -5,6 +5,7 @@ below those that the environment variable STAT_VIDEO_OWN names: `$STAT_VIDEO_OWN
 """
 
 import os
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -55,7 +56,7 @@ class Registry(Generic[Part]):
 
     def find(self, name: str) -> Part:
         """Return a part; ValueError names the parts there are, or says why the file can't be used."""
-        if name not in self._files():
+        if f"{self.package}.{name}" not in sys.modules and name not in self._files():  # a folder is slow to list
             raise ValueError(f"{self.key}={name}: allowed are {', '.join(self.names())}")
         try:
             part = self._part(name)
