@@ -681,6 +681,9 @@ def test_ids_in_the_page_are_unique_and_refer_to_something(written):
 def test_a_folder_without_results_and_a_scale_that_is_none(tmp_path):
     write(collect(tmp_path, ["tiny"]), tmp_path / "report")
     assert (tmp_path / "report" / "index.html").stat().st_size > 10_000
+    done = script("report", f"folders.logs={tmp_path}")
+    assert done.returncode == 2
+    assert "no finished run there; scales=[tiny] shows what there is to run" in done.stderr
     done = script("report", "scales=[huge]")
     assert done.returncode == 2
     assert "tiny, paper" in done.stderr

@@ -21,7 +21,7 @@ def report(config: ReportConfig) -> None:
     logs = Path(config.folders.logs)
     out = Path(config.out) if config.out else logs / "report"
     with keeping() as kept:
-        collection = collect(logs, config.scales, kept)
+        collection = collect(logs, config.scales, kept, console)
         files, parts = write(collection, out, console, config.gflops == "counted", Videos(config.folders))
     own = experiments(collection)
     if config.keep:

@@ -15,25 +15,27 @@ from statistics import mean, stdev
 import numpy as np
 import numpy.typing as npt
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from .. import paper
-from ..config import Config
+from ..config import SCALES, Config
 from ..cost.kept import KeptRows
 from ..cost.reruns import reruns
 from ..data.lists import read_counts
 from ..data.sampling import Views
+from ..errors import InputError
 from ..metrics import figures
-from ..metrics.scores import ranks
+from ..metrics.scores import ensemble_of, ranks
 from ..models.count import Uncounted
 from ..paper import PaperRow, PaperTable
+from ..progress import shown
 from ..runs.code import commits
 from ..runs.differing import differing, label_of
 from ..runs.identity import data_of_init, foreign_keys, row_id
 from ..runs.result import Key, Result
 from ..runs.results import TOP1_OF_ONE_VIEW, ended_as_asked, epoch_figures, read_results
 from ..runs.run import same_data
-from ..training.metrics import ensemble_of
 
 log = logging.getLogger(__name__)
 
@@ -234,14 +236,31 @@ class Collection:
         object.__setattr__(self, "rows", rows)
 
 
-def collect(logs: Path, scales: Sequence[str], kept: KeptRows | None = None) -> Collection:
-    """Read all results below `logs` and put them into the rows of the paper's tables, as far as possible the kept."""
+def collect(
+    logs: Path,
+    scales: Sequence[str] | None = None,
+    kept: KeptRows | None = None,
+    console: Console = Console(quiet=True),
+) -> Collection:
+    """Read all results below `logs` and put them into the rows of the paper's tables, as far as possible the kept.
+
+    Without ``scales`` those that have runs: to compose the rows of a scale takes a minute. InputError if none has.
+    """
     kept = kept or KeptRows()
     every, broken = found_runs(logs)
+    scales = scales or [scale for scale in SCALES if scale in {run.scale for run in every}]
+    if not scales:
+        unread = f", {len(broken)} that can't be read ({broken[0][0]}: {broken[0][1]})" if broken else ""
+        raise InputError(
+            f"folders.logs={logs}: no finished run there{unread}; scales=[tiny] shows what there is to run"
+        )
     runs: dict[str, list[FoundRun]] = {}
     for run in every:
         runs.setdefault(row_id(run.config), []).append(run)
-    tables = {scale: [_rows(table, scale, runs, kept) for table in paper.load().tables.values()] for scale in scales}
+    asked = [(scale, table) for scale in scales for table in paper.load().tables.values()]
+    tables: dict[str, list[Sequence[ReportRow]]] = {scale: [] for scale in scales}
+    for scale, table in shown(asked, "rows of a table", len(asked), console):
+        tables[scale].append(_rows(table, scale, runs, kept))
     used = {r.folder for ts in tables.values() for t in ts for row in t for r in (*row.trainings, *row.stale)}
     return Collection(tables, every, [run for run in every if run.folder not in used], broken)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import jinja2
 from rich.console import Console
 
+from ..config import SCALES
 from ..files import replacing
 from ..paths import program
 from ..progress import shown
@@ -149,6 +150,8 @@ def left_out(collection: Collection) -> list[str]:
     scales = [run.scale for run in collection.others]
     other = Counter(scale for scale in scales if scale not in collection.tables)
     lines = [f"{n} runs of scale {scale}: scales=[{scale}] shows them" for scale, n in sorted(other.items())]
+    empty = [scale for scale in SCALES if scale not in (*collection.tables, *scales)]
+    lines += [f"no run of scale {scale}: scales=[{scale}] shows what there is to run" for scale in empty]
     return [*lines, *hints(collection.others)]
 
 
