@@ -154,7 +154,9 @@ class Recipe:
             raise InputError(
                 f"recipe.batch_size={self.batch_size}: a multiple of recipe.repeats={self.repeats} is allowed"
             )
-        self.freeze = names_in("recipe.freeze", self.freeze)
+        # What says the same gets one id.
+        names = names_in("recipe.freeze", self.freeze)
+        self.freeze = [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
         check_weights("recipe.class_weights", self.class_weights)
         if len(self.betas) != 2:
             raise InputError(f"recipe.betas={self.betas}: two numbers are allowed, such as [0.9,0.999]")
@@ -343,6 +345,8 @@ class Config:
                 f"recipe.augment.crop_short_side={list(resized)}: crop={self.clip.crop} or more is allowed, "
                 f"a crop has to fit into the frame"
             )
+        if self.recipe.loss == losses.usual(self.data.multi_label):
+            self.recipe.loss = None  # one run, one id
         try:
             self.model.check(self.clip)
         except ValueError as error:
@@ -555,7 +559,7 @@ class PrepareConfig:
 class ReportConfig:
     """Everything that `src/report.py` is told."""
 
-    scales: list[str] = field(default_factory=lambda: list(SCALES))
+    scales: list[str] | None = None  # default: those that have runs
     out: str | None = path()  # default: <folders.logs>/report
     keep: str | None = path()  # a folder: also copy there what the tables are made of, without checkpoints
     gflops: str = one_of("printed", ("printed", "counted"))  # of other systems in Figure 1: the paper's, or ours
@@ -563,8 +567,10 @@ class ReportConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if self.scales is None:
+            return
         if not self.scales or not set(self.scales) <= set(SCALES) or len(set(self.scales)) < len(self.scales):
-            raise InputError(f"scales={self.scales}: a list of {', '.join(SCALES)} is allowed, each once")
+            raise InputError(f"scales={self.scales}: must be a list of {', '.join(SCALES)}, each once")
 
 
 @dataclass

@@ -160,5 +160,10 @@ def steps_of_epoch(more: Mapping[str, Any], steps: int) -> int:
 
 
 def defining(more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of `trainer.more` that may change a result."""
-    return {name: value for name, value in more.items() if name not in FREE}
+    """Return those of `trainer.more` that may change a result; all batches of an epoch is what goes without saying."""
+    whole = {"limit_train_batches": 1.0}
+    return {name: value for name, value in more.items() if name not in FREE and not _same(value, whole.get(name))}
+
+
+def _same(value: Any, other: Any) -> bool:
+    return type(value) is type(other) and bool(value == other)

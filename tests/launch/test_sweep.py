@@ -172,6 +172,7 @@ def test_names_of_rows_are_what_sets_them_apart() -> None:
 def test_many_rows_that_fail_for_one_reason_are_one_short_line() -> None:
     assert Done([], {"stopped": []}).lines() == ["stopped"]
     assert Done([], {"no": ["a", "b", "c", "d"], "why": ["e"]}).lines() == ["a | b | c | d | no", "e | why"]
+    assert Done([], {"t_o=4: must be odd": ["t_o=4"]}).lines() == ["t_o=4: must be odd"]
     assert Done([], {"no": list("abcde")}).lines() == ["a | b | c | and 2 more rows | no"]
     words = ("experiment=ablation_window,ablation_modules", "seeds=3", "epoch_count=1", *SMALL)
     refused = script("train", "-m", *words)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from running import ROOT, read_json, refused, script
-from stat_video import models
+from stat_video import compose, models
 from stat_video.config import Config, Recipe
 from stat_video.errors import InputError, Retired, any_value, one_of, ranged, sized
 from stat_video.models.base import ModelConfig
@@ -101,6 +101,19 @@ def test_a_key_counts_away_from_its_neutral_value(plain: dict[str, Any]) -> None
     assert row_id(older) == row_id(plain)
     assert row_id(other) != row_id(plain)
     assert updated(older)["model"]["gate"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("words", "same"),
+    [
+        (["recipe.freeze=stem"], ["recipe.freeze=[stem.layers,stem]"]),
+        ([], ["recipe.loss=cross_entropy"]),
+        ([], ["trainer.limit_train_batches=1.0"]),
+    ],
+)
+def test_what_says_the_same_is_the_same_run(words: list[str], same: list[str]) -> None:
+    one, two = (compose.rows("train", Config, w)[0].config for w in (words, same))
+    assert row_id(asdict(one)) == row_id(asdict(two))
 
 
 def test_a_part_that_is_added_keeps_ids_if_each_of_its_keys_is_neutral(plain: dict[str, Any], monkeypatch) -> None:

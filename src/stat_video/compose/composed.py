@@ -45,7 +45,7 @@ def compose_words(grammar: Grammar, words: Sequence[str]) -> DictConfig:
     try:
         composed = hydra_compose(grammar.conf, for_hydra(grammar, words), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, AssertionError) as error:
-        raise InputError(one_line(error)) from None
+        raise InputError(one_line(error, grammar.schema)) from None
     except ValueError as error:  # of a group that is given no name: model=null
         raise InputError(f"{' '.join(words)}: {one_line(error)}") from None
     _check_name_of_data(composed)
@@ -90,7 +90,7 @@ def checked(config: DictConfig | dict[str, Any], schema: type) -> Any:
             found.check_parts()
         return found
     except (OmegaConfBaseException, ValueError) as error:  # ValueError: a part of the config refuses its values
-        raise InputError(one_line(error)) from None
+        raise InputError(one_line(error, schema)) from None
 
 
 def plain(config: DictConfig, key: Any) -> Any:

@@ -38,8 +38,15 @@ class Done:
     stopped: signal.Signals | None = None
 
     def lines(self) -> list[str]:
-        """Return a line for each reason why rows failed: the first of them by name, how many more, the reason."""
-        return [" | ".join([*shortened(rows), reason]) for reason, rows in self.failures.items()]
+        """Return a line for each reason why rows failed: the first of them by name, how many more, the reason.
+
+        A row that is the word at which the reason begins is not named twice.
+        """
+        lines = []
+        for reason, rows in self.failures.items():
+            others = [row for row in rows if not reason.startswith(f"{row}:")]
+            lines.append(" | ".join([*shortened(others), reason]))
+        return lines
 
 
 def shortened(rows: Sequence[str]) -> list[str]:
