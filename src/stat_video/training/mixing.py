@@ -4,7 +4,6 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ..config import Recipe
@@ -42,6 +41,7 @@ class Mix:
             order = torch.randperm(len(video), device=video.device)
         else:  # a partner before each clip
             order = torch.arange(2 * own, device=video.device).view(2, own).flip(0).T.flatten()
-        video, soft = how(tv_tensors.Video(video[order]), labels[order])
-        video = video.as_subclass(Tensor)
+        # As pictures of 3 T channels: a box of CutMix is of height and width alone.
+        pictures, soft = how(video[order].flatten(1, 2), labels[order])
+        video = pictures.reshape(video.shape)
         return (video, soft) if self.seed is None else (video[1::2].contiguous(), soft[1::2])
