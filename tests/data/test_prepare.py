@@ -212,7 +212,7 @@ def test_a_folder_of_odd_and_broken_videos_goes_all_the_way(
     """Verify, transcode, two epochs, three protocols: each broken file is named, and the counts add up."""
     data = make(tmp_path / "videos", write_video)
     keys = [*(w for w in SMALL if "motion" not in w), *place.keys_with(tmp_path / "logs"), "data.short_side=48"]
-    keys += ["data.max_absent=0.5", "data.max_unreadable=0.5"]
+    keys += ["data.max_shared=1", "data.max_absent=0.5", "data.max_unreadable=0.5"]
 
     done = script("prepare", "do=verify", *data, *keys[-2:])
     assert done.returncode == 0, done.stderr

@@ -894,4 +894,6 @@ def test_ctrl_c_before_anything_has_begun_shows_no_trace(words: tuple[str, ...],
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=HANGS)
         assert "Traceback" not in said, seconds
+        if seconds > 3 and process.returncode == 0:
+            break  # a quick machine: the run was over before the signal came
         assert process.returncode in (-signal.SIGINT, 130), (seconds, said)
