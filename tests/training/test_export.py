@@ -123,7 +123,7 @@ def test_a_forward_pass_that_cannot_be_followed_is_one_line(
 
 def test_a_trained_model_is_exported(trained: Path, place: Place, tmp_path: Path) -> None:
     ckpt = trained / "last.ckpt"
-    done = script("export", f"ckpt={ckpt}", f"out={tmp_path / 'stat'}")
+    done = script("export", f"ckpt={ckpt}", f"out={tmp_path / 'stat.pt2'}")
     assert done.returncode == 0, done.stderr
     model, config, _ = rebuild(ckpt)
     loaded = torch.export.load(tmp_path / "stat.pt2").module()

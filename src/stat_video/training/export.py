@@ -29,6 +29,8 @@ def export(loaded: Loaded, forms: Sequence[str], out: Path) -> list[Path]:
     The script is <out>_predict.py, of the first form. Returns their paths. Each program is loaded back and must give
     the checkpoint's logits on clips that it was not made with; else InputError, and nothing is written.
     """
+    if out.suffix in [f".{form}" for form in FORMS]:  # out=model.pt2 is what one types
+        out = out.with_suffix("")
     paths = {form: with_ending(out, f".{form}") for form in forms}
     check_libraries(forms)
     model, clip = loaded.model, loaded.config.clip
