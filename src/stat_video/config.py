@@ -96,6 +96,7 @@ class Recipe:
     """
 
     epochs: int = ranged(200, 1)
+    least_steps: int = ranged(0, 0, neutral=0)  # as many more epochs as take so many optimizer steps (runs/settled.py)
     batch_size: int = ranged(512, 1)  # clips of one optimizer step, whatever the number of devices
     # Clips of a pass, over which batch norm takes its mean and variance: those of one GPU of the authors. null: as many
     # as fit, so that it depends on the hardware; of no effect in a model without batch norm.
@@ -308,7 +309,9 @@ class Config:
     scale: str = one_of("tiny", SCALES)
     seed: int = ranged(0, 0, 2**32 - 1)  # what NumPy's generator takes
     views: str = "1x1"  # clips x crops of the test
-    init: str | None = path()  # a checkpoint whose weights a new run starts from, or trained_on=DATA (runs/source.py)
+    # Whose weights a new run starts from: a checkpoint; trained_on=DATA (runs/source.py); shipped:NAME, which come with
+    # the package; or auto, the shipped ones if they are of this model and clip (runs/settled.py).
+    init: str | None = path()
     new_classifier: bool = False  # with init: for another class list
     # Of init=FILE of another project: the least share of the model's numbers that it has to hold (models/weights.py).
     init_share: float = ranged(0.95, 0, 1, neutral=0.95)
@@ -421,7 +424,10 @@ class Config:
     @property
     def normalization(self) -> tuple[list[float], list[float], str]:
         """(mean, std, colours) of the pixels: 0 to 1, one number or three, the model's own or the data set's."""
-        return self.clip.mean or [self.data.mean], self.clip.std or [self.data.std], self.clip.channels
+        mean, std = self.data.mean, self.data.std
+        if mean is None or std is None:
+            raise InputError("data.mean=null data.std=null: are measured in a training; must be numbers here")
+        return self.clip.mean or [mean], self.clip.std or [std], self.clip.channels
 
 
 def _not_as_asked(model: Any) -> str | None:

@@ -113,9 +113,12 @@ def ranged(
     below: bool = False,
     size: bool = False,
     noise: bool = False,
+    null: bool = False,
     neutral: Any = UNSET,
 ) -> Any:
     """Return a dataclass field for a number from `low` to `high` (None: no end), or None if that is its default.
+
+    ``null`` takes None with another default, too.
 
     ``above`` and ``below`` leave out the ends themselves; ``size`` is `sized`'s; ``noise`` says that a model's key is
     how often training drops something, so that weights of another value are of the same network. ``neutral``: see
@@ -127,6 +130,8 @@ def ranged(
         words = f"{'above ' if above else ''}{low} to {'below ' if below else ''}{high}"
 
     def refuse(value: Any) -> str | None:
+        if null and value is None:
+            return None
         if isinstance(value, dict):
             value = list(value.values())
         for n in value if isinstance(value, list | tuple) else [value]:

@@ -26,6 +26,11 @@ def own_conf() -> list[Path]:
     return [*(folder / "conf" for folder in OWN), *config_dirs()]
 
 
+def cache_folder() -> Path:
+    """Return where the user's caches are, by the convention of XDG."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "stat-video"
+
+
 def program(name: str) -> str:
     """Return how an entry script is run: 'python src/train.py', or 'stat-video train' of an installed package."""
     return f"python src/{name}.py" if CLONED else f"stat-video {name}"

@@ -5,7 +5,9 @@ Without a word the GFLOPs of the paper beside ours; with table=6 or table=7 thos
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import groupby
+from typing import cast
 
 import stat_video.launch.early  # isort: skip  # noqa: F401
 from stat_video.cost.budget import Estimate, grid_table, memory_table, time_table
@@ -13,13 +15,22 @@ from stat_video.cost.config import CostConfig
 from stat_video.cost.layers import layer_table
 from stat_video.cost.plan import total_cost
 from stat_video.cost.printed import notes, own_costs, own_table, system_costs, systems_table
+from stat_video.errors import InputError
 from stat_video.launch.script import script
 from stat_video.models.count import by_layer
 from stat_video.progress import say, show_table
+from stat_video.runs.settled import settled
 
 
 def same(config: CostConfig) -> CostConfig:
     """Return the config: all is shown together, and nothing is run."""
+    return config
+
+
+def as_trained(config: CostConfig) -> CostConfig:
+    """Return a config with what follows from its videos, as far as they are there."""
+    with suppress(InputError):
+        return cast(CostConfig, settled(config))
     return config
 
 
@@ -37,11 +48,12 @@ def show(configs: Sequence[CostConfig]) -> None:
         for line in notes(costs):
             say(line)
     elif len(configs) == 1:
-        e = Estimate(configs[0], configs[0])
+        config = as_trained(configs[0])
+        e = Estimate(config, config)
         for table in (layer_table(by_layer(*e.model)), memory_table(e), time_table(e)):
             show_table(table)
     else:
-        estimates = [Estimate(config, config) for config in configs]
+        estimates = [Estimate(config, config) for config in map(as_trained, configs)]
         for _, rows in groupby(estimates, key=lambda estimate: estimate.config.name):
             show_table(grid_table(list(rows)))
         if len({config.name for config in configs}) > 1:

@@ -29,6 +29,7 @@ from .shown import help_text, shown
 BASIC = "hydra/sweeper=basic"
 SEVERAL = ("callbacks", "loggers")  # groups of which several files may be chosen, ...
 OPTIONAL = (*SEVERAL, "debug", "experiment", HPARAMS)  # ... and of which none is
+FOLDS = ("data.folds", "folds")  # with -m: each fold of them, as seeds=3 is each seed
 LAUNCHERS = ("processes", "basic", "slurm")
 
 
@@ -250,6 +251,11 @@ def _lines(words: Sequence[str], grammar: Grammar, multirun: bool) -> list[list[
             if len(value) > 5:
                 raise InputError(f"{word}: more than {MOST_ROWS} values")
             options = ["seed=" + ",".join(map(str, range(int(value))))]
+        elif key in FOLDS and multirun and value != "1" and "data.fold" not in map(key_of, words):
+            if not re.fullmatch("[1-9][0-9]?", value):
+                raise InputError(f"{word}: must be a number of folds, 1 to 99")
+            lines = [[*line, f"data.folds={value}"] for line in lines]
+            options = ["data.fold=" + ",".join(str(fold + 1) for fold in range(int(value)))]
         elif key == "experiment":
             options = grammar.choices(word)
         if options != [word] and not multirun:

@@ -119,6 +119,7 @@ def own_keys(schema: type) -> dict[str, str]:
     keys = {f.name: f"{part}.{f.name}" for part, of in PARTS.items() if part in top for f in fields(of)}
     if trains(schema):
         keys |= {key: f"model.{key}" for key in model_keys()} | {f.name: f"clip.{f.name}" for f in fields(Clip)}
+    keys |= {"folds": "data.folds"} if "data" in top else {}
     taken = top.union(groups(), ("augment",))
     return {key: place for key, place in keys.items() if key not in taken}
 

@@ -26,17 +26,12 @@ from ..errors import InputError
 from ..files import replacing
 from ..models.base import ModelConfig
 from ..models.count import gmacs
-from ..paths import CONF, PACKAGE, PROJECT
+from ..paths import CONF, PACKAGE, PROJECT, cache_folder
 from ..runs.code import PACKAGES
 from .budget import sizes
 
 MOST_STATES = 8  # whose files stay, of each name
 VARIABLE = re.compile(r"oc\.env:\s*(\w+)")  # in a config: a value of the environment
-
-
-def cache_folder() -> Path:
-    """Return where the user's caches are, by the convention of XDG."""
-    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "stat-video"
 
 
 class KeptFile:
@@ -76,7 +71,7 @@ class KeptRows:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        """``folder``: where they are kept; None: `cache_folder`."""
+        """``folder``: where they are kept; None: `paths.cache_folder`."""
         folder = folder or cache_folder()
         self._rows = KeptFile(folder, "rows", state_of_rows)
         self._gmacs = KeptFile(folder, "gmacs", state_of_models)

@@ -18,6 +18,7 @@ from ..runs.differing import differing, in_words
 from ..runs.identity import TRAINED_ON, with_content
 from ..runs.results import ended_as_asked, read_results
 from ..runs.run import Busy, Run
+from ..runs.settled import settled
 from ..runs.source import find_source
 from .budget import Estimate, duration, how_fast, in_hours
 from .config import Hardware
@@ -45,6 +46,7 @@ def plan(config: Config) -> Plan:
     The time comes from `trainer.clips_per_second`, else from the finished runs of the same scale and kind of device, in
     proportion to clips and multiply-adds; else, off the CPU, it is assumed as `src/cost.py` does by default.
     """
+    config = settled(config)
     run, plain, state = run_of(config)
     estimate = Estimate(config, Hardware())
     found = Plan(config.name, plain, run, state, parameters(*estimate.model), estimate.clips)

@@ -1,5 +1,6 @@
 """What a command says of a data set: keys `data.*`."""
 
+import re
 from dataclasses import dataclass, field
 
 from ..errors import InputError, any_value, check_ranges, one_of, path, ranged
@@ -22,7 +23,12 @@ class DataConfig:
     val: str | None = path()
     videos: str = path(".")  # the folder, relative to root, below which the videos are
     manifest: str | None = path()  # of src/prepare.py; null: manifest.csv below root
-    fold: int = one_of(1, (1, 2, 3))  # of UCF101's and HMDB51's three splits
+    fold: int = ranged(1, 1)  # of UCF101's and HMDB51's three splits, or of `folds`
+    # layout=own: each fold holds other videos out, and all together each video once; 1: `held_out` of them are.
+    folds: int = ranged(1, 1, neutral=1)
+    # layout=own: a regular expression that finds in CLASS/VIDEO what videos have in common (recording, person, place):
+    # what has the same group stays on one side. null: a third folder level is the group, as in CLASS/GROUP/VIDEO.
+    group: str | None = any_value(None, neutral=None)
     held_out: float = ranged(0.2, 0, 1, above=True, below=True)  # layout=own: share of each class for validation
     seed: int = ranged(0, 0)  # layout=own: of the draw of these
     max_absent: float = ranged(0.0, 0, 1, below=True)  # share of a list's videos that may be missing; all are counted
@@ -31,9 +37,12 @@ class DataConfig:
     wait_seconds: float = ranged(300.0, 0)  # to wait for videos whose disk is gone; 0: the run stops at once
     limits: Limits = field(default_factory=Limits)  # what reading one video may cost
     short_side: int = ranged(256, 1)  # of the frame that views are cropped from, pixels
-    mean: float = ranged(0.45, 0, 1)  # of the pixels, 0 to 1; SlowFast's and MViT's for Kinetics and SSv2
-    std: float = ranged(0.225, 0, above=True)
-    hflip: bool = True  # flip training clips at random; false if labels name directions
+    # Of the pixels, 0 to 1; SlowFast's and MViT's for Kinetics and SSv2. null: measured on training videos (pixels.py).
+    mean: float | None = ranged(0.45, 0, 1, null=True)
+    std: float | None = ranged(0.225, 0, above=True, null=True)
+    # Flip training clips at random; false if labels name directions; null: by the names of the classes (directions.py).
+    hflip: bool | None = True
+    first_weights: str | None = path()  # what init is where nobody says it
     views: str = "5x1"  # the test protocol of the paper
     multi_label: bool = any_value(False, neutral=False)  # a video may have several classes, or none
     class_groups: bool = False  # classes are named 'group: class', and accuracy is reported for each group too
@@ -45,7 +54,7 @@ class DataConfig:
     @property
     def split(self) -> Split:
         """Return how videos are divided where the files leave that open."""
-        return Split(self.fold, self.held_out, self.seed)
+        return Split(self.fold, self.held_out, self.seed, self.folds, self.group)
 
     @property
     def built_in(self) -> MotionConfig | ProbeConfig | None:
@@ -54,5 +63,15 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, "data.")
+        if self.layout != "own" and (self.folds > 1 or self.group is not None):
+            key = f"group={self.group}" if self.group is not None else f"folds={self.folds}"
+            raise InputError(f"data.{key}: is of data.layout=own, class folders without a split")
+        most = self.folds if self.layout == "own" else 3
+        if self.fold > most:
+            raise InputError(f"data.fold={self.fold}: must be 1 to {most}" + (", data.folds" if self.folds > 1 else ""))
+        try:
+            re.compile(self.group or "")
+        except re.error as error:
+            raise InputError(f"data.group={self.group}: must be a regular expression ({error})") from None
         if self.multi_label and self.class_groups:
             raise InputError("data.class_groups=true: must be false with data.multi_label=true")

@@ -118,7 +118,7 @@ class VideoDataModule(LightningDataModule):
             "share_frames": self.repeats > 1 and self.share_frames,
             "num_classes": len(self.check().classes),
         }
-        transform = TrainTransform(self.clip.crop, self.augment, self.config.hflip)
+        transform = TrainTransform(self.clip.crop, self.augment, bool(self.config.hflip))
         return ClipDataset(videos, self.clip, train=transform, seed=self.seed, **how_read)
 
     def _training_order(self, videos: int, start: tuple[int, int] = (0, 0)) -> TrainSampler:

@@ -45,6 +45,7 @@ class FoundRun(Result):
     """A finished run, with what a report asks of it: logits, curves, commits."""
 
     members: Sequence["FoundRun"] = ()  # of an ensemble: the runs whose scores it averages
+    folds: Sequence["FoundRun"] = ()  # of `data.folds`: the runs whose test videos it has, each its own
 
     @property
     def commit(self) -> str:
@@ -54,7 +55,7 @@ class FoundRun(Result):
     @property
     def trainings(self) -> Sequence["FoundRun"]:
         """The runs behind it: itself, or the members of an ensemble."""
-        return self.members or [self]
+        return self.members or self.folds or [self]
 
     @cached_property
     def ranks(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
@@ -91,8 +92,23 @@ class FoundRun(Result):
         """Return logits (videos, views, num_classes) of the test and the labels; raise any of torch's errors."""
         if self.members:
             return ensemble_of([member.logits() for member in self.members])
+        if self.folds:
+            logits, labels = zip(*(fold.logits() for fold in self.folds), strict=True)
+            return torch.cat(logits), torch.cat(labels)
         saved = torch.load(self.logits_file, weights_only=True)
         return saved["logits"], saved["labels"]
+
+    @cached_property
+    def groups(self) -> npt.NDArray[np.int64] | None:
+        """A number of each test video's group, (videos,); None if the videos are in no groups, or it is not known."""
+        if self.folds:
+            of_folds = [fold.groups for fold in self.folds]
+            return None if any(of is None for of in of_folds) else np.concatenate(of_folds)  # type: ignore[arg-type]
+        try:
+            saved = torch.load(self.logits_file, weights_only=True)
+        except Exception:  # torch raises many kinds; `ranks` says it
+            return None
+        return saved["groups"].numpy() if "groups" in saved and not self.members else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,6 +349,34 @@ def _ensembles(members: Sequence[Sequence[FoundRun]]) -> list[FoundRun]:
             result[key] = sum(run.content[key] for run in same) if all(run.content.get(key) for run in same) else None
         found.append(ensemble)
     return found
+
+
+def pooled(runs: Sequence[FoundRun]) -> tuple[list[FoundRun], list[FoundRun]]:
+    """Return runs of folds as one run a seed, with the test videos of all its folds, and those on older videos.
+
+    A seed without all of its folds, or without their logits, is left as single runs: it is no test of all videos.
+    """
+    kept, stale = list[FoundRun](), list[FoundRun]()
+    of_fold: dict[int, list[FoundRun]] = {}
+    for run in runs:
+        of_fold.setdefault(int(run.config["data"]["fold"]), []).append(run)
+    for same in of_fold.values():
+        newest, older = one_state(same)
+        kept, stale = kept + newest, stale + older
+    found = list[FoundRun]()
+    for seed in sorted({run.seed for run in kept}):
+        folds = sorted((run for run in kept if run.seed == seed), key=lambda run: int(run.config["data"]["fold"]))
+        if len(folds) < folds[0].config["data"]["folds"] or any(run.ranks is None for run in folds):
+            found += folds
+            continue
+        views, content = folds[0].content["config"]["views"], dict(folds[0].content)
+        whole = FoundRun(folds[0].folder, content, folds=folds)
+        content["metrics"] = {f"test/{name}_{views}": float(v) for name, v in figures(*whole.logits()).items()}
+        content["id"] = "+".join(run.id for run in folds)
+        content["videos"] = {"val": sum(run.content["videos"]["val"] for run in folds)}
+        content["manifest"] = " ".join(str(run.content.get("manifest")) for run in folds)
+        found.append(whole)
+    return found, stale
 
 
 def one_state(runs: Sequence[FoundRun]) -> tuple[list[FoundRun], list[FoundRun]]:

@@ -10,7 +10,7 @@ import numpy as np
 from ..paper import Claim
 from ..runs.run import same_data
 from .collect import ReportRow, TableRow, clips_until, few_classes
-from .intervals import LEVEL, Points, half_width, holm, p_value
+from .intervals import LEVEL, Points, half_width, holm, of_groups, p_value
 
 TOP = {"top1": 1, "top5": 5}
 HOLDS, FAILS, OPEN, MISSING, UNLIKE = "holds", "does not hold", "not told apart", "not run", "not comparable"
@@ -46,7 +46,15 @@ def accuracy_of(row: TableRow, metric: str = "top1") -> Difference | None:
     right = [r[0] < TOP[metric] for r in ranks if r is not None]
     if not right or len(right) < len(ranks) or len({len(r) for r in right}) > 1 or len(right[0]) < 2:
         return None
-    return Difference.of(100 * np.stack(right).astype(float))
+    return _over(100 * np.stack(right).astype(float), row)
+
+
+def _over(points: Points, row: TableRow) -> Difference:
+    """Return the difference of points (seeds, videos), with its interval over groups if the row's videos have some."""
+    groups = row.runs[0].groups
+    if groups is None or len(groups) != points.shape[1] or len(np.unique(groups)) < 2:
+        return Difference.of(points)
+    return replace(Difference.of(of_groups(points, groups)), videos=points.shape[1])
 
 
 def adjusted(differences: Sequence[Difference], more: int = 0) -> list[Difference]:
@@ -88,7 +96,7 @@ def difference(a: TableRow, b: TableRow, metric: str = "top1") -> Difference | s
         return "seeds tested on other videos"
     if len(rows[0]) < 2:
         return "tested on one video"
-    return Difference.of(100 * np.stack(rows))
+    return _over(100 * np.stack(rows), a)
 
 
 def clips_apart(a: TableRow, b: TableRow, top1: float) -> tuple[float, float, float] | None:

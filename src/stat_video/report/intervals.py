@@ -26,6 +26,19 @@ def half_width(points: Points, level: float = LEVEL) -> float:
     return _half_width(*_variances(points), 1 - level)
 
 
+def of_groups(points: Points, groups: npt.NDArray[np.int64]) -> Points:
+    """Return points (seeds, groups) of the same mean, whose variance is the cluster-robust one of `points`.
+
+    Videos of one group, as of one place, are right or wrong together, so that groups count and not videos: with n
+    videos, of which m are in a group, its point is the mean plus groups / n times the sum of the m deviations from it.
+    """
+    of_video = np.unique(groups, return_inverse=True)[1]
+    number, mean = int(of_video.max()) + 1, points.mean(1, keepdims=True)
+    sums = np.stack([np.bincount(of_video, row, number) for row in points - mean])
+    found: Points = mean + sums * number / points.shape[1]
+    return found
+
+
 def p_value(points: Points) -> float:
     """Return the `1 - level` at which the interval of the mean of `points` would end at zero."""
     of, mean = _variances(points), abs(float(points.mean()))

@@ -38,7 +38,8 @@ def keep(runs: Iterable[FoundRun], folder: Path) -> list[Path]:
             if logits.shape[1] > 1:  # else, as of a run that was kept before, they stay to the bit
                 logits = logits.softmax(-1).mean(1, keepdim=True).log()
             with replacing(there / run.logits_file.name) as copy:
-                torch.save({"logits": logits, "labels": labels.to(torch.int16)}, copy)
+                groups = {} if run.groups is None else {"groups": torch.from_numpy(run.groups)}
+                torch.save({"logits": logits, "labels": labels.to(torch.int16), **groups}, copy)
         config = {key: value for key, value in run.config.items() if key != "folders"}
         config["data"] = {**config["data"], "root": None}
         unreadable = {

@@ -13,7 +13,7 @@ from ..data.sampling import Views
 from ..runs.differing import differing, flat, short_name
 from ..runs.identity import CONTENT, WEIGHTS, data_of_init, hash_of, row_id, updated
 from ..runs.result import Key
-from .collect import Collection, FoundRun, TableRow, one_state
+from .collect import Collection, FoundRun, TableRow, one_state, pooled
 
 MANY = 10  # rows: with more, the best ones stand first and are compared with the best alone
 LONGEST = 40  # characters of a row's name; a longer one is numbered
@@ -92,7 +92,7 @@ class Experiment:
     @property
     def runs(self) -> list[FoundRun]:
         """All runs of its rows."""
-        return [run for row in self.rows for run in row.runs]
+        return [run for row in self.rows for run in row.trainings]
 
 
 def slug(name: str, scale: str) -> str:
@@ -131,7 +131,9 @@ def experiment_of(name: str, scale: str, runs: Sequence[FoundRun], table: int | 
     same_row: dict[str, list[FoundRun]] = {}
     for run in runs:
         same_row.setdefault(row_id(run.config), []).append(run)
-    states = [one_state(same) for same in same_row.values()]
+    states = [
+        pooled(same) if same[0].config["data"].get("folds", 1) > 1 else one_state(same) for same in same_row.values()
+    ]
     varied, same = differing([_without_seed(kept[0].config) for kept, _ in states])
     of_rows = [_short(values) for key, values in varied.items() if key != "seed"]
     keys = [key for key in varied if key != "seed"]
@@ -183,7 +185,7 @@ def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, str) and CONTENT in value:
             file, _, digest = value.rpartition(CONTENT)
             files[key] = f"{Path(file).name}@{digest[:6]}"
-    return {**config, "seed": 0, **files}
+    return {**config, "seed": 0, **files, "data": {**config["data"], "fold": 1}}
 
 
 def _short(values: Sequence[str]) -> list[str]:

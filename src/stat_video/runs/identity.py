@@ -17,6 +17,7 @@ from .. import models, trainer_arguments
 from ..config import Config
 from ..errors import InputError, Retired
 from ..models.base import ModelConfig
+from ..weights import shipped
 
 # Keys that say where and how a run runs, not what it is.
 NOT_OF_THE_RUN = ("name", "folders", "trainer", "logger", "loggers", "fresh", "objective", "plan")
@@ -28,7 +29,7 @@ NOT_DEFINING = {
     "recipe": ("tiny_lr", *HOLD),
     "data": (
         "root", "setting", "scale", "layout", "classes", "train", "val", "videos", "manifest", "fold", "views",
-        "max_absent", "max_unreadable", "max_shared", "wait_seconds",
+        "first_weights", "max_absent", "max_unreadable", "max_shared", "wait_seconds",
     ),
 }  # fmt: skip
 # Beginning of a config.init that names a data set; the result then also names the run: trained_on=DATA/ID.
@@ -82,7 +83,7 @@ def hash_of(content: Any) -> str:
 
 def with_content(file: str, key: str = "init") -> str:
     """Return a file's name together with a digest of its content, by which runs tell files of a key apart."""
-    path = Path(file).expanduser()
+    path = shipped.file_of(file) if shipped.is_shipped(file) else Path(file).expanduser()
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"{key}={file}: not a file")

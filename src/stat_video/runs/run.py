@@ -62,6 +62,8 @@ class Run:
             return cls(folder, id)
         label = re.sub(r"[^\w+.=-]", "_", label_of(config))  # it becomes part of a path
         about = [config["scale"], config["data"]["name"], f"T{config['clip']['T']}", label]
+        if config["data"].get("folds", 1) > 1:
+            about.append(f"fold{config['data']['fold']}of{config['data']['folds']}")
         return cls(logs / config["name"] / "-".join([*about, f"seed{config['seed']}", id]), id)
 
     @property

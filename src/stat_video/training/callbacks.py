@@ -108,6 +108,8 @@ class EpochLog(Callback):
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Write the row of the epoch, and print it."""
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.endswith("_step")}
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):  # they are of an earlier epoch
+            values = {k: v for k, v in values.items() if not k.startswith("val/")}
         values["train/data_wait"] = self.waited / self.stepped if self.stepped else 0.0
         for logger in trainer.loggers:
             logger.log_metrics({"train/data_wait": values["train/data_wait"]}, trainer.global_step)

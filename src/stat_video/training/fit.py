@@ -31,8 +31,10 @@ from ..runs.overrides import write_overrides
 from ..runs.result import Result
 from ..runs.results import ended_as_asked
 from ..runs.run import Run
+from ..runs.settled import settled
 from ..runs.source import find_source
 from ..trainer_arguments import steps_of_epoch
+from ..weights import shipped
 from .best import Best
 from .callbacks import Bar, EpochLog, StepLines, WaitingForData, callback_of
 from .explained import anomaly_explained, lost_worker_explained, nondeterminism_explained, out_of_memory_explained
@@ -40,7 +42,7 @@ from .finite import NonFinite
 from .history import HISTORY, CodeHistory
 from .hold import HoldPeak
 from .module import VideoModule
-from .outcome import hardware_of, save_logits, say_lacking
+from .outcome import hardware_of, save_logits, say_chance, say_lacking
 from .precise_bn import PreciseBN
 from .profiling import profiler, profiles
 from .ranks import SameOnAllRanks
@@ -79,11 +81,15 @@ def finished(config: Config) -> Result | None:
 
 
 def identify(config: Config) -> tuple[Config, dict[str, Any], Run, str | None]:
-    """Return (config with `init` resolved to a file, the same as plain containers, the run, the data manifest hash)."""
+    """Return (`settled` config with `init` resolved to a file, it as plain containers, the run, the manifest hash)."""
+    config = settled(config)
     plain, logs, manifest = asdict(config), Path(config.folders.logs), manifest_hash(config.data)
     if config.init is not None and config.init.startswith(TRAINED_ON):
         init = find_source(config, logs)
         config, plain["init"] = replace(config, init=str(init.checkpoint)), f"{config.init}/{init.id}"
+    elif shipped.is_shipped(config.init):
+        plain["init"] = with_content(str(config.init))
+        config = replace(config, init=str(shipped.file_of(str(config.init))))
     elif config.init is not None:
         file = Path(config.init)
         if file.is_dir():  # of a run
@@ -160,9 +166,11 @@ def _train_and_test(session: Session) -> Result:
             result = _result_of(
                 session, trainer, metrics, unreadable, round(time.monotonic() - started, 1), code, history
             )
-            save_logits(module, run.folder / f"logits_{session.views}.pt")
+            _, labels = save_logits(module, data, run.folder / f"logits_{session.views}.pt")
             if trainer.is_global_zero:
                 say_lacking(result)
+                if not (config.data.multi_label or config.debug):
+                    say_chance(result.top1, labels, len(session.lists.classes), config.init)
                 for file in profiles(run.folder):
                     say(f"profile: {file}")
                 if config.debug:

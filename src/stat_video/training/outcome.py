@@ -5,10 +5,15 @@ from typing import Any
 
 import lightning as L
 import torch
+from scipy.stats import binom
 from torch import Tensor
 
+from ..data.layouts import own
+from ..data.lists import below, find_root
+from ..data.modules import VideoDataModule
 from ..files import replacing
 from ..progress import say
+from ..runs.identity import hash_of
 from ..runs.result import Result
 from .module import VideoModule
 
@@ -26,6 +31,23 @@ def say_lacking(result: Result) -> None:
             say(f"{MEANS[what]}: {', '.join(f'{n} in {split}' for split, n in counts.items() if n)}")
 
 
+def say_chance(top1: float, labels: Tensor, num_classes: int, init: str | None) -> None:
+    """Print that a test's top-1, in percent, may be chance, if it may, and what to try.
+
+    Chance is the larger of 1 / num_classes and the share of the most frequent class among labels (videos,): so many
+    correct answers or more come by it with a probability above 5 %.
+    """
+    number = len(labels)
+    chance = max(1 / num_classes, int(labels.bincount().max()) / number)
+    if binom.sf(round(top1 / 100 * number) - 1, number, chance) <= 0.05:
+        return
+    ways = ["a longer run (recipe.epochs)", "another rate (lr)", *(["first weights (init=)"] if init is None else [])]
+    say(
+        f"The test's top-1, {top1:.1f} % of {number} videos, may be chance, which is {100 * chance:.1f} %. Try "
+        f"{', '.join(ways)}; `debug=overfit` shows whether the model learns at all"
+    )
+
+
 def hardware_of(trainer: L.Trainer) -> dict[str, Any]:
     """Return what a Trainer computes on, for the result."""
     return {
@@ -36,11 +58,28 @@ def hardware_of(trainer: L.Trainer) -> dict[str, Any]:
     }
 
 
-def save_logits(module: VideoModule, path: Path) -> tuple[Tensor, Tensor]:
-    """Save and return the test's logits (videos, views, num_classes) and labels (videos,), in the order of the list."""
+def save_logits(module: VideoModule, data: VideoDataModule, path: Path) -> tuple[Tensor, Tensor]:
+    """Save and return the test's logits (videos, views, num_classes) and labels (videos,), in the order of the list.
+
+    Beside them stand the videos' paths below the data set's folder, and a number of each one's group if there are
+    groups (`data.group`): the same name has the same number in any test.
+    """
     assert module.tested is not None
     logits, labels = module.tested
     if module.trainer.is_global_zero:
+        content = {"logits": logits, "labels": labels, "views": str(module.views), **_videos_of(data)}
         with replacing(path) as file:
-            torch.save({"logits": logits, "labels": labels, "views": str(module.views)}, file)
+            torch.save(content, file)
     return logits, labels
+
+
+def _videos_of(data: VideoDataModule) -> dict[str, Any]:
+    """Return the names of a test's videos and the numbers of their groups, for the file of its logits."""
+    root = find_root(data.config)
+    paths = [Path(path) for path, _ in data.check().videos["val"]]
+    found: dict[str, Any] = {"videos": [below(root, path) for path in paths]}
+    if data.config.layout == "own":
+        groups = [own.group_of(root, path, data.config.group) for path in paths]
+        if None not in groups:
+            found["groups"] = torch.tensor([int(hash_of(group), 16) for group in groups])
+    return found

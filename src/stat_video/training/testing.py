@@ -220,7 +220,7 @@ def _test(subject: Subject, record: str | None = None) -> tuple[Result, tuple[Te
     result = Result(folder, content)
     if trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
-    test = save_logits(module, folder / f"logits_{subject.protocol}.pt")
+    test = save_logits(module, data, folder / f"logits_{subject.protocol}.pt")
     if trainer.is_global_zero:
         say_lacking(result)
         result.write(folder / (record or f"evaluation_{subject.protocol}.json"))

@@ -33,15 +33,18 @@ class Listing:
     files: dict[str, Path] = field(default_factory=dict)  # the lists themselves
     others: list[Path] = field(default_factory=list)  # files in class folders that are no videos
     twins: list[Path] = field(default_factory=list)  # videos that differ from another of their class in the ending only
+    note: str | None = None  # what was made of the folder, if that is not plain
 
 
 @dataclass(frozen=True)
 class Split:
     """How a data set's videos are divided into training and validation where its files leave that open."""
 
-    fold: int = 1  # of several official ones
+    fold: int = 1  # of several official ones, or of `folds`
     held_out: float = 0.2  # share of each class for validation
     seed: int = 0
+    folds: int = 1
+    group: str | None = None  # regular expression for what stays on one side
 
 
 @dataclass(frozen=True)
