@@ -307,7 +307,8 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [" ", "two\nlines", os.fsdecode(b"\xff")])
 def test_a_class_that_no_list_can_hold_is_refused(tmp_path: Path, name: str) -> None:
     for folder in ("good", name):
-        put(tmp_path / folder / "a.mp4")
+        for video in "ab":
+            put(tmp_path / folder / f"{video}.mp4")
     with pytest.raises(InputError, match="allowed are names of one line, in UTF-8") as caught:
         read_lists(tmp_path, DataConfig("own", root=str(tmp_path), layout="own"))
     assert "\n" not in caught.value.line
@@ -422,15 +423,15 @@ def own(root: Path, counts: Sequence[int]) -> Callable[..., dict[str, list[str]]
 
 
 def test_own_videos_are_held_out_by_class(tmp_path: Path) -> None:
-    read = own(tmp_path, [10, 5, 1])
+    read = own(tmp_path, [10, 5, 2])
     found = read()
     assert sorted(found["train"] + found["val"]) == sorted(
         str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.mp4")
     )
-    assert Counter(name.partition("/")[0] for name in found["val"]) == {CLASSES[0]: 2, CLASSES[1]: 1}
+    assert Counter(name.partition("/")[0] for name in found["val"]) == {CLASSES[0]: 2, CLASSES[1]: 1, CLASSES[2]: 1}
     assert read() == found
     assert read(seed=1) != found
-    assert len(read(held_out=0.5)["val"]) == 5 + 2
+    assert len(read(held_out=0.5)["val"]) == 5 + 2 + 1
     config = DataConfig("own", root=str(tmp_path), layout="own")
     assert manifest_hash(config) != manifest_hash(replace(config, seed=1))
 

@@ -230,8 +230,8 @@ def test_a_display_matrix_turns_and_mirrors(tmp_path: Path, write_video: WriteVi
     assert np.array_equal(shown, np.stack([expected(frame) for frame in lying]))  # type: ignore[no-untyped-call]
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    for folder in "ab":
-        (tmp_path / folder / "video.mp4").write_bytes(path.read_bytes())
+    for video in ("a/again.mp4", "a/video.mp4", "b/again.mp4", "b/video.mp4"):
+        (tmp_path / video).write_bytes(path.read_bytes())
     data = DataConfig("own", str(tmp_path), "folders.own", "own")
     with redirect_stdout(io.StringIO()):
         transcode(data, tmp_path.with_name(f"{tmp_path.name}_out"), Encoding(crf=1), 1)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from stat import S_ISDIR
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ class Lists:
     videos: dict[str, "LabeledVideoPaths"] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)  # of `videos`
     absent: dict[str, list[str]] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)  # of a video's path, if there are groups (`data.group`)
 
 
 def layout_of(config: DataConfig) -> Layout:
@@ -66,7 +68,11 @@ def find_root(config: DataConfig) -> Path:
         except OSError as error:  # a full or read-only disk, or a folder with files missing
             raise InputError(f"{config.setting}={config.root}: {error}") from None
     if not root.is_dir():
-        raise InputError(f"{config.setting}={config.root}: there is no such folder")
+        near = get_close_matches(root.name, [f.name for f in root.parent.iterdir()] if root.parent.is_dir() else [], 1)
+        raise InputError(
+            f"{config.setting}={config.root}: there is no such folder"
+            + (f"; did you mean {root.with_name(near[0])}?" if near else "")
+        )
     return root
 
 
@@ -131,7 +137,9 @@ def _is_text(name: str) -> bool:
 
 
 def warn_of_oddities(root: Path, listing: Listing) -> None:
-    """Count, if there are any, the files in class folders that are no videos, and the videos with two labels."""
+    """Say how the folder is read; count the files in class folders that are no videos, and videos with two labels."""
+    for note in listing.notes:
+        log.warning("%s", note)
     if listing.others:
         log.warning("%s: %d files are no videos and left out, first %s", root, len(listing.others), listing.others[0])
     if listing.twins:
@@ -221,6 +229,7 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None, tr
             raise InputError(f"{of}: no video in it")
         places = find(root / config.videos, (name for name, _ in entries), layout_of(config).by_stem)
         there = [(path, label) for name, label in entries if (path := places[name]) is not None]
+        lists.groups |= {str(places[name]): listing.groups[name] for name, _ in entries if name in listing.groups}
         about = _about([path for path, _ in there])
         folders = [(name, path) for name, path in places.items() if path is not None and S_ISDIR(about[path].st_mode)]
         counted[split] = {path.name != Path(name).name for name, path in folders}

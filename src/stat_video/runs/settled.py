@@ -29,7 +29,6 @@ def settled(config: Config) -> Config:
         return config
     root = find_root(data)
     listing, lines = read_listing(root, data), list[str]()
-    lines += [listing.note] if listing.note else []
     if data.folds > 1:
         lines.append(f"data.fold={data.fold} of data.folds={data.folds}; -m data.folds={data.folds} runs each of them")
     if data.mean is None or data.std is None:

@@ -8,7 +8,6 @@ import torch
 from scipy.stats import binom
 from torch import Tensor
 
-from ..data.layouts import own
 from ..data.lists import below, find_root
 from ..data.modules import VideoDataModule
 from ..files import replacing
@@ -75,11 +74,9 @@ def save_logits(module: VideoModule, data: VideoDataModule, path: Path) -> tuple
 
 def _videos_of(data: VideoDataModule) -> dict[str, Any]:
     """Return the names of a test's videos and the numbers of their groups, for the file of its logits."""
-    root = find_root(data.config)
-    paths = [Path(path) for path, _ in data.check().videos["val"]]
+    root, lists = find_root(data.config), data.check()
+    paths = [path for path, _ in lists.videos["val"]]
     found: dict[str, Any] = {"videos": [below(root, path) for path in paths]}
-    if data.config.layout == "own":
-        groups = [own.group_of(root, path, data.config.group) for path in paths]
-        if None not in groups:
-            found["groups"] = torch.tensor([int(hash_of(group), 16) for group in groups])
+    if all(path in lists.groups for path in paths):
+        found["groups"] = torch.tensor([int(hash_of(lists.groups[path]), 16) for path in paths])
     return found

@@ -33,7 +33,8 @@ class Listing:
     files: dict[str, Path] = field(default_factory=dict)  # the lists themselves
     others: list[Path] = field(default_factory=list)  # files in class folders that are no videos
     twins: list[Path] = field(default_factory=list)  # videos that differ from another of their class in the ending only
-    note: str | None = None  # what was made of the folder, if that is not plain
+    groups: dict[str, str] = field(default_factory=dict)  # of a video's path: what stays on one side of the split
+    notes: list[str] = field(default_factory=list)  # how the folder is read, as far as that is to be said
 
 
 @dataclass(frozen=True)
