@@ -287,6 +287,9 @@ def test_a_crop_has_to_fit_into_the_resized_frame() -> None:
         (["T=16,32"], "T=16,32: several runs need -m"),
         (["-m", "experiment=ssv2", "experiment=kinetics"], "experiment= is given 2 times; allowed is experiment=ssv2,"),
         (["-m", "seeds=none"], "seeds=none: allowed is a number of seeds"),
+        (["folds=5"], "folds=5: several runs need -m"),
+        (["data.folds=5"], "data.folds=5: several runs need -m"),
+        (["-m", "folds=2,5"], "folds=2,5: must be a number of folds"),
     ],
 )
 def test_flags_and_sweeps_that_are_none_are_refused(words: list[str], says: str) -> None:
@@ -408,6 +411,14 @@ def test_the_command_lines_that_one_stands_for() -> None:
         *((layers, seed, l_ta) for seed in seeds for l_ta in ("l_ta=0", "l_ta=1")),
     ]
     assert (found.multirun, found.launcher) == (True, "processes")
+    own = ("data=own", "folders.own=/x")
+    for key in ("folds", "data.folds"):
+        found = read("train", Config, ["-m", *own, f"{key}=2", "seeds=2"])
+        assert [(row.config.data.folds, row.config.data.fold, row.config.seed) for row in found.rows] == [
+            (2, fold, seed) for fold in (1, 2) for seed in (0, 1)
+        ]
+    (one,) = rows("train", Config, [*own, "folds=5", "data.fold=3"])
+    assert (one.config.data.folds, one.config.data.fold) == (5, 3)
     told = read("train", Config, ["-m", "hydra/launcher=slurm", "hydra.launcher.hours=7", "T=16,32"])
     assert (told.launcher, told.settings["hours"], told.settings["cluster"]) == ("slurm", 7, "slurm")
     assert [row.config.clip.T for row in told.rows] == [16, 32]

@@ -229,10 +229,7 @@ def test_folds_are_as_even_as_those_of_scikit_learn(read: Callable[..., Lists], 
         videos = [f"{seed}/{name}" for name in recorded(seed)]
         plain = [name.partition("/")[2] for name in videos]
         folds = [
-            {
-                name
-                for name in names(read(videos, str(seed), folds=5, fold=n, group="^p.."), tmp_path / str(seed))["val"]
-            }
+            names(read(videos, str(seed), folds=5, fold=n, group="^p.."), tmp_path / str(seed))["val"]
             for n in range(1, 6)
         ]
         ours += unevenness(folds, plain)

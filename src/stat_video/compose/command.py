@@ -251,7 +251,7 @@ def _lines(words: Sequence[str], grammar: Grammar, multirun: bool) -> list[list[
             if len(value) > 5:
                 raise InputError(f"{word}: more than {MOST_ROWS} values")
             options = ["seed=" + ",".join(map(str, range(int(value))))]
-        elif key in FOLDS and multirun and value != "1" and "data.fold" not in map(key_of, words):
+        elif key in FOLDS and value != "1" and "data.fold" not in map(key_of, words):
             if not re.fullmatch("[1-9][0-9]?", value):
                 raise InputError(f"{word}: must be a number of folds, 1 to 99")
             lines = [[*line, f"data.folds={value}"] for line in lines]

@@ -27,8 +27,8 @@ class DataConfig:
     # layout=own: each fold holds other videos out, and all together each video once; 1: `held_out` of them are.
     folds: int = ranged(1, 1, neutral=1)
     # layout=own: a regular expression on a video's path below its class folder. What it matches, or its first group in
-    # parentheses, names a recording, person or place, whose videos of all classes stay on one side of the split. null: a
-    # third folder level does, as in CLASS/GROUP/VIDEO.
+    # parentheses, names a recording, person or place, whose videos of all classes stay on one side of the split. null:
+    # a third folder level does, as in CLASS/GROUP/VIDEO.
     group: str | None = any_value(None, neutral=None)
     held_out: float = ranged(0.2, 0, 1, above=True, below=True)  # layout=own: share of each class for validation
     seed: int = ranged(0, 0)  # layout=own: of the draw of these

@@ -46,6 +46,7 @@ class FoundRun(Result):
 
     members: Sequence["FoundRun"] = ()  # of an ensemble: the runs whose scores it averages
     folds: Sequence["FoundRun"] = ()  # of `data.folds`: the runs whose test videos it has, each its own
+    lacking: str = ""  # why the folds give no figure: '3 of 5 folds'
 
     @property
     def commit(self) -> str:
@@ -60,6 +61,8 @@ class FoundRun(Result):
     @cached_property
     def ranks(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
         """`metrics.ranks` (videos,) of the test, and the labels; None without saved logits that can be read."""
+        if self.lacking:
+            return None
         try:
             logits, labels = self.logits()
             if labels.ndim > 1:  # of videos with several classes
@@ -352,31 +355,42 @@ def _ensembles(members: Sequence[Sequence[FoundRun]]) -> list[FoundRun]:
 
 
 def pooled(runs: Sequence[FoundRun]) -> tuple[list[FoundRun], list[FoundRun]]:
-    """Return runs of folds as one run a seed, with the test videos of all its folds, and those on older videos.
+    """Return the runs of folds as one run per seed, and those on an older state of the data set.
 
-    A seed without all of its folds, or without their logits, is left as single runs: it is no test of all videos.
+    Its figures are those of the test videos of all folds together. A seed whose folds are not all of all videos is
+    `lacking` and has none.
     """
     kept, stale = list[FoundRun](), list[FoundRun]()
-    of_fold: dict[int, list[FoundRun]] = {}
-    for run in runs:
-        of_fold.setdefault(int(run.config["data"]["fold"]), []).append(run)
-    for same in of_fold.values():
-        newest, older = one_state(same)
+    for fold in sorted({_fold_of(run) for run in runs}):
+        newest, older = one_state([run for run in runs if _fold_of(run) == fold])
         kept, stale = kept + newest, stale + older
     found = list[FoundRun]()
     for seed in sorted({run.seed for run in kept}):
-        folds = sorted((run for run in kept if run.seed == seed), key=lambda run: int(run.config["data"]["fold"]))
-        if len(folds) < folds[0].config["data"]["folds"] or any(run.ranks is None for run in folds):
-            found += folds
-            continue
-        views, content = folds[0].content["config"]["views"], dict(folds[0].content)
-        whole = FoundRun(folds[0].folder, content, folds=folds)
-        content["metrics"] = {f"test/{name}_{views}": float(v) for name, v in figures(*whole.logits()).items()}
-        content["id"] = "+".join(run.id for run in folds)
-        content["videos"] = {"val": sum(run.content["videos"]["val"] for run in folds)}
-        content["manifest"] = " ".join(str(run.content.get("manifest")) for run in folds)
+        folds = [run for run in kept if run.seed == seed]
+        content = {**folds[0].content, "id": "+".join(run.id for run in folds), "metrics": {}}
+        whole = FoundRun(folds[0].folder, content, folds=folds, lacking=_lacking(folds))
+        if not whole.lacking:
+            views = content["config"]["views"]
+            metrics = figures(*whole.logits()).items()
+            content["metrics"] = {f"test/{name}_{views}": float(value) for name, value in metrics}
         found.append(whole)
     return found, stale
+
+
+def _fold_of(run: FoundRun) -> int:
+    return int(run.config["data"]["fold"])
+
+
+def _lacking(folds: Sequence[FoundRun]) -> str:
+    """Return why runs of a seed are not a test of each video of a data set once; empty if they are."""
+    number = int(folds[0].config["data"]["folds"])
+    if missing := sorted({*range(1, number + 1)} - {_fold_of(run) for run in folds}):
+        return f"{len(folds)} of {number} folds, without {', '.join(map(str, missing))}"
+    if lost := [_fold_of(run) for run in folds if run.ranks is None]:
+        return f"{number - len(lost)} of {number} folds, without the logits of {', '.join(map(str, lost))}"
+    if len({sum(run.content.get("videos", {}).values()) for run in folds}) > 1:
+        return f"{number} folds, which were run on different states of the data set"
+    return ""
 
 
 def one_state(runs: Sequence[FoundRun]) -> tuple[list[FoundRun], list[FoundRun]]:

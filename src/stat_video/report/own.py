@@ -25,11 +25,18 @@ class OwnRow(TableRow):
 
     label: str  # 'lr=0.01, T=8': of the keys that tell the rows apart
     cells: Sequence[str]  # its values of `Experiment.keys`
+    partial: Sequence[FoundRun] = ()  # of `data.folds`: those that are lacking, which are `runs` if no others are there
 
     @property
     def name(self) -> str:
         """Its label."""
         return self.label
+
+    @property
+    def every(self) -> list[FoundRun]:
+        """The runs behind it, and those of folds that give no figure."""
+        others = () if self.runs[0].lacking else self.partial
+        return [*self.trainings, *(run for whole in others for run in whole.trainings)]
 
     @property
     def views(self) -> str:
@@ -92,7 +99,7 @@ class Experiment:
     @property
     def runs(self) -> list[FoundRun]:
         """All runs of its rows."""
-        return [run for row in self.rows for run in row.trainings]
+        return [run for row in self.rows for run in row.every]
 
 
 def slug(name: str, scale: str) -> str:
@@ -134,14 +141,16 @@ def experiment_of(name: str, scale: str, runs: Sequence[FoundRun], table: int | 
     states = [
         pooled(same) if same[0].config["data"].get("folds", 1) > 1 else one_state(same) for same in same_row.values()
     ]
+    partial = [[run for run in kept if run.lacking] for kept, _ in states]
+    states = [([run for run in kept if not run.lacking] or kept, stale) for kept, stale in states]
     varied, same = differing([_without_seed(kept[0].config) for kept, _ in states])
     of_rows = [_short(values) for key, values in varied.items() if key != "seed"]
     keys = [key for key in varied if key != "seed"]
     cells = [list(values) for values in zip(*of_rows, strict=True)] or [[] for _ in states]
     labels = _labels(keys, of_rows) or ["" for _ in states]
     rows = [
-        OwnRow(label or same.get("model", name), values, runs=kept, stale=stale)
-        for label, values, (kept, stale) in zip(labels, cells, states, strict=True)
+        OwnRow(label or same.get("model", name), values, lacking, runs=kept, stale=stale)
+        for label, values, lacking, (kept, stale) in zip(labels, cells, partial, states, strict=True)
     ]
     rows.sort(key=lambda row: [_natural(value) for value in row.cells])
     if len(rows) > MANY:

@@ -54,7 +54,7 @@ def own_table(experiment: Experiment) -> TextTable:
         line += [mean_cell(row.values_of("top1")), _interval(row)]
         line += [mean_cell(row.values_of("top1", group)) for group in groups]
         line += [mean_cell(row.values_of(*figure)) for figure in further]
-        line += [soon_cell(row), "" if row.data in few else mean_cell(row.values_of("top5")), str(len(row.runs))]
+        line += [soon_cell(row), "" if row.data in few else mean_cell(row.values_of("top5")), _number(row)]
         cells.append([*line, row.views, ", ".join(commits_of(row.runs))])
     head = named + len(experiment.keys)
     there = [i for i in range(len(columns)) if i < head or any(line[i] for line in cells)]
@@ -77,8 +77,9 @@ def anchor(experiment: Experiment, row: OwnRow) -> str:
 def own_runs(experiment: Experiment) -> TextTable:
     """Return the runs of each row, and where they come from."""
     table = run_table(experiment.runs)
-    names = [anchor(experiment, row) if run is row.runs[0] else "" for row in experiment.rows for run in row.runs]
-    labels = [row.name for row in experiment.rows for _ in row.runs]
+    runs = [(row, n) for row in experiment.rows for n in range(len(row.every))]
+    names = [anchor(experiment, row) if n == 0 else "" for row, n in runs]
+    labels = [row.name for row, _ in runs]
     rows = [[label, *cells] for label, cells in zip(labels, table.rows, strict=True)]
     numbers = [False, *table.numbers]
     return TextTable("Runs", ["row", *table.columns], rows, numbers, notes=table.notes, names=names)
@@ -128,6 +129,11 @@ def _interval(row: OwnRow) -> str:
     return "" if found is None else f"{max(found.low, 0.0):.2f} to {min(found.high, 100.0):.2f}"
 
 
+def _number(row: OwnRow) -> str:
+    """Return the number of seeds, or which folds there are if they give no figure."""
+    return row.runs[0].lacking.partition(",")[0] or str(len(row.runs))
+
+
 def _few_classes(row: OwnRow) -> bool:
     """Return whether a test has no more than five classes, so that its top-5 says nothing."""
     ranks = row.runs[0].ranks
@@ -143,7 +149,14 @@ def _notes(experiment: Experiment) -> list[str]:
         )
     if experiment.table is not None:
         notes.append(f"Runs of experiment={experiment.name} that fill no row of Table {experiment.table}.")
-    if lacking := [row.name for row in experiment.rows if accuracy_of(row) is None]:
+    if any(row.runs[0].folds for row in experiment.rows):
+        notes.append(
+            "Folds: the figures of a row are of the test videos of all its folds together, each video tested once, and "
+            "intervals are over groups of videos if there are groups. Curves are of the first fold."
+        )
+    for row in experiment.rows:
+        notes += [f"{row.name}, seed {run.seed}: {run.lacking}; no figure." for run in row.partial]
+    if lacking := [row.name for row in experiment.rows if accuracy_of(row) is None and not row.runs[0].lacking]:
         notes.append(
             f"No interval, pair, class or error, for lack of saved logits of one class a video: {'; '.join(lacking)}."
         )

@@ -347,7 +347,7 @@ def notes_of_runs(rows: Sequence[TableRow]) -> list[str]:
         if row.stale:
             left = ", ".join(f"{run.id} ({run.content.get('manifest')})" for run in row.stale)
             notes.append(f"{row.name}: left out, since they saw another state of the data set: {left}.")
-        for run in row.runs:
+        for run in row.trainings:
             lacking = [f"{len(paths)} {split}" for split, paths in run.content.get("unreadable", {}).items() if paths]
             if lacking:
                 notes.append(
@@ -356,6 +356,6 @@ def notes_of_runs(rows: Sequence[TableRow]) -> list[str]:
                 )
             if len(run.content.get("history", [])) > 1:
                 notes.append(f"{row.name}, seed {run.seed}: begun on other code than it was finished on: {run.commit}.")
-        if any("+" in run.commit for run in row.runs):
+        if any("+" in run.commit for run in row.trainings):
             notes.append(f"{row.name}: + means that files were changed since that commit.")
     return notes

@@ -49,6 +49,10 @@ class Videos:
 
     def tested(self, run: FoundRun, labels: Sequence[int]) -> list[Path] | str:
         """Return the path of each video of a run's test, which had these labels; a text says why they are unknown."""
+        if run.folds:
+            of_folds = [self.tested(fold, fold.logits()[1].tolist()) for fold in run.folds]
+            unknown = next((found for found in of_folds if isinstance(found, str)), None)
+            return unknown or [video for found in of_folds for video in found if isinstance(video, Path)]
         recipe = run.config["recipe"]
         key = json.dumps([run.config["data"], recipe.get("val_videos"), run.content.get("manifest")])
         if key not in self._found:
