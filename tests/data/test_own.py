@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 from running import only, refused, script
+from stat_video.data.config import DataConfig
+from stat_video.data.lists import read_lists
+from stat_video.data.modules import VideoDataModule
+from stat_video.training.outcome import _videos_of
 
 
 def test_own_videos_train_from_scratch_and_from_a_checkpoint(
@@ -26,3 +33,37 @@ def test_own_videos_train_from_scratch_and_from_a_checkpoint(
     assert done.returncode == 0, done.stderr
     assert "head: drawn anew" in done.stdout
     assert "folders.own=FOLDER" in refused(script("train", "data=own"))
+
+
+def test_a_class_of_one_video_is_refused_before_anything_is_begun(
+    tmp_path: Path, write_video: Callable[..., Path]
+) -> None:
+    own, logs = tmp_path / "own", tmp_path / "logs"
+    for video in ("jump/0.mp4", "wave/0.mp4", "wave/1.mp4"):
+        (own / video).parent.mkdir(parents=True, exist_ok=True)
+        write_video(own / video)
+    done = script("train", "data=own", f"folders.own={own}", f"folders.logs={logs}")
+    assert "class 'jump' has 1 video" in refused(done)
+    assert "Training" not in done.stdout
+    assert not list(logs.glob("*/*"))
+
+
+def test_saved_logits_name_the_videos_and_number_their_groups(tmp_path: Path) -> None:
+    for name in ("jump", "wave"):
+        for place in "abc":
+            for i in range(2):
+                file = tmp_path / name / place / f"{i}.mp4"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(b"video")
+    found = {}
+    for fold in (1, 2, 3):
+        config = DataConfig("own", str(tmp_path), "folders.own", "own", folds=3, fold=fold)
+        about = SimpleNamespace(config=config, check=partial(read_lists, tmp_path, config))
+        saved = _videos_of(cast(VideoDataModule, about))
+        found |= dict(zip(saved["videos"], saved["groups"].tolist(), strict=True))
+    assert sorted(found) == sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.mp4"))
+    of_place = {(name.split("/")[1], number) for name, number in found.items()}
+    assert len(of_place) == 3 == len(dict(of_place))
+    plain = DataConfig("own", str(tmp_path / "jump"), "folders.own", "own")  # its places are classes
+    about = SimpleNamespace(config=plain, check=partial(read_lists, tmp_path / "jump", plain))
+    assert _videos_of(cast(VideoDataModule, about)).keys() == {"videos"}
