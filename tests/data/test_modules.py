@@ -347,7 +347,7 @@ def test_motion_folder_with_files_missing_names_the_setting(tmp_path: Path, moti
         ("mean", 45.0, "allowed is 0 to 1"),
         ("std", 0.0, "allowed is more than 0"),
         ("std", -1.0, "allowed is more than 0"),
-        ("fold", 4, "allowed are 1, 2, 3"),
+        ("fold", 4, "must be 1 to 3"),
         ("max_absent", 1.0, "allowed is 0 to below 1"),
         ("max_unreadable", -0.1, "allowed is 0 to below 1"),
         ("short_side", 0, "allowed is 1 or more"),
