@@ -419,6 +419,9 @@ def test_the_command_lines_that_one_stands_for() -> None:
         ]
     (one,) = rows("train", Config, [*own, "folds=5", "data.fold=3"])
     assert (one.config.data.folds, one.config.data.fold) == (5, 3)
+    for expression in ("^[^_]+", r"_(p\d{1,2})[,.]", "^(a|b)$"):
+        (one,) = rows("train", Config, [*own, f"data.group={expression}"])
+        assert one.config.data.group == expression
     told = read("train", Config, ["-m", "hydra/launcher=slurm", "hydra.launcher.hours=7", "T=16,32"])
     assert (told.launcher, told.settings["hours"], told.settings["cluster"]) == ("slurm", 7, "slurm")
     assert [row.config.clip.T for row in told.rows] == [16, 32]

@@ -167,9 +167,12 @@ def any_value(default: Any, *, neutral: Any = UNSET) -> Any:
     return _field(default, lambda value: None, neutral)
 
 
-def path(default: str | None = None) -> Any:
-    """Return a dataclass field for a path, which the command line takes as it is typed (`words.literal`)."""
-    return field(default=default, metadata={"path": True})
+def path(default: str | None = None, *, neutral: Any = UNSET) -> Any:
+    """Return a dataclass field for a path or a pattern, which the command line takes as typed (`words.literal`).
+
+    ``neutral``: see `any_value`.
+    """
+    return field(default=default, metadata={"path": True, "refuse": lambda value: None, **_neutral(neutral)})
 
 
 def _neutral(value: Any) -> dict[str, Any]:

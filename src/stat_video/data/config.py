@@ -29,7 +29,7 @@ class DataConfig:
     # layout=own: a regular expression on a video's path below its class folder. What it matches, or its first group in
     # parentheses, names a recording, person or place, whose videos of all classes stay on one side of the split. null:
     # a third folder level does, as in CLASS/GROUP/VIDEO.
-    group: str | None = any_value(None, neutral=None)
+    group: str | None = path(neutral=None)
     held_out: float = ranged(0.2, 0, 1, above=True, below=True)  # layout=own: share of each class for validation
     seed: int = ranged(0, 0)  # layout=own: of the draw of these
     max_absent: float = ranged(0.0, 0, 1, below=True)  # share of a list's videos that may be missing; all are counted
