@@ -93,7 +93,7 @@ class Grammar:
         prefix, full = key[: len(key) - len(key.lstrip("+~"))], self.full(word)
         if full in self.paths and equals and value != "null":
             if not value:
-                raise InputError(f"{word}: must have a value, or be null")
+                raise InputError(f"{word}: must be a path or an expression, or null")
             value = quoted(literal(value))
         for parent in self.open:
             if full.startswith(f"{parent}.") and equals:  # a key of the user's own, which may have dots itself
