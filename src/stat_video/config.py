@@ -7,6 +7,7 @@ on the command line; there is no second list of keys.
 import math
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from functools import cache
@@ -149,7 +150,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_ranges(self, "recipe.")
-        if self.warmup_epochs >= self.epochs:
+        if self.warmup_epochs >= self.epochs and not self.least_steps:  # whose epochs are not known yet
             raise InputError(f"recipe.warmup_epochs={self.warmup_epochs}: allowed is less than epochs={self.epochs}")
         if self.batch_size % self.repeats:
             raise InputError(
@@ -334,7 +335,8 @@ class Config:
         if not self.name or self.name.startswith(".") or "/" in self.name:
             raise InputError(f"name={self.name}: must be the name of a folder below folders.logs")
         Views.parse(self.views)
-        trainer_arguments.check_least(self.trainer.more, epochs=self.recipe.epochs, stops_early=bool(self.callbacks))
+        epochs = sys.maxsize if self.recipe.least_steps else self.recipe.epochs  # checked once they are known
+        trainer_arguments.check_least(self.trainer.more, epochs=epochs, stops_early=bool(self.callbacks))
         short_side = self.short_side
         if self.clip.view_crop > short_side:
             key = "crop" if self.clip.test_crop is None else "clip.test_crop"

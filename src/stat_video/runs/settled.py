@@ -24,7 +24,8 @@ def settled(config: Config) -> Config:
     weights. Raises InputError if the data set is needed for that and not there.
     """
     data, recipe = config.data, config.recipe
-    of_videos = None in (data.mean, data.std, data.hflip) or recipe.least_steps
+    by_steps = recipe.least_steps > 0 and recipe.max_steps is None  # max_steps ends a run at a step by itself
+    of_videos = None in (data.mean, data.std, data.hflip) or by_steps
     if not of_videos and config.init != AUTO and not shipped.is_shipped(config.init):
         return config
     root = find_root(data)
@@ -33,27 +34,30 @@ def settled(config: Config) -> Config:
         lines.append(f"data.fold={data.fold} of data.folds={data.folds}; -m data.folds={data.folds} runs each of them")
     if data.mean is None or data.std is None:
         mean, std, number = pixels.measured(data)  # of all folds' videos, so that the folds have the same
-        data = replace(data, mean=mean if data.mean is None else data.mean, std=std if data.std is None else data.std)
-        lines.append(f"data.mean={data.mean} data.std={data.std}: measured on {number} training videos")
+        mean, std = mean if data.mean is None else data.mean, std if data.std is None else data.std
+        data = replace(data, mean=mean, std=std)
+        lines.append(pixels.in_words(mean, std, number))
     if data.hflip is None:
         named = directions.of_direction(listing.classes)
         data = replace(data, hflip=not named)
         if named:
             lines.append(f"data.hflip=false: classes name directions ({', '.join(named[:3])})")
-    if recipe.least_steps:
+    if by_steps:
         videos = len(listing.entries["train"])
         if data.folds > 1:  # the folds have the same, whatever their sizes
             videos = (videos + len(listing.entries["val"])) * (data.folds - 1) // data.folds
         videos = min(videos, recipe.train_videos or videos)
         steps = max(1, steps_of_epoch(config.trainer.more, videos * recipe.repeats // recipe.batch_size))
         epochs = max(recipe.epochs, ceil(recipe.least_steps / steps))
-        every = max(recipe.val_every, epochs // MOST_VALIDATIONS)
         if epochs > recipe.epochs:
+            every = max(recipe.val_every, epochs // MOST_VALIDATIONS)
+            epochs = every * ceil(epochs / every)  # so that the last one has a validation
             lines.append(
                 f"recipe.epochs={epochs} recipe.val_every={every}: of {steps} steps each, for "
-                f"recipe.least_steps={recipe.least_steps}"
+                f"recipe.least_steps={recipe.least_steps}; recipe.epochs=N takes N"
             )
-        recipe = replace(recipe, least_steps=0, epochs=epochs, val_every=every)
+            recipe = replace(recipe, epochs=epochs, val_every=every)
+    recipe = replace(recipe, least_steps=0)
     config = replace(config, data=data, recipe=recipe)
     if config.init == AUTO:
         config = replace(config, init=_fitting(config, lines))
