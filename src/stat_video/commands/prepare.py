@@ -5,6 +5,7 @@ from pathlib import Path
 
 import stat_video.launch.early  # isort: skip  # noqa: F401
 from stat_video.config import PrepareConfig
+from stat_video.data import pixels
 from stat_video.data.config import DataConfig
 from stat_video.data.lists import find_root, manifest_hash
 from stat_video.data.manifest import DAMAGED, UNREADABLE, in_both_splits, manifest_path
@@ -50,6 +51,8 @@ def verify_and_say(data: DataConfig, workers: int | None) -> None:
     path = manifest_path(find_root(data), data)
     say(f"{path} (state {manifest_hash(data)}); videos by class and all that is wrong in _classes and _problems beside")
     check_shares(data, rows)
+    if data.mean is None or data.std is None:
+        say(pixels.in_words(*pixels.measured(data)))
 
 
 def main() -> None:

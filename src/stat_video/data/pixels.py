@@ -44,6 +44,11 @@ def measured(config: DataConfig) -> tuple[float, float, int]:
     return found
 
 
+def in_words(mean: float, std: float, number: int) -> str:
+    """Return the line that says what was measured."""
+    return f"data.mean={mean} data.std={std}: measured on {number} training videos"
+
+
 def _measure(videos: list[Path], limits: Limits) -> tuple[float, float, int]:
     handler, first_error = PathHandler(limits), "there is none"
     sums: list[tuple[int, float, float]] = []  # of each video: pixels, their sum, the sum of their squares
