@@ -15,8 +15,11 @@ from typing import Any
 from .. import models
 from ..errors import InputError
 from ..files import before, locked
-from .identity import definition, hash_of, updated
+from ..weights import shipped
+from .identity import CONTENT, TRAINED_ON, definition, hash_of, updated
 from .result import Result
+
+OWN = "own"  # the data set of a user's own videos, conf/data/own.yaml
 
 
 class Busy(Exception):
@@ -43,9 +46,24 @@ def label_of(config: Mapping[str, Any]) -> str:
         return name
 
 
+def first_weights_of(init: str | None) -> list[str]:
+    """Return in a word whose weights a run starts from: [init_last_0a1b2c] for FILE/last.ckpt, [init_shipped_motion].
+
+    [] for none, and for `init=trained_on=DATA`, by which a table names the runs of its rows.
+    """
+    if init is None or init.startswith(TRAINED_ON):
+        return []
+    name, _, digest = init.partition(CONTENT)
+    stem = name if name.startswith(shipped.PREFIX) else f"{Path(name).stem[:30]}_{digest[:6]}"
+    return [f"init_{stem}"]
+
+
 @dataclass(frozen=True)
 class Run:
-    """A run in its folder, `logs/<name>/<scale>-<data>-T<T>-<model's label>-seed<seed>-<id>/`."""
+    """A run in its folder, `logs/<name>/<scale>-<data>-T<T>-<model's label>-seed<seed>-<id>/`.
+
+    Where there is no table that says them, on data=own, crop, epochs and first weights stand there too.
+    """
 
     folder: Path
     id: str
@@ -60,10 +78,14 @@ class Run:
         id = hash_of({**definition(config), "manifest": manifest and manifest.partition(".")[0]})
         for folder in sorted(logs.glob(f"*/*-{id}")):
             return cls(folder, id)
-        label = re.sub(r"[^\w+.=-]", "_", label_of(config))  # it becomes part of a path
-        about = [config["scale"], config["data"]["name"], f"T{config['clip']['T']}", label]
+        about = [config["scale"], config["data"]["name"], f"T{config['clip']['T']}", label_of(config)]
+        if config["data"]["name"] == OWN:
+            about[3:3] = [f"crop{config['clip']['crop']}"]
+            about.append(f"epochs{config['recipe']['epochs']}")
+        about += first_weights_of(config["init"])
         if config["data"].get("folds", 1) > 1:
             about.append(f"fold{config['data']['fold']}of{config['data']['folds']}")
+        about = [re.sub(r"[^\w+.=-]", "_", word) for word in about]  # they become part of a path
         return cls(logs / config["name"] / "-".join([*about, f"seed{config['seed']}", id]), id)
 
     @property
