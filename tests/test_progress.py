@@ -22,6 +22,7 @@ from stat_video.config import Config, TrainerKeys
 from stat_video.data.config import DataConfig
 from stat_video.data.motion import MotionConfig
 from stat_video.progress import Meter, memory, shown
+from stat_video.runs.results import epoch_figures
 from stat_video.training import callbacks, fit, profiling
 from stat_video.training.callbacks import EpochLog, StepLines, WaitingForData
 
@@ -94,6 +95,7 @@ def test_memory_grows_by_what_is_held() -> None:
 def trainer(**changes: Any) -> Any:
     how = {"current_epoch": 0, "max_epochs": 2, "num_training_batches": 10, "callback_metrics": {}, "loggers": []}
     how |= {"global_step": 1, "is_global_zero": True, "num_val_batches": [4], "num_test_batches": [8], "callbacks": []}
+    how["check_val_every_n_epoch"] = 1
     how["optimizers"] = [SimpleNamespace(param_groups=[{"lr": 0.1}])]
     return SimpleNamespace(**{**how, **changes})
 
@@ -124,6 +126,20 @@ def test_share_of_waiting_for_the_loader(clock: Clock, tmp_path: Any) -> None:
     assert float(resumed.rows[0]["seconds"]) == pytest.approx(312)
     step(resumed, clock, 8.0, 0.0)
     assert resumed.data_wait == pytest.approx(11 / 20)
+
+
+def test_an_epoch_without_validation_has_no_figures_of_one(tmp_path: Any) -> None:
+    """Lightning keeps those of the last validation among its metrics."""
+    said: list[str] = []
+    log = EpochLog(tmp_path / "epochs.csv", said.append)
+    figures = {"val/top1_1x1": torch.tensor(50.0), "train/loss_epoch": torch.tensor(1.0)}
+    log.on_train_start(trainer(), None)  # type: ignore[arg-type]
+    for epoch in range(4):
+        log.on_train_epoch_end(trainer(current_epoch=epoch, check_val_every_n_epoch=2, callback_metrics=figures), None)  # type: ignore[arg-type]
+    assert ["val/top1_1x1" in line for line in said] == [False, True, False, True]
+    assert [bool(row.get("val/top1_1x1")) for row in log.rows] == [False, True, False, True]
+    assert all(row["train/loss_epoch"] == "1" for row in log.rows)
+    assert epoch_figures(tmp_path, "val/top1_1x1") == [(1, 50.0), (1, 50.0)]
 
 
 def test_a_line_a_minute_of_training_validation_and_test(clock: Clock, tmp_path: Any) -> None:
