@@ -22,10 +22,12 @@ from stat_video.cost.plan import plan
 from stat_video.data import pixels
 from stat_video.data.directions import of_direction
 from stat_video.data.lists import read_listing
+from stat_video.errors import InputError
 from stat_video.runs.run import Run
 from stat_video.runs.settled import settled
 from stat_video.training.fit import identify
 from stat_video.training.outcome import say_chance
+from stat_video.training.own import check_callbacks
 
 GESTURES = ["caret", "circle", "delete", "down", "left", "right", "square", "star", "tick", "up"]  # of EgoGestAR
 
@@ -66,7 +68,9 @@ def test_the_length_follows_from_steps(asked: Config) -> None:
     assert settled(settled(asked)) == settled(asked)
 
 
-@pytest.mark.parametrize(("videos", "epochs", "every"), [(8, 1600, 40), (170, 48, 1), (212, 39, 1), (10000, 1, 1)])
+@pytest.mark.parametrize(
+    ("videos", "epochs", "every"), [(8, 1600, 40), (30, 270, 6), (170, 48, 1), (212, 39, 1), (10000, 1, 1)]
+)
 def test_the_length_holds_for_small_and_large_folders(
     asked: Config, tmp_path: Path, videos: int, epochs: int, every: int
 ) -> None:
@@ -86,8 +90,17 @@ def test_the_length_holds_for_small_and_large_folders(
 def test_epochs_by_hand_hold(own: Path) -> None:
     config = config_of(own, "recipe.epochs=3")
     assert settled(config).recipe.epochs == 3
-    steps = config_of(own, "recipe.max_steps=2", "recipe.warmup_epochs=2")  # of epochs that are not known yet
-    assert (settled(replace(steps, recipe=replace(steps.recipe, warmup_epochs=0))).recipe.epochs) == 1
+    assert settled(config_of(own, "recipe.max_steps=2")).recipe.epochs == 1  # where it ends is known
+
+
+def test_what_asks_for_the_epochs_is_checked_once_they_are_known(own: Path) -> None:
+    """A warm-up, least epochs and rare validations do not fit into one epoch, but into 1600."""
+    words = ("recipe.warmup_epochs=2", "recipe.val_every=2", "callbacks=early_stopping", "trainer.more.min_epochs=9")
+    config = config_of(own, *words)
+    check_callbacks(config)
+    assert settled(config).recipe.epochs == 1600
+    with pytest.raises(InputError, match=r"recipe.warmup_epochs=2.*less than epochs=2"):
+        config_of(own, *words, "recipe.epochs=2")
 
 
 def test_the_same_numbers_by_hand_are_the_same_run(own: Path, asked: Config) -> None:
