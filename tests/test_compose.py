@@ -593,7 +593,7 @@ def test_local_yaml_sets_scale_and_folders_once(tmp_path):
     [
         ("seed: 3", "allowed keys are scale, folders"),
         ("scale: huge", "'huge' is not one of tiny, paper"),
-        ("folders: {k400: /x}", "'k400' is not one of logs, built_in, hmdb51, kinetics400,"),
+        ("folders: {k400: /x}", "'k400' is not one of logs, built_in, egogestar, hmdb51, kinetics400,"),
     ],
 )
 def test_local_yaml_is_checked(text, says, tmp_path, monkeypatch):

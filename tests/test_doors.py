@@ -182,7 +182,7 @@ def test_predicting_needs_the_model_alone(swept, own, place, videos, tmp_path):
         (["recipe.loss=eased", "recipe.loss_keys.beta=1"], "recipe.loss_keys.beta: must be one of gamma"),
         (["recipe.loss=eased", "recipe.label_smoothing=0.1"], "recipe.label_smoothing=0.1: must be 0"),
         (["recipe.augment.more=[white]"], "recipe.augment.more=white: allowed are black, trivial_augment"),
-        (["data.layout=book"], "data.layout=book: allowed are folders, hmdb51, index, kinetics"),
+        (["data.layout=book"], "data.layout=book: allowed are egogestar, folders, hmdb51, index, kinetics"),
         (["callbacks.x.y=1"], "callbacks.x: needs callbacks.x._target_=CLASS"),
         (["callbacks.x._target_=callbacks.notes.Nots"], "callbacks.x: callbacks.notes.Nots can't be made"),
         (["callbacks=notes", "callbacks.notes.colour=1"], "callbacks.notes: callbacks.notes.Notes can't be made (Type"),
