@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
+
 from running import only, refused, script
+from stat_video.commands.prepare import prepare
+from stat_video.compose import read
+from stat_video.config import PrepareConfig
 from stat_video.data.config import DataConfig
-from stat_video.data.lists import read_lists
+from stat_video.data.lists import manifest_hash, read_lists
 from stat_video.data.modules import VideoDataModule
+from stat_video.training.checkpoint import read_checkpoint
 from stat_video.training.outcome import _videos_of
 
 
@@ -33,6 +41,42 @@ def test_own_videos_train_from_scratch_and_from_a_checkpoint(
     assert done.returncode == 0, done.stderr
     assert "head: drawn anew" in done.stdout
     assert "folders.own=FOLDER" in refused(script("train", "data=own"))
+    check_the_folder_is_found_again(ckpt, own)
+
+
+def check_the_folder_is_found_again(ckpt: Path, own: Path) -> None:
+    """By the checkpoint alone, while its lists are those of the training; the folder on the command line goes first."""
+    words = [f"ckpt={ckpt}", "trainer=cpu", "views=1x1"]
+    done = script("evaluate", *words)
+    assert done.returncode == 0, done.stderr
+    assert f"folders.own is not set: the videos are in {own}, as in training" in done.stdout
+    shutil.copy(own / "wave" / "0.mp4", own / "wave" / "more.mp4")
+    line = refused(script("evaluate", *words))
+    trained_on = read_checkpoint(ckpt).manifest
+    now = manifest_hash(DataConfig("own", str(own), "folders.own", "own"))
+    assert f"{own}, where the videos were in training, has changed: its lists are {now}, and were {trained_on}" in line
+    done = script("evaluate", *words, f"folders.own={own}")
+    assert done.returncode == 0, done.stderr
+    assert "The data set is not as it was in training" in done.stdout
+    own.rename(own.with_name("moved"))
+    line = refused(script("evaluate", *words))
+    assert f"folders.own is not set, and {own}, where it was in training, is not there" in line
+    assert "folders.own=FOLDER" in line
+
+
+def test_own_videos_are_verified(
+    tmp_path: Path, write_video: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for video in ("jump/0.mp4", "jump/1.mp4", "wave/0.mp4", "wave/1.mp4"):
+        (tmp_path / video).parent.mkdir(exist_ok=True)
+        write_video(tmp_path / video, crf=str(18 + len(list(tmp_path.rglob("*.mp4")))))
+    (row,) = read("prepare", PrepareConfig, ["do=verify", "data=own", f"folders.own={tmp_path}"]).rows
+    prepare(row.config)
+    assert str(tmp_path / "manifest.csv") in capsys.readouterr().out.replace("\n", "")
+    found = list(csv.DictReader((tmp_path / "manifest.csv").open()))
+    assert sorted(video["path"] for video in found) == ["jump/0.mp4", "jump/1.mp4", "wave/0.mp4", "wave/1.mp4"]
+    assert {(video["split"], video["status"]) for video in found} == {("train", "ok"), ("val", "ok")}
+    assert read_lists(tmp_path, row.config.data).counts == {"train": 2, "val": 2}  # the manifest is no class
 
 
 def test_a_class_of_one_video_is_refused_before_anything_is_begun(

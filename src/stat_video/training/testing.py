@@ -11,7 +11,7 @@ import lightning as L
 from torch import Tensor
 
 from .. import metrics
-from ..config import Config, EvaluateConfig, WeightsConfig
+from ..config import EvaluateConfig, WeightsConfig
 from ..data.config import DataConfig
 from ..data.lists import manifest_hash
 from ..data.sampling import Views
@@ -139,13 +139,20 @@ def _check_generation(path: Path, data: DataConfig) -> None:
         )
 
 
-def _root(config: Config, told: str | None) -> str | None:
-    """Return the folder of the data set: as this machine's settings have it, else the run's own if it is there."""
-    of_run = config.data.root
-    if told is not None or of_run is None or not Path(of_run).expanduser().is_dir():
-        return told
-    say(f"{config.data.setting} is not set: the videos are in {of_run}, as in training")
-    return of_run
+def _check_root(path: Path, data: DataConfig, trained_on: str | None) -> None:
+    """Say that the data set is in the run's own folder; InputError unless it is there and as it was in training."""
+    here = data.root is not None and Path(data.root).expanduser().is_dir()
+    if not here:
+        was = f", and {data.root}, where it was in training, is not there" if data.root else ""
+        raise InputError(
+            f"{path}: {data.setting} is not set{was}; name the folder of data={data.name} with {data.setting}=FOLDER"
+        )
+    if not same_data(now := manifest_hash(data), trained_on):
+        raise InputError(
+            f"{path}: {data.setting} is not set, and {data.root}, where the videos were in training, has changed: its "
+            f"lists are {now}, and were {trained_on}; {data.setting}={data.root} tests on it as it is"
+        )
+    say(f"{data.setting} is not set: the videos are in {data.root}, as in training")
 
 
 def _of_checkpoint(path: Path, asked: EvaluateConfig) -> Subject:
@@ -155,7 +162,7 @@ def _of_checkpoint(path: Path, asked: EvaluateConfig) -> Subject:
     folders = {f"folders.{f.name}": getattr(asked.folders, f.name) for f in fields(asked.folders)}
     if config.data.setting not in folders:
         raise InputError(f"{path}: data.setting={config.data.setting}: allowed are {', '.join(folders)}")
-    config.data.root = _root(config, folders[config.data.setting])
+    config.data.root = folders[config.data.setting] or config.data.root
     if asked.layout is not None:  # each layout has names of its own for the lists
         same = DataConfig()
         config.data = replace(
@@ -170,6 +177,8 @@ def _of_checkpoint(path: Path, asked: EvaluateConfig) -> Subject:
     _check_generation(path, config.data)
     loaded, views = Loaded(model, config, classes, path), Views.parse(asked.views or config.views)
     found = read_checkpoint(path)
+    if folders[config.data.setting] is None:
+        _check_root(path, config.data, found.manifest if asked.layout is None else None)
     return Subject(loaded, path.parent, views, found.manifest, best=found.best)
 
 
