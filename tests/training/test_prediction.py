@@ -156,9 +156,10 @@ def test_the_lines_of_a_list_are_unquoted_as_in_csv(tmp_path):
 
 
 def test_what_is_made_of_a_video_is_named_after_it(tmp_path, monkeypatch):
-    """A folder's name has no ending to cut off, so two of them do not share a file."""
-    for name, made in (("2024.01", "2024.01"), ("#a=b, é.x.mp4", "#a=b, é.x"), (".hidden", ".hidden")):
-        (tmp_path / name).mkdir() if name == "2024.01" else (tmp_path / name).touch()
+    """A folder's name has no ending to cut off, so two of them do not share a file; neither do val/ and val.csv."""
+    kept = ("2024.01", ".hidden", "val", "val.csv", "val.TXT")
+    for name, made in (("#a=b, é.x.mp4", "#a=b, é.x"), *zip(kept, kept, strict=True)):
+        (tmp_path / name).mkdir() if name in ("2024.01", "val") else (tmp_path / name).touch()
         assert prediction.name_of(tmp_path / name) == made
     monkeypatch.chdir(tmp_path / "2024.01")
     assert prediction.name_of(Path()) == "2024.01"

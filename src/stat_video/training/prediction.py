@@ -53,9 +53,14 @@ def _of_pixels(loaded: Loaded, video: Path, pixels: Tensor, picture: Path | None
 
 
 def name_of(video: Path) -> str:
-    """Return the name for what is made of a video: its own without the ending; of a folder, which has none, whole."""
+    """Return the name of what is made of a video: its own without the ending.
+
+    A folder and a list keep theirs, so that the predictions of val/ and of val.csv are two files.
+    """
     video = video.absolute()
-    return video.resolve().name if video.name in ("", "..") else video.name if video.is_dir() else video.stem
+    if video.name in ("", ".."):
+        return video.resolve().name
+    return video.name if video.is_dir() or video.suffix.lower() in LISTS else video.stem
 
 
 def predict_many(loaded: Loaded, videos: Sequence[Path], pictures: Path | None) -> Iterator[Prediction]:
