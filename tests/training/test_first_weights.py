@@ -9,7 +9,11 @@ import torch
 
 from models.test_every import CLASSES, built, clip_of, config_of, every
 from running import SMALL, Place, only, read_json, refused, script
+from stat_video.compose import rows
+from stat_video.config import Config
 from stat_video.models.weights import SHARE, expected, format_of, load_foreign, share_of
+from stat_video.training.checkpoint import read_weights
+from stat_video.training.first_weights import load_first_weights
 
 WORDS = (*SMALL, "T=4", "crop=32", "recipe.epochs=1", "trainer=cpu", "views=1x1")
 
@@ -134,3 +138,16 @@ def test_a_copy_of_a_file_is_the_same_run_and_another_content_is_another(
     assert len({result["id"] for result in results}) == 2
     assert all("@sha256:" in result["config"]["init"] for result in results)
     assert json.dumps(results)
+
+
+def test_keys_in_which_the_run_of_the_weights_differs_are_named(trained: Path) -> None:
+    """CA, SA and LA share their weights, so that a model with CA alone takes those of all three."""
+    weights = read_weights(trained / "last.ckpt")
+    (row,) = rows("train", Config, ["modules=ca", "new_classifier=true", f"init={trained / 'last.ckpt'}"])
+    model = row.config.build(2)
+    lines = load_first_weights(model, weights, row.config, ["a", "b"])
+    assert "trained with model.modules=['CA', 'SA', 'LA'], here ['CA']" in lines
+    (row,) = rows("train", Config, ["new_classifier=true", f"init={trained / 'last.ckpt'}"])
+    assert not [
+        line for line in load_first_weights(row.config.build(2), weights, row.config, ["a", "b"]) if "here" in line
+    ]

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import Any
 
 from ..config import Config
 from ..errors import InputError
@@ -21,6 +22,8 @@ def load_first_weights(model: VideoModel, weights: WeightFile, config: Config, c
     source, new_classifier, trained_on = str(config.init), config.new_classifier, weights.classes
     with named_weights(source):
         lines = load_any(model, weights, new_classifier=new_classifier, share=config.init_share)
+    if other := _other_keys(weights, config.model):
+        lines.append(f"trained with {', '.join(f'model.{key}={theirs}, here {ours}' for key, theirs, ours in other)}")
     if trained_on is None:
         return lines
     if len(trained_on) != len(classes) and not new_classifier:
@@ -52,10 +55,15 @@ def refuse_other_network(weights: WeightFile, model: ModelConfig, source: str, g
 
     Not all of them change a shape: without this, its weights would be applied in another network.
     """
-    theirs, ours = network_of(weights.model), network_of(asdict(model))
-    other = [f"model.{k}={v}" for k, v in theirs.items() if k in ours and ours[k] != v and k not in given]
+    other = [f"model.{key}={theirs}" for key, theirs, _ in _other_keys(weights, model) if key not in given]
     if other:
         raise InputError(f"{source}: its run has {', '.join(other)}; give the same, or ckpt={source} takes its config")
+
+
+def _other_keys(weights: WeightFile, model: ModelConfig) -> list[tuple[str, Any, Any]]:
+    """Return (key, value there, value here) of the keys in which the model of a checkpoint differs, dropout aside."""
+    theirs, ours = network_of(weights.model), network_of(asdict(model))
+    return [(key, value, ours[key]) for key, value in theirs.items() if key in ours and ours[key] != value]
 
 
 def described(weights: WeightFile) -> str:
