@@ -91,7 +91,7 @@ def files_of(layout: str, root: Path) -> list[Path]:
     return [root / places[0].format(fold=1) for places in layouts.find(layout).files.values()]
 
 
-@pytest.mark.parametrize("layout", ["lists", "kinetics", "ssv2", "ucf101", "hmdb51"])
+@pytest.mark.parametrize("layout", ["lists", "kinetics", "ssv2", "ucf101", "hmdb51", "kth"])
 def test_a_list_of_any_content_is_read_or_refused(tmp_path: Path, layout: str) -> None:
     files = files_of(layout, tmp_path)
     table = st.lists(NAME | st.sampled_from(("0", "1", "a/x.mp4 0", "1 a", "x 1", "inf,1e400")), max_size=5)
