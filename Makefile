@@ -10,7 +10,7 @@ OUT ?= logs/gpu
 MINUTES ?= 9
 TABLES ?= ablation_modules,ablation_window,ablation_token,ablation_aggregation,ablation_stem,kinetics,ssv2
 
-.PHONY: help setup train tables report test test-slow test-slurm test-hosts bench bench-data check-gpu lint audit dist format lock clean
+.PHONY: help setup train shipped tables report test test-slow test-slurm test-hosts bench bench-data check-gpu lint audit dist format lock clean
 
 help: ## print the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,10 @@ $(READY): pyproject.toml constraints.txt
 
 train: $(READY) ## set up, then train the tiny STAT on the built-in motion videos (more: ARGS='t_o=5 seed=1')
 	$(PY) src/train.py $(ARGS)
+
+shipped: $(READY) ## train the weights that init=shipped:motion names anew, and write them into the package (docs/shipped.md)
+	$(PY) src/train.py logger=off folders.logs=logs/shipped
+	$(PY) -m stat_video.weights.shipped.write logs/shipped/default/tiny-motion-T16-stat-seed0-* motion
 
 tables: $(READY) ## run what is missing of Tables 1 to 7 (TABLES=ablation_stem, ARGS='seeds=3', ARGS='plan=true')
 	$(PY) src/train.py -m experiment=$(TABLES) $(ARGS)

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from running import only, refused, script
 from stat_video.commands.prepare import prepare
@@ -21,6 +23,7 @@ from stat_video.data.lists import manifest_hash, read_lists
 from stat_video.data.modules import VideoDataModule
 from stat_video.training.checkpoint import read_checkpoint
 from stat_video.training.outcome import _videos_of
+from stat_video.weights import shipped
 
 
 def test_own_videos_train_from_scratch_and_from_a_checkpoint(
@@ -111,3 +114,32 @@ def test_saved_logits_name_the_videos_and_number_their_groups(tmp_path: Path) ->
     plain = DataConfig("own", str(tmp_path / "jump"), "folders.own", "own")  # its places are classes
     about = SimpleNamespace(config=plain, check=partial(read_lists, tmp_path / "jump", plain))
     assert _videos_of(cast(VideoDataModule, about)).keys() == {"videos"}
+
+
+def test_shipped_weights_begin_a_run_and_train_on(tmp_path: Path, write_video: Callable[..., Path]) -> None:
+    own = tmp_path / "own"
+    for name in ("wave", "jump"):
+        (own / name).mkdir(parents=True)
+        for i in range(4):
+            write_video(own / name / f"{i}.mp4", size=(60, 80))
+    words = ["data=own", f"folders.own={own}", f"folders.logs={tmp_path / 'logs'}", "debug=two_steps", "views=1x1"]
+    done = script("train", *words)
+    assert done.returncode == 0, done.stderr
+    assert "init=shipped:motion: with a new classifier" in done.stdout
+    weights = load_file(shipped.file_of("shipped:motion"))
+    trained = torch.load(only("last.ckpt", tmp_path / "logs"), weights_only=True)["state_dict"]
+    for name, weight in weights.items():
+        if not name.startswith("head."):  # two steps at most two learning rates away from where they began
+            torch.testing.assert_close(trained[f"model.{name}"], weight.float(), atol=2e-3, rtol=0)
+    assert "from scratch, since shipped:motion is of T=16" in script("train", *words, "T=8", "plan=true").stdout
+    line = refused(script("train", *words, "init=shipped:nothing"))
+    assert line.endswith("init=shipped:nothing: must be one of shipped:motion")
+
+
+def test_shipped_weights_say_how_they_were_made() -> None:
+    about = shipped.about("motion")
+    assert about["metrics"]["test/top1_5x1"] > 95
+    assert about["config"]["data"]["root"] is None
+    assert (
+        sum(tensor.numel() for tensor in load_file(shipped.file_of("shipped:motion")).values()) == about["parameters"]
+    )
