@@ -19,7 +19,7 @@ from stat_video.commands.prepare import prepare
 from stat_video.compose import read
 from stat_video.config import PrepareConfig
 from stat_video.data.config import DataConfig
-from stat_video.data.lists import manifest_hash, read_lists
+from stat_video.data.lists import find_root, manifest_hash, read_lists
 from stat_video.data.modules import VideoDataModule
 from stat_video.training.checkpoint import read_checkpoint
 from stat_video.training.outcome import _videos_of
@@ -143,3 +143,14 @@ def test_shipped_weights_say_how_they_were_made() -> None:
     assert (
         sum(tensor.numel() for tensor in load_file(shipped.file_of("shipped:motion")).values()) == about["parameters"]
     )
+
+
+def test_a_relative_folder_is_meant_from_where_the_command_is_typed(tmp_path: Path, monkeypatch, write_video) -> None:
+    for name in ("wave", "jump"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for i in range(2):
+            write_video(tmp_path / "own" / name / f"{i}.mp4", size=(60, 80))
+    monkeypatch.chdir(tmp_path)
+    lists = read_lists(find_root(data := DataConfig(root="own", layout="own")), data)
+    assert {split: len(paths) for split, paths in lists.absent.items()} == {"train": 0, "val": 0}
+    assert all(Path(path).is_file() for path, _ in lists.videos["train"])

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..errors import InputError, any_value, check_ranges, one_of, path, ranged
 from .layouts.base import Split
@@ -74,5 +75,8 @@ class DataConfig:
             re.compile(self.group or "")
         except re.error as error:
             raise InputError(f"data.group={self.group}: must be a regular expression ({error})") from None
+        if self.root is not None and not self.root.startswith("~"):
+            # Class folders list each video by where it lies, and a checkpoint is tested from any folder.
+            self.root = str(Path(self.root).absolute())
         if self.multi_label and self.class_groups:
             raise InputError("data.class_groups=true: must be false with data.multi_label=true")
