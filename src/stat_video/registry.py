@@ -56,7 +56,8 @@ class Registry(Generic[Part]):
 
     def find(self, name: str) -> Part:
         """Return a part; ValueError names the parts there are, or says why the file can't be used."""
-        if f"{self.package}.{name}" not in sys.modules and name not in self._files():  # a folder is slow to list
+        known = "." not in name and f"{self.package}.{name}" in sys.modules  # a folder is slow to list
+        if not known and name not in self._files():
             raise ValueError(f"{self.key}={name}: allowed are {', '.join(self.names())}")
         try:
             part = self._part(name)

@@ -68,6 +68,14 @@ def test_the_length_follows_from_steps(asked: Config) -> None:
     assert settled(settled(asked)) == settled(asked)
 
 
+def test_a_checkpoint_names_its_folder_whole(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tested from any folder."""
+    monkeypatch.chdir(own.parent)
+    asked = config_of(own, f"folders.own={own.name}")
+    assert asked.data.root == own.name
+    assert identify(asked)[1]["data"]["root"] == str(own)
+
+
 @pytest.mark.parametrize(
     ("videos", "epochs", "every"), [(8, 1600, 40), (30, 270, 6), (170, 48, 1), (212, 39, 1), (10000, 1, 1)]
 )

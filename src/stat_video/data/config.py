@@ -59,6 +59,11 @@ class DataConfig:
         return Split(self.fold, self.held_out, self.seed, self.folds, self.group)
 
     @property
+    def folder(self) -> Path | None:
+        """Return `root` as an absolute path: class folders list each video by where it lies."""
+        return None if self.root is None else Path(self.root).expanduser().absolute()
+
+    @property
     def built_in(self) -> MotionConfig | ProbeConfig | None:
         """Return what to generate, None if the data set is not one of ours."""
         return self.motion or self.probe
@@ -75,8 +80,5 @@ class DataConfig:
             re.compile(self.group or "")
         except re.error as error:
             raise InputError(f"data.group={self.group}: must be a regular expression ({error})") from None
-        if self.root is not None and not self.root.startswith("~"):
-            # Class folders list each video by where it lies, and a checkpoint is tested from any folder.
-            self.root = str(Path(self.root).absolute())
         if self.multi_label and self.class_groups:
             raise InputError("data.class_groups=true: must be false with data.multi_label=true")

@@ -56,12 +56,11 @@ def numbers_of(label: Label) -> tuple[int, ...]:
 @named_errors()
 def find_root(config: DataConfig) -> Path:
     """Return the folder of the data set, generating a built-in one; InputError names the setting if it is missing."""
-    if config.root is None:
+    if (root := config.folder) is None:
         raise InputError(
             f"data={config.name}: its folder is not set; name the folder that holds {layout_of(config).about} "
             f"with {config.setting}=FOLDER, or once for all in conf/local.yaml"
         )
-    root = Path(config.root).expanduser()
     if config.built_in is not None:
         try:
             return ensure(root, config.built_in)
@@ -167,9 +166,8 @@ def manifest_hash(config: DataConfig) -> str | None:
     """
     if config.built_in is not None:
         return config.built_in.folder_name
-    if config.root is None:
+    if (root := config.folder) is None:
         return None
-    root = Path(config.root).expanduser()
     try:
         listing = read_listing(root, config)
     except InputError:
@@ -189,10 +187,10 @@ def read_counts(config: DataConfig) -> tuple[int | None, int | None]:
     """Return the numbers of classes and of training videos, None if the data set is not there; generate nothing."""
     if config.built_in is not None:
         return len(config.built_in.classes), config.built_in.train_videos
-    if config.root is None:
+    if (root := config.folder) is None:
         return None, None
     try:
-        listing = read_listing(Path(config.root).expanduser(), config)
+        listing = read_listing(root, config)
     except InputError:
         return None, None
     return len(listing.classes), len(listing.entries["train"])
@@ -278,8 +276,8 @@ def videos_of_test(config: DataConfig, labels: Sequence[int], val_videos: int | 
     ``config`` and ``val_videos`` are the run's. Generates and checks nothing; a video may be gone since the test. None
     if the lists are those of another test. Raises InputError if there are no lists.
     """
-    if config.built_in is not None and config.root is not None:
-        root = Path(config.root).expanduser() / config.built_in.folder_name
+    if config.built_in is not None and config.folder is not None:
+        root = config.folder / config.built_in.folder_name
     else:
         root = find_root(config)
     entries = list(dict.fromkeys(read_listing(root, config).entries["val"]))

@@ -82,7 +82,7 @@ class Run:
         if config["data"]["name"] == OWN:
             about[3:3] = [f"crop{config['clip']['crop']}"]
             about.append(f"epochs{config['recipe']['epochs']}")
-        about += first_weights_of(config["init"])
+        about += first_weights_of(config.get("init"))
         if config["data"].get("folds", 1) > 1:
             about.append(f"fold{config['data']['fold']}of{config['data']['folds']}")
         about = [re.sub(r"[^\w+.=-]", "_", word) for word in about]  # they become part of a path

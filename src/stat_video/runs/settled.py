@@ -24,6 +24,9 @@ def settled(config: Config) -> Config:
     weights. Raises InputError if the data set is needed for that and not there.
     """
     data, recipe = config.data, config.recipe
+    if data.root is not None:  # a checkpoint is tested from any folder
+        data = replace(data, root=str(data.folder))
+        config = replace(config, data=data)
     by_steps = recipe.least_steps > 0 and recipe.max_steps is None  # max_steps ends a run at a step by itself
     of_videos = None in (data.mean, data.std, data.hflip) or by_steps
     if not of_videos and config.init != AUTO and not shipped.is_shipped(config.init):

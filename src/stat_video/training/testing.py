@@ -129,7 +129,7 @@ def evaluate_ensemble(paths: Sequence[Path], asked: EvaluateConfig) -> list[Resu
 def _check_generation(path: Path, data: DataConfig) -> None:
     """Raise InputError if a checkpoint would have us generate more videos than anyone expects of a test."""
     made = data.built_in
-    if made is None or data.root is None or (Path(data.root).expanduser() / made.folder_name).exists():
+    if made is None or data.folder is None or (data.folder / made.folder_name).exists():
         return
     if (videos := made.train_videos + made.val_videos) > GENERATED:
         numbers = f"data.{data.name}.train_videos={made.train_videos} data.{data.name}.val_videos={made.val_videos}"
@@ -141,7 +141,7 @@ def _check_generation(path: Path, data: DataConfig) -> None:
 
 def _check_root(path: Path, data: DataConfig, trained_on: str | None) -> None:
     """Say that the data set is in the run's own folder; InputError unless it is there and as it was in training."""
-    here = data.root is not None and Path(data.root).expanduser().is_dir()
+    here = data.folder is not None and data.folder.is_dir()
     if not here:
         was = f", and {data.root}, where it was in training, is not there" if data.root else ""
         raise InputError(
