@@ -96,8 +96,8 @@ class Recipe:
     The defaults train plainly, and conf/recipe/plain.yaml repeats them; conf/model/ and conf/recipe/ say the rest.
     """
 
-    epochs: int = ranged(200, 1)
-    least_steps: int = ranged(0, 0, neutral=0)  # as many more epochs as take so many optimizer steps (runs/settled.py)
+    epochs: int = ranged(200, 0)  # 0: as many as take `least_steps` or `max_steps` (runs/settled.py)
+    least_steps: int = ranged(0, 0, neutral=0)  # optimizer steps, with epochs=0
     batch_size: int = ranged(512, 1)  # clips of one optimizer step, whatever the number of devices
     # Clips of a pass, over which batch norm takes its mean and variance: those of one GPU of the authors. null: as many
     # as fit, so that it depends on the hardware; of no effect in a model without batch norm.
@@ -150,7 +150,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_ranges(self, "recipe.")
-        if self.warmup_epochs >= self.epochs and not self.least_steps:  # whose epochs are not known yet
+        if not self.epochs and not self.least_steps and self.max_steps is None:
+            raise InputError("recipe.epochs=0: must be 1 or more, or 0 with recipe.least_steps or recipe.max_steps")
+        if self.epochs and self.least_steps:
+            raise InputError(f"recipe.least_steps={self.least_steps}: needs recipe.epochs=0, as many as take these")
+        if self.epochs and self.warmup_epochs >= self.epochs:
             raise InputError(f"recipe.warmup_epochs={self.warmup_epochs}: allowed is less than epochs={self.epochs}")
         if self.batch_size % self.repeats:
             raise InputError(
@@ -335,7 +339,7 @@ class Config:
         if not self.name or self.name.startswith(".") or "/" in self.name:
             raise InputError(f"name={self.name}: must be the name of a folder below folders.logs")
         Views.parse(self.views)
-        epochs = sys.maxsize if self.recipe.least_steps else self.recipe.epochs  # checked once they are known
+        epochs = self.recipe.epochs or sys.maxsize  # checked once they are known
         trainer_arguments.check_least(self.trainer.more, epochs=epochs, stops_early=bool(self.callbacks))
         short_side = self.short_side
         if self.clip.view_crop > short_side:

@@ -294,11 +294,18 @@ def test_validation_videos_that_are_training_videos_are_refused(root: Path, spel
     assert read_lists(root, replace(config, max_shared=0.2)).counts == {"train": 6, "val": 5}
 
 
-def test_a_copy_of_a_training_video_is_another_file(root: Path) -> None:
-    """Verification finds it by its content."""
+def test_a_copy_of_a_training_video_is_another_file(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Verification finds it by its content; a run without a manifest warns of it."""
+    for i, video in enumerate(sorted((root / "videos").iterdir())):
+        with video.open("ab") as file:
+            file.write(bytes([i]))  # of one size, and no two alike
+    assert read_lists(root, replace(KINETICS, root=str(root))).counts["val"] == 4
+    assert "copies" not in caplog.text
     shutil.copy(root / "videos/train 2.mp4", root / "copy.mp4")
     edit(root, "val.csv", lambda lines: [*lines, "copy.mp4 2"])
     assert read_lists(root, replace(KINETICS, root=str(root))).counts["val"] == 5
+    assert "1 of 5 videos are copies of training videos, first" in caplog.text
+    assert "copy.mp4 of" in caplog.text
 
 
 def test_equal_inode_numbers_alone_do_not_make_files_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

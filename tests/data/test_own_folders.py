@@ -248,3 +248,9 @@ def test_folders_of_pictures_are_videos_and_no_groups(read: Callable[..., Lists]
     found = read()
     assert found.counts == {"train": 4, "val": 2}
     assert not found.groups
+
+
+def test_an_archive_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "videos.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"videos.zip: must be a folder, and is a file"):
+        find_root(DataConfig(root=str(tmp_path / "videos.zip"), setting="folders.own", layout="own"))

@@ -98,7 +98,8 @@ def test_the_length_holds_for_small_and_large_folders(
 def test_epochs_by_hand_hold(own: Path) -> None:
     config = config_of(own, "recipe.epochs=3")
     assert settled(config).recipe.epochs == 3
-    assert settled(config_of(own, "recipe.max_steps=2")).recipe.epochs == 1  # where it ends is known
+    assert settled(config_of(own, "epochs=1")).recipe.epochs == 1
+    assert settled(config_of(own, "recipe.max_steps=2")).recipe.epochs == 2  # of one step
 
 
 def test_what_asks_for_the_epochs_is_checked_once_they_are_known(own: Path) -> None:
@@ -230,3 +231,7 @@ def test_verify_measures_what_a_run_normalizes_by(own: Path, tmp_path: Path, cac
 def test_wrong_lengths_are_refused(own: Path) -> None:
     done = script("train", "data=own", f"folders.own={own}", "recipe.least_steps=-1")
     assert "recipe.least_steps=-1" in refused(done)
+    with pytest.raises(InputError, match=r"recipe.epochs=0: must be 1 or more, or 0 with recipe.least_steps"):
+        config_of(own, "recipe.least_steps=0")
+    with pytest.raises(InputError, match=r"recipe.least_steps=9: needs recipe.epochs=0"):
+        config_of(own, "recipe.least_steps=9", "epochs=3")

@@ -99,7 +99,7 @@ class Estimate:
         videos, recipe = sizes(self.config.data)[1], self.config.recipe
         if recipe.max_steps is not None:
             return recipe.max_steps * recipe.batch_size
-        if videos is None:
+        if videos is None or not recipe.epochs:
             return None
         clips = min(videos, recipe.train_videos or videos) * recipe.repeats
         if "limit_train_batches" in self.config.trainer.more:
@@ -115,6 +115,8 @@ class Estimate:
             return f"{self.clips:,} = {recipe.max_steps:,} steps of {recipe.batch_size}"
         if videos is None:
             return f"unknown, since data={self.config.data.name} is not there"
+        if not recipe.epochs:
+            return f"unknown, as many as take {recipe.least_steps:,} steps of {recipe.batch_size}"
         known = " (as published)" if published else ""
         if (of_epoch := (self.clips or 0) // recipe.epochs) != videos * recipe.repeats:
             return f"{self.clips:,} = {of_epoch:,} clips of {videos:,} videos{known} x {recipe.epochs} epochs"

@@ -1,5 +1,6 @@
 """Lists, finds and counts the videos of a data set; anything wrong is one line before any work."""
 
+import filecmp
 import hashlib
 import logging
 import os
@@ -25,6 +26,8 @@ from .splits import SPLITS
 
 if TYPE_CHECKING:
     from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
+
+COMPARED = 20_000  # videos of a data set without a manifest, up to which copies are looked for at the start of a run
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +69,8 @@ def find_root(config: DataConfig) -> Path:
             return ensure(root, config.built_in)
         except OSError as error:  # a full or read-only disk, or a folder with files missing
             raise InputError(f"{config.setting}={config.root}: {error}") from None
+    if root.exists() and not root.is_dir():
+        raise InputError(f"{config.setting}={config.root}: must be a folder, and is a file")
     if not root.is_dir():
         near = get_close_matches(root.name, [f.name for f in root.parent.iterdir()] if root.parent.is_dir() else [], 1)
         raise InputError(
@@ -214,6 +219,7 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None, tr
         raise InputError(f"{listing.files.get('classes', root)}: {len(listing.classes)} class; 2 or more are needed")
     counted: dict[str, set[bool]] = {}  # of a split: whether folders of frames stand in it with their number
     trained: dict[tuple[int, int], Path] = {}  # of the training videos
+    trained_on: dict[Path, os.stat_result] = {}
     for split in SPLITS:
         entries, of = listing.entries[split], str(listing.files.get(split, f"{root}: {split} list"))
         if split == "val":
@@ -249,12 +255,14 @@ def read_lists(root: Path, config: DataConfig, val_videos: int | None = None, tr
         broken = [p for p, _ in there if bytes_of.get(p) == 0 or ((row := known[p]) and row.status == UNREADABLE)]
         allow(of, "empty or unreadable", broken, len(entries), config.max_unreadable, "data.max_unreadable")
         if split == "train":
-            trained = _by_inode(about)
+            trained, trained_on = _by_inode(about), about
         else:
             once = _once(there, about)
             if more := len(listing.entries[split]) - len(entries) + len(there) - len(once):
                 log.warning("%s: %d lines name a video that stands there more than once; it is tested once", of, more)
             there = once
+            if len(about) + len(trained_on) <= COMPARED and config.built_in is None and not manifest:
+                _warn_of_copies(of, config, about, trained_on)
             shared = [path for path in about if _same_file(path, about, trained)]
             allow(of, "training videos too", shared, len(entries), config.max_shared, "data.max_shared")
         if (number := {"val": val_videos, "train": train_videos}[split]) is not None:
@@ -318,6 +326,30 @@ def _same_file(path: Path, about: dict[Path, os.stat_result], others: dict[tuple
     # Some network file systems give several files one number.
     is_hard_link = found.st_nlink > 1 and not S_ISDIR(found.st_mode) and other.stat().st_size == found.st_size
     return other if is_hard_link or os.path.realpath(path) == os.path.realpath(other) else None
+
+
+@named_errors()
+def _warn_of_copies(
+    of: str, config: DataConfig, about: dict[Path, os.stat_result], trained_on: dict[Path, os.stat_result]
+) -> None:
+    """Warn of validation videos that have the content of a training video, of which a manifest would know."""
+    of_size: dict[int, list[Path]] = {}
+    for path, found in trained_on.items():
+        if found.st_size and not S_ISDIR(found.st_mode):
+            of_size.setdefault(found.st_size, []).append(path)
+    copies = {
+        path: other
+        for path, found in about.items()
+        for other in of_size.get(found.st_size, ())
+        if not os.path.samestat(found, trained_on[other]) and filecmp.cmp(path, other, shallow=False)
+    }
+    if copies:
+        path, other = next(iter(copies.items()))
+        log.warning(
+            "%s: %d of %d videos are copies of training videos, first %s of %s, and raise the accuracy; "
+            "%s do=verify data=%s names them all",
+            of, len(copies), len(about), path, other, program("prepare"), config.name,
+        )  # fmt: skip
 
 
 def _refuse_counts(of: str, there: Sequence[tuple[Path, Label]], about: dict[Path, os.stat_result]) -> None:

@@ -12,7 +12,7 @@ from ..weights import shipped
 from .source import network_of
 
 AUTO = "auto"  # init: shipped weights if there are some of this model and clip
-MOST_VALIDATIONS = 40  # of a run whose epochs follow from least_steps
+MOST_VALIDATIONS = 40  # of a run whose epochs follow from its steps
 
 _said: set[str] = set()
 
@@ -20,15 +20,14 @@ _said: set[str] = set()
 def settled(config: Config) -> Config:
     """Return a config in which nothing is left to the videos, and say each value that follows from them, once.
 
-    `data.mean`, `data.std`, `data.hflip` of null, `recipe.least_steps`, `init=auto`, and `new_classifier` of shipped
+    `data.mean`, `data.std`, `data.hflip` of null, `recipe.epochs` of 0, `init=auto`, and `new_classifier` of shipped
     weights. Raises InputError if the data set is needed for that and not there.
     """
     data, recipe = config.data, config.recipe
     if data.root is not None:  # a checkpoint is tested from any folder
         data = replace(data, root=str(data.folder))
         config = replace(config, data=data)
-    by_steps = recipe.least_steps > 0 and recipe.max_steps is None  # max_steps ends a run at a step by itself
-    of_videos = None in (data.mean, data.std, data.hflip) or by_steps
+    of_videos = None in (data.mean, data.std, data.hflip) or not recipe.epochs
     if not of_videos and config.init != AUTO and not shipped.is_shipped(config.init):
         return config
     root = find_root(data)
@@ -45,22 +44,21 @@ def settled(config: Config) -> Config:
         data = replace(data, hflip=not named)
         if named:
             lines.append(f"data.hflip=false: classes name directions ({', '.join(named[:3])})")
-    if by_steps:
+    if not recipe.epochs:
         videos = len(listing.entries["train"])
         if data.folds > 1:  # the folds have the same, whatever their sizes
             videos = (videos + len(listing.entries["val"])) * (data.folds - 1) // data.folds
         videos = min(videos, recipe.train_videos or videos)
         steps = max(1, steps_of_epoch(config.trainer.more, videos * recipe.repeats // recipe.batch_size))
-        epochs = max(recipe.epochs, ceil(recipe.least_steps / steps))
-        if epochs > recipe.epochs:
-            every = max(recipe.val_every, epochs // MOST_VALIDATIONS)
-            epochs = every * ceil(epochs / every)  # so that the last one has a validation
-            lines.append(
-                f"recipe.epochs={epochs} recipe.val_every={every}: of {steps} steps each, for "
-                f"recipe.least_steps={recipe.least_steps}; recipe.epochs=N takes N"
-            )
-            recipe = replace(recipe, epochs=epochs, val_every=every)
-    recipe = replace(recipe, least_steps=0)
+        key = "least_steps" if recipe.max_steps is None else "max_steps"
+        epochs = ceil((number := getattr(recipe, key)) / steps)
+        every = max(recipe.val_every, epochs // MOST_VALIDATIONS)
+        epochs = every * ceil(epochs / every)  # so that the last one has a validation
+        lines.append(
+            f"recipe.epochs={epochs} recipe.val_every={every}: of {steps} steps each, for recipe.{key}={number}; "
+            "recipe.epochs=N takes N"
+        )
+        recipe = replace(recipe, epochs=epochs, val_every=every, least_steps=0)
     config = replace(config, data=data, recipe=recipe)
     if config.init == AUTO:
         config = replace(config, init=_fitting(config, lines))

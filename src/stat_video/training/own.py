@@ -73,7 +73,7 @@ def check_monitors(config: Config, callbacks: Sequence[Callback], classes: Seque
 def _never_validates(config: Config, steps_of_epoch: int) -> str | None:
     """Return the key by which a run has no validation while it trains; None if it has one."""
     recipe = config.recipe
-    if recipe.val_every > recipe.epochs and not recipe.least_steps:
+    if 0 < recipe.epochs < recipe.val_every:
         return f"recipe.val_every={recipe.val_every}, recipe.epochs={recipe.epochs}"
     if recipe.max_steps is not None and recipe.max_steps < recipe.val_every * steps_of_epoch:
         return f"recipe.max_steps={recipe.max_steps}, {steps_of_epoch} steps an epoch"
