@@ -1,5 +1,6 @@
 """The LightningDataModule: one for every data set, downloaded or built in."""
 
+import os
 import signal
 from collections.abc import Sequence
 from itertools import islice
@@ -33,6 +34,15 @@ def ignore_signals(worker: int) -> None:
     for signum in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(signum, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(TERM_SECONDS))
+
+
+def make_way(worker: int) -> None:
+    """`ignore_signals`, and leave the cores to a model that computes on them too.
+
+    Its threads wait for each other many times a step: each that a worker holds up has all of them wait (docs/log.md).
+    """
+    ignore_signals(worker)
+    os.nice(10)
 
 
 class VideoDataModule(LightningDataModule):
@@ -146,14 +156,15 @@ class VideoDataModule(LightningDataModule):
         return self._loader(data, ViewSampler(len(data), views, **self._ranks()), drop_last=False, most=most)
 
     def _loader(self, data: ClipDataset, sampler: Any, **how: Any) -> BatchLoader:
+        on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return BatchLoader(
             data,
             sampler,
             self.batch_size,
             workers=self.workers,
             wait=self.waiting,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            worker_init_fn=ignore_signals,
+            pin_memory=on_cuda,
+            worker_init_fn=ignore_signals if on_cuda else make_way,
             **how,
         )
 
