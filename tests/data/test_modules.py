@@ -414,6 +414,25 @@ class Collecting(ClipDataset):
         return super().__getitems__(requests)
 
 
+class Polite(ClipDataset):
+    """Notes the niceness of the process that reads."""
+
+    noted = multiprocessing.get_context("fork").Value("i", -100)
+
+    def __getitems__(self, requests: Any) -> list[Sample]:
+        self.noted.value = os.getpriority(os.PRIO_PROCESS, 0)
+        return super().__getitems__(requests)
+
+
+def test_data_workers_make_way_for_a_model_on_the_cpu(
+    motion_folder: Path, motion_config: MotionConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modules, "ClipDataset", Polite)
+    config = DataConfig(root=str(motion_folder.parent), motion=motion_config)
+    next(iter(make_module(config, batch_size=4, workers=1).train_dataloader()))
+    assert Polite.noted.value == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+
+
 def test_data_workers_collect_no_garbage_of_the_process_that_trains(
     motion_folder: Path, motion_config: MotionConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
