@@ -12,7 +12,7 @@ from skimage import data
 from timm.data import auto_augment
 from torchvision import tv_tensors
 
-from stat_video.data.randaugment import OPERATORS, RandAugment
+from stat_video.data.randaugment import MATRICES, OPERATORS, RandAugment
 
 PHOTO = Image.fromarray(data.astronaut()[40:121, 150:263])  # odd sides
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8))
@@ -47,7 +47,7 @@ def test_an_operator_is_timms(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_all_frames_of_a_clip_are_changed_alike() -> None:
     frame = torch.from_numpy(np.array(PHOTO)).permute(2, 0, 1)
-    clip = tv_tensors.Video(frame.expand(4, -1, -1, -1).clone())
+    clip = tv_tensors.Video(frame.expand(18, -1, -1, -1).clone())  # two parts
     augment, changed = RandAugment(4, 7.0, 0.5), 0
     for seed in range(20):
         torch.manual_seed(seed)
@@ -57,9 +57,11 @@ def test_all_frames_of_a_clip_are_changed_alike() -> None:
         changed += not torch.equal(out, clip)
         torch.manual_seed(seed)
         expected = PHOTO
-        for name, level in augment.draw():
+        for name, level in (drawn := augment.draw()):
             expected = OPERATORS[name](expected, level)
-        assert np.array_equal(out[0].permute(1, 2, 0), expected)
+        apart = np.abs(out[0].permute(1, 2, 0).numpy().astype(int) - np.asarray(expected))
+        warped = any(name in MATRICES for name, _ in drawn)  # a warp is off by 1 at a few pixels, which others enlarge
+        assert (apart > 1).mean() < 1e-3 if warped else not apart.any()
     assert changed > 15
 
 

@@ -1,12 +1,12 @@
 """RandAugment as MViT's release runs it, timm's `rand-m7-n4-mstd0.5-inc1`, on all frames of a clip alike.
 
-By Pillow, frame by frame, as there: its rounding and its bicubic are part of the operators.
+There Pillow changes frame by frame, and its rounding and its bicubic are part of the operators below. Clips are changed
+by the same operators on all frames at once (randaugment_device.py), in the data workers as on the device.
 """
 
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torchvision import tv_tensors
 Operator = Callable[[Image.Image, float], Image.Image]  # (picture, level from -1 to 1) -> picture
 GREY = 128  # of all channels of what comes in from outside the frame
 HIGHEST = 10.0  # magnitude, of level 1
+FRAMES_AT_ONCE = 16  # in a data worker; more of them outgrow a CPU's caches
 
 
 class Drawn(tuple[tuple[str, float], ...]):
@@ -118,11 +119,8 @@ class RandAugment(nn.Module):
         return Drawn(drawn)
 
     def forward(self, clip: Tensor) -> Tensor:
+        from .randaugment_device import apply_operators  # which needs the operators above
+
         drawn = self.draw()
-        if not drawn:
-            return clip
-        frames = [Image.fromarray(frame) for frame in clip.permute(0, 2, 3, 1).contiguous().numpy()]
-        for name, level in drawn:
-            frames = [OPERATORS[name](frame, level) for frame in frames]
-        pixels = torch.from_numpy(np.stack([np.asarray(frame) for frame in frames]))
-        return tv_tensors.wrap(pixels.permute(0, 3, 1, 2), like=clip)
+        parts = [apply_operators(part[None], [drawn])[0] for part in clip.as_subclass(Tensor).split(FRAMES_AT_ONCE)]
+        return tv_tensors.wrap(torch.cat(parts), like=clip)
