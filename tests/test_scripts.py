@@ -255,7 +255,7 @@ def test_an_unreadable_video_stops_training_in_one_line(place, tmp_path):
         names = [f"{split}{i}.mp4" for i in range(16)]
         (tmp_path / f"{split}.csv").write_text("".join(f"{name} {i % 2}\n" for i, name in enumerate(names)))
         for name in names:
-            (tmp_path / name).write_bytes(b"not a video" * 100)
+            (tmp_path / name).write_bytes(f"{name} is not a video".encode() * 100)  # no two alike
             paths.add(str(tmp_path / name))
     words = ["data=kinetics400", f"folders.kinetics400={tmp_path}", "data.short_side=48", *place.keys, "name=bad"]
     small = [w for w in SMALL if "motion" not in w and "workers" not in w]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from stat_video.data.augment import Augment
 from stat_video.data.dataset import ClipDataset, TrainRequest, TrainSampler, ViewRequest, ViewSampler
+from stat_video.data.limits import Limits
 from stat_video.data.reader import PathHandler
 from stat_video.data.sampling import Views, training_frames
 from stat_video.data.transforms import TrainTransform, ViewTransform
@@ -145,7 +147,7 @@ def test_a_video_is_read_once_for_neighbours_of_a_batch(
     reads.clear()
     for _ in DataLoader(data, 6, sampler=ViewSampler(len(data), views)):
         pass
-    assert len(reads) == 24 * 2  # crops are of the same frames, temporal clips are not
+    assert len(reads) == 24
 
 
 def as_one_by_one(
@@ -233,6 +235,30 @@ def test_views_are_the_frames_and_crops_they_should_be(videos: LabeledVideoPaths
     for view, (first, left) in enumerate((first, left) for first in (1, 3) for left in (0, 4, 8)):
         assert torch.equal(views[view], whole[first::4, :, :, left : left + 32])
     assert not any(torch.equal(a, b) for i, a in enumerate(views) for b in views[:i])
+
+
+@pytest.mark.parametrize("sampling", ["segments", "dense", "snippets"])
+@pytest.mark.parametrize(("frames", "readings"), [(40, 1), (39, 2), (23, 3), (1, 5)])
+def test_views_read_at_once_are_those_read_one_by_one(
+    odd_videos: LabeledVideoPaths, sampling: str, frames: int, readings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, of damaged videos too; five clips of 8 frames in as few readings as `limits.frames` allows."""
+    clip, views = Clip(T=8, crop=CROP, sampling=sampling, stride=3, snippet=4), Views(5, 3)
+    how: dict[str, Any] = {"view": ViewTransform(CROP + 4, CROP), "views": views}
+    data = ClipDataset(odd_videos, clip, limits=Limits(frames=frames), **how)
+    one_by_one = ClipDataset(odd_videos, clip, limits=Limits(frames=1), **how)
+    opened = Counter[str]()
+    read = data.handler.video_from_path
+    monkeypatch.setattr(data.handler, "video_from_path", lambda path: opened.update([path]) or read(path))
+    for video in range(len(odd_videos)):
+        requests = [ViewRequest(video, view) for view in range(15)]
+        for request, item in zip(requests, data.__getitems__(requests), strict=True):
+            expected = one_by_one[request]
+            assert torch.equal(item["video"], expected["video"]), request
+            assert {k: v for k, v in item.items() if k != "video"} == {
+                k: v for k, v in expected.items() if k != "video"
+            }
+    assert min(opened.values()) == readings  # more of a damaged one, whose clips are read each by itself
 
 
 # -------------------------------------------------------------------------------------------------- samplers

@@ -74,7 +74,8 @@ class ClipDataset(Dataset[Sample]):
         """
         self.videos, self.clip, self.views, self.seed = videos, clip, views, seed
         self.train_transform, self.view_transform = train, view
-        self.handler, self.share_frames = PathHandler(limits), share_frames
+        self.limits, self.share_frames = limits or Limits(), share_frames
+        self.handler = PathHandler(self.limits)
         self.raise_lost, self.num_classes = raise_lost, num_classes
         self.named: set[str] = set()  # unreadable videos that this process has logged
         self.given_up: set[str] = set()  # lost videos that are not waited for any more
@@ -99,26 +100,32 @@ class ClipDataset(Dataset[Sample]):
         return samples
 
     def _read_at_once(self, request: TrainRequest | ViewRequest) -> tuple[int, int]:
-        """Return what requests have in common that are read at once: repeats of a video, crops of a temporal clip."""
+        """Return what requests have in common that are read at once: views of a video, its repeats in an epoch."""
         if isinstance(request, ViewRequest):
-            return request.video, self.views.clip_crop(request.view)[0]
+            return request.video, self.views.clip_crop(request.view)[0] // max(1, self.limits.frames // self.clip.T)
         return request.video, request.epoch
 
     def _views(self, requests: list[ViewRequest]) -> list[Sample]:
-        """Return crops of one temporal clip; zeros if it cannot be read, and the test goes by `unreadable`."""
+        """Return views of one video; zeros of a clip that cannot be read, and the test goes by `unreadable`."""
         assert self.view_transform is not None
-        (index, number), size = self._read_at_once(requests[0]), self.view_transform.size
+        index, size = requests[0].video, self.view_transform.size
         path, info = self.videos[index]
         label = self._target(info["label"])
-        (frames,) = self._read(path, [view_frames(self.clip, number, self.views.clips)], "its views count as wrong")
-        samples = []
+        crops: dict[int, list[ViewRequest]] = {}  # of each temporal clip
         for request in requests:
-            if frames is None:
-                pixels = torch.zeros(self.clip.T, 3, size, size, dtype=torch.uint8)
-            else:
-                pixels = self.view_transform(frames, self.views.clip_crop(request.view)[1], self.views.crops)
-            unreadable = path if frames is None else ""
-            samples.append(Sample(video=pixels, label=label, index=index, view=request.view, unreadable=unreadable))
+            crops.setdefault(self.views.clip_crop(request.view)[0], []).append(request)
+        choices = [view_frames(self.clip, number, self.views.clips) for number in crops]
+        samples = []
+        for of_clip, frames in zip(crops.values(), self._read(path, choices, "its views count as wrong"), strict=True):
+            resized = None if frames is None else self.view_transform.resize(frames)
+            for request in of_clip:
+                if resized is None:
+                    pixels = torch.zeros(self.clip.T, 3, size, size, dtype=torch.uint8)
+                else:
+                    crop = self.views.clip_crop(request.view)[1]
+                    pixels = self.view_transform.cut(resized, crop, self.views.crops)
+                unreadable = path if frames is None else ""
+                samples.append(Sample(video=pixels, label=label, index=index, view=request.view, unreadable=unreadable))
         return samples
 
     def _training(self, requests: list[TrainRequest]) -> list[Sample]:

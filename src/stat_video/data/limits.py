@@ -14,13 +14,14 @@ GIB, MEGA = 2**30, 10**6
 class Limits:
     """What reading a video may take, keys `data.limits.*`; one that takes more is named and counts as unreadable.
 
-    Each method raises InputError if its limit is passed. What is read at once, the repeats of a video
-    in training, takes the file's size plus their T frames each.
+    Each method raises InputError if its limit is passed. What is read at once, the repeats of a video in training and
+    its temporal clips in a test, takes the file's size plus their T frames each.
     """
 
     gib: float = ranged(4.0, 0, above=True)  # size of the file in GiB; of a folder no more than T pictures are read
     megapixels: float = ranged(36.0, 0, above=True)  # of a frame, as coded; one of 8K has 33
     aspect: float = ranged(16.0, 1)  # long side of a frame / short side, which is what a resize keeps
+    frames: int = ranged(160, 1, neutral=160)  # held at once for the temporal clips of a test; more are read in turns
     seconds: float = ranged(600.0, 0, above=True)  # CPU time of decoding, each time that the video is opened
 
     def __post_init__(self) -> None:

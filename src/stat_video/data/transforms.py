@@ -167,10 +167,18 @@ class ViewTransform(nn.Module):
         if size > short_side:
             raise InputError(f"crop={size}: at most {short_side} is allowed, the short side of the resized frame")
         self.size = size
-        self.resize = v2.Resize(short_side, **BICUBIC)
+        self.to_short_side = v2.Resize(short_side, **BICUBIC)
 
     def forward(self, frames: Tensor, crop: int = 0, crops: int = 1) -> Tensor:
-        clip = self.resize(tv_tensors.Video(frames.permute(0, 3, 1, 2)))
+        return self.cut(self.resize(frames), crop, crops)
+
+    def resize(self, frames: Tensor) -> Tensor:
+        """(T, H, W, 3) -> (T, 3, H', W'), the shorter of H' and W' the short side; what all crops are cut from."""
+        resized: Tensor = self.to_short_side(tv_tensors.Video(frames.permute(0, 3, 1, 2)))
+        return resized
+
+    def cut(self, clip: Tensor, crop: int = 0, crops: int = 1) -> Tensor:
+        """(T, 3, H', W') -> (T, 3, size, size)."""
         top, left = crop_corner(clip.shape[-2], clip.shape[-1], self.size, crop, crops)
         return clip[..., top : top + self.size, left : left + self.size].contiguous()
 
