@@ -12,7 +12,8 @@ from skimage import data
 from timm.data import auto_augment
 from torchvision import tv_tensors
 
-from stat_video.data.randaugment import MATRICES, OPERATORS, RandAugment
+from stat_video.data.randaugment import RandAugment
+from stat_video.data.randaugment_pillow import MATRICES, OPERATORS
 
 PHOTO = Image.fromarray(data.astronaut()[40:121, 150:263])  # odd sides
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8))

@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader
 from stat_video.data import randaugment_device
 from stat_video.data.augment import Augment
 from stat_video.data.dataset import ClipDataset, TrainRequest, TrainSampler
-from stat_video.data.randaugment import MATRICES, OPERATORS, Drawn, RandAugment
+from stat_video.data.randaugment import Drawn, RandAugment
 from stat_video.data.randaugment_device import apply_operators
+from stat_video.data.randaugment_pillow import MATRICES, OPERATORS
 from stat_video.data.transforms import TrainTransform
 from stat_video.models.base import Clip
 

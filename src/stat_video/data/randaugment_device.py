@@ -1,4 +1,4 @@
-"""RandAugment's operators on a batch, on the device that it is on, with what Pillow's give (randaugment.py).
+"""RandAugment's operators on a batch, on the device that it is on, with what Pillow's give (randaugment_pillow.py).
 
 Each clip of a batch has operators of its own, in an order of its own. The host knows them, so it takes together those
 clips whose next operator is of one kind, and nothing waits for the device. Tables and blends give Pillow's pixels; a
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .randaugment import GREY, MATRICES, OPERATORS, enhancement
+from .randaugment_pillow import GREY, MATRICES, OPERATORS, enhancement
 
 Step = tuple[str, float]  # (name, level)
 Kind = Callable[[Tensor, Sequence[Step]], Tensor]  # (clips, the operator of each, sorted by name) -> clips
