@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import gc
 import multiprocessing
 import os
@@ -294,18 +295,25 @@ def test_validation_videos_that_are_training_videos_are_refused(root: Path, spel
     assert read_lists(root, replace(config, max_shared=0.2)).counts == {"train": 6, "val": 5}
 
 
-def test_a_copy_of_a_training_video_is_another_file(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_copy_of_a_training_video_is_another_file(
+    root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Verification finds it by its content; a run without a manifest warns of it."""
     for i, video in enumerate(sorted((root / "videos").iterdir())):
         with video.open("ab") as file:
             file.write(bytes([i]))  # of one size, and no two alike
+    compared = list[Path]()
+    compare = filecmp.cmp
+    monkeypatch.setattr(filecmp, "cmp", lambda a, b, shallow: compared.append(a) or compare(a, b, shallow))
     assert read_lists(root, replace(KINETICS, root=str(root))).counts["val"] == 4
     assert "copies" not in caplog.text
+    assert compared == []  # each video of a side with each of the other would take hours
     shutil.copy(root / "videos/train 2.mp4", root / "copy.mp4")
     edit(root, "val.csv", lambda lines: [*lines, "copy.mp4 2"])
     assert read_lists(root, replace(KINETICS, root=str(root))).counts["val"] == 5
     assert "1 of 5 videos are copies of training videos, first" in caplog.text
     assert "copy.mp4 of" in caplog.text
+    assert [path.name for path in compared] == ["copy.mp4"]
 
 
 def test_equal_inode_numbers_alone_do_not_make_files_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,7 +422,7 @@ class Collecting(ClipDataset):
         return super().__getitems__(requests)
 
 
-class Polite(ClipDataset):
+class NotesPriority(ClipDataset):
     """Notes the niceness of the process that reads."""
 
     noted = multiprocessing.get_context("fork").Value("i", -100)
@@ -424,13 +432,13 @@ class Polite(ClipDataset):
         return super().__getitems__(requests)
 
 
-def test_data_workers_make_way_for_a_model_on_the_cpu(
+def test_data_workers_have_a_lower_priority_than_a_model_on_the_cpu(
     motion_folder: Path, motion_config: MotionConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(modules, "ClipDataset", Polite)
+    monkeypatch.setattr(modules, "ClipDataset", NotesPriority)
     config = DataConfig(root=str(motion_folder.parent), motion=motion_config)
     next(iter(make_module(config, batch_size=4, workers=1).train_dataloader()))
-    assert Polite.noted.value == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+    assert NotesPriority.noted.value == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
 
 
 def test_data_workers_collect_no_garbage_of_the_process_that_trains(

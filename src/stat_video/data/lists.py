@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, in_a_line
@@ -69,9 +69,9 @@ def find_root(config: DataConfig) -> Path:
             return ensure(root, config.built_in)
         except OSError as error:  # a full or read-only disk, or a folder with files missing
             raise InputError(f"{config.setting}={config.root}: {error}") from None
-    if root.exists() and not root.is_dir():
-        raise InputError(f"{config.setting}={config.root}: must be a folder, and is a file")
     if not root.is_dir():
+        if root.exists():
+            raise InputError(f"{config.setting}={config.root}: must be a folder, and is a file")
         near = get_close_matches(root.name, [f.name for f in root.parent.iterdir()] if root.parent.is_dir() else [], 1)
         raise InputError(
             f"{config.setting}={config.root}: there is no such folder"
@@ -328,28 +328,45 @@ def _same_file(path: Path, about: dict[Path, os.stat_result], others: dict[tuple
     return other if is_hard_link or os.path.realpath(path) == os.path.realpath(other) else None
 
 
-@named_errors()
 def _warn_of_copies(
     of: str, config: DataConfig, about: dict[Path, os.stat_result], trained_on: dict[Path, os.stat_result]
 ) -> None:
     """Warn of validation videos that have the content of a training video, of which a manifest would know."""
-    of_size: dict[int, list[Path]] = {}
-    for path, found in trained_on.items():
-        if found.st_size and not S_ISDIR(found.st_mode):
-            of_size.setdefault(found.st_size, []).append(path)
-    copies = {
-        path: other
-        for path, found in about.items()
-        for other in of_size.get(found.st_size, ())
-        if not os.path.samestat(found, trained_on[other]) and filecmp.cmp(path, other, shallow=False)
-    }
-    if copies:
+    if copies := _copies(about, trained_on):
         path, other = next(iter(copies.items()))
         log.warning(
             "%s: %d of %d videos are copies of training videos, first %s of %s, and raise the accuracy; "
             "%s do=verify data=%s names them all",
             of, len(copies), len(about), path, other, program("prepare"), config.name,
         )  # fmt: skip
+
+
+def _copies(about: dict[Path, os.stat_result], trained_on: dict[Path, os.stat_result]) -> dict[Path, Path]:
+    """Return the training video that each validation video has the content of, for those that have one's.
+
+    Reads files of equal size only, and in full those that begin alike. One that cannot be read is left out.
+    """
+    sizes = {found.st_size for found in about.values()}
+    alike: dict[tuple[int, bytes], list[Path]] = {}
+    for path, found in trained_on.items():
+        if found.st_size in sizes and S_ISREG(found.st_mode):
+            with suppress(OSError):
+                alike.setdefault((found.st_size, _beginning(path)), []).append(path)
+    sizes = {size for size, _ in alike}
+    copies = {}
+    for path, found in about.items():
+        if found.st_size in sizes:
+            with suppress(OSError):
+                others = alike.get((found.st_size, _beginning(path)), ())
+                apart = (other for other in others if not os.path.samestat(found, trained_on[other]))
+                if other := next((other for other in apart if filecmp.cmp(path, other, shallow=False)), None):
+                    copies[path] = other
+    return copies
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4096)
 
 
 def _refuse_counts(of: str, there: Sequence[tuple[Path, Label]], about: dict[Path, os.stat_result]) -> None:

@@ -36,10 +36,10 @@ def ignore_signals(worker: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(TERM_SECONDS))
 
 
-def make_way(worker: int) -> None:
-    """`ignore_signals`, and leave the cores to a model that computes on them too.
+def lower_priority(worker: int) -> None:
+    """Give a data worker a lower priority than the model, for a model on the CPU; and `ignore_signals`.
 
-    Its threads wait for each other many times a step: each that a worker holds up has all of them wait (docs/log.md).
+    The model's threads are synchronised after each operator, so a worker that delays one of them delays all.
     """
     ignore_signals(worker)
     os.nice(10)
@@ -164,7 +164,7 @@ class VideoDataModule(LightningDataModule):
             workers=self.workers,
             wait=self.waiting,
             pin_memory=on_cuda,
-            worker_init_fn=ignore_signals if on_cuda else make_way,
+            worker_init_fn=ignore_signals if on_cuda else lower_priority,
             **how,
         )
 
