@@ -559,7 +559,7 @@ def test_each_parameter_has_a_gradient(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("epochs", 0),
+        ("epochs", -1),
         ("batch_size", 0),
         ("repeats", 0),
         ("lr", -1e-3),
@@ -605,7 +605,7 @@ def test_each_parameter_has_a_gradient(changes: dict[str, Any]) -> None:
 def test_recipe_that_makes_no_sense_is_refused(field: str, value: object) -> None:
     with pytest.raises(InputError, match=re.escape(f"recipe.{field}={value}: ")) as caught:
         Recipe(**{field: value})  # type: ignore[arg-type]
-    assert "allowed" in str(caught.value) or "must be" in str(caught.value)
+    assert "allowed" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -21,7 +21,8 @@ class Limits:
     gib: float = ranged(4.0, 0, above=True)  # size of the file in GiB; of a folder no more than T pictures are read
     megapixels: float = ranged(36.0, 0, above=True)  # of a frame, as coded; one of 8K has 33
     aspect: float = ranged(16.0, 1)  # long side of a frame / short side, which is what a resize keeps
-    frames: int = ranged(160, 1, neutral=160)  # held at once for the temporal clips of a test; more are read in turns
+    # Decoded frames of a video in memory, in a test: temporal clips with more frames in all take several readings.
+    frames: int = ranged(160, 1, neutral=160)
     seconds: float = ranged(600.0, 0, above=True)  # CPU time of decoding, each time that the video is opened
 
     def __post_init__(self) -> None:

@@ -53,5 +53,7 @@ class RandAugment(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         drawn = self.draw()
+        if not drawn:
+            return clip
         parts = [apply_operators(part[None], [drawn])[0] for part in clip.as_subclass(Tensor).split(FRAMES_AT_ONCE)]
         return tv_tensors.wrap(torch.cat(parts), like=clip)

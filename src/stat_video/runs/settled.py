@@ -51,7 +51,8 @@ def settled(config: Config) -> Config:
         videos = min(videos, recipe.train_videos or videos)
         steps = max(1, steps_of_epoch(config.trainer.more, videos * recipe.repeats // recipe.batch_size))
         key = "least_steps" if recipe.max_steps is None else "max_steps"
-        epochs = ceil((number := getattr(recipe, key)) / steps)
+        number = recipe.max_steps or recipe.least_steps
+        epochs = ceil(number / steps)
         every = max(recipe.val_every, epochs // MOST_VALIDATIONS)
         epochs = every * ceil(epochs / every)  # so that the last one has a validation
         lines.append(
